@@ -1,0 +1,80 @@
+"""gradtoken: why this class, and not that one? Explanations of Vision Transformers, per class."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradtoken.semantic_coupling import coupling
+    from gradtoken.display import Style
+    from gradtoken.errors import (
+        GradTokenError,
+        ImageError,
+        MethodError,
+        ModelError,
+        OutputError,
+        TargetError,
+    )
+    from gradtoken.explaining import explain
+    from gradtoken.explanation import Explanation
+    from gradtoken.layout import TokenLayout
+    from gradtoken.attribution import methods
+    from gradtoken.models import Model, load, wrap
+    from gradtoken.preprocess import Preprocess
+    from gradtoken.targets import contrast, log_prob
+
+_HOMES = {
+    "Explanation": "explanation",
+    "GradTokenError": "errors",
+    "ImageError": "errors",
+    "MethodError": "errors",
+    "Model": "models",
+    "ModelError": "errors",
+    "OutputError": "errors",
+    "Preprocess": "preprocess",
+    "Style": "display",
+    "TargetError": "errors",
+    "TokenLayout": "layout",
+    "contrast": "targets",
+    "coupling": "semantic_coupling",
+    "explain": "explaining",
+    "load": "models",
+    "log_prob": "targets",
+    "methods": "attribution",
+    "wrap": "models",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Explanation",
+    "GradTokenError",
+    "ImageError",
+    "MethodError",
+    "Model",
+    "ModelError",
+    "OutputError",
+    "Preprocess",
+    "Style",
+    "TargetError",
+    "TokenLayout",
+    "contrast",
+    "coupling",
+    "explain",
+    "load",
+    "log_prob",
+    "methods",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, so that `import gradtoken` does not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradtoken' has no attribute {name!r}")
+    return getattr(import_module(f"gradtoken.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

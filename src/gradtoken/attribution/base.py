@@ -1,0 +1,36 @@
+"""What every method is: a small class with options, called on a trace and targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.targets import Targets
+from gradtoken.trace import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """An attribution method; its fields are its options.
+
+    Subclass it as a frozen dataclass, name it in the entry-point group `gradtoken.methods`, and
+    `explain(..., method=name)` finds it.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    class_aware: ClassVar[bool] = True
+    """Whether maps depend on the target."""
+
+    @abstractmethod
+    def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
+        """Relevance of each spatial token for each target: (B, K, N), raw and signed."""
+
+    def options(self) -> dict[str, Any]:
+        """The options in force, as plain data."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

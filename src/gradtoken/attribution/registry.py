@@ -1,0 +1,54 @@
+"""Finding methods by name: the built-in ones and those other packages add."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from gradtoken.errors import MethodError, did_you_mean
+from gradtoken.attribution.base import Method
+
+GROUP = "gradtoken.methods"
+
+
+def methods() -> dict[str, type[Method]]:
+    """Every method by name: ours first, then those of the entry-point group `gradtoken.methods`."""
+    return {name: _load(name) for name in _entries()}
+
+
+def make_method(name: str, **options: Any) -> Method:
+    """A method with options.
+
+    Raises:
+        MethodError: unknown name or option (the nearest are suggested), or a value out of range.
+    """
+    if name not in _entries():
+        hint = did_you_mean(name, _entries()) or f"; there are {', '.join(_entries())}."
+        raise MethodError(f"no method is named {name!r}{hint}")
+    kind = _load(name)
+    known = [field.name for field in fields(kind)]
+    for option in options:
+        if option not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            hint = did_you_mean(option, known) or f"; {has}."
+            raise MethodError(f"{name} has no option {option!r}{hint}")
+    return kind(**options)
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    found = sorted(entry_points(group=GROUP), key=lambda e: (not e.value.startswith("gradtoken."),))
+    return {entry.name: entry for entry in found}
+
+
+@cache
+def _load(name: str) -> type[Method]:
+    kind = _entries()[name].load()
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise MethodError(
+            f"the entry point {name!r} of {GROUP} is {kind!r}, not a subclass of "
+            "gradtoken.attribution.Method; fix the package that declares it."
+        )
+    return kind

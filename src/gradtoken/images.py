@@ -1,0 +1,141 @@
+"""Reading pictures: whatever a user has becomes an upright 8-bit RGB picture, or one clear error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gradtoken.errors import ImageError
+
+MAX_PIXELS = 100_000_000
+"""Pictures of more pixels than this are refused before they are decoded."""
+
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Read a picture as upright RGB.
+
+    Args:
+        source: a path, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
+            holding uint8 in 0..255, uint16 in 0..65535 or floats in 0..1.
+        max_pixels: refuse larger pictures before decoding them.
+
+    Returns:
+        A PIL image in mode RGB: EXIF orientation applied, first frame of an animation,
+        transparency composed on white, 16 bit scaled to 8.
+
+    Raises:
+        ImageError: if it is missing, not a picture, truncated, too large or of a wrong shape.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _read(Path(source), max_pixels)
+    if isinstance(source, Image.Image):
+        _check_size(source, "the picture", max_pixels)
+        return _to_rgb(source, "the picture")
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    raise ImageError(
+        f"cannot read a picture from {type(source).__name__}; give a path, a PIL image, "
+        "a NumPy array or a preprocessed tensor."
+    )
+
+
+def _read(path: Path, max_pixels: int) -> Image.Image:
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path} is a folder, not a picture; name the pictures inside it.")
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path} is empty (0 bytes), so there is no picture in it.")
+        with Image.open(path) as image:
+            _check_size(image, str(path), max_pixels)
+            return _to_rgb(image, str(path))
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist; check the path.") from None
+    except PermissionError:
+        raise ImageError(f"{path} cannot be read: permission denied.") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path} is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{path} has more pixels than the limit of {max_pixels:,}; make it smaller first."
+        ) from None
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{path} is damaged or truncated and cannot be decoded: {error}.") from None
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width}x{height}).")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width}x{height} pixels, above the limit of {max_pixels:,}; "
+            "make it smaller first."
+        )
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.seek(0)
+    except (AttributeError, EOFError):
+        pass
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{name} is damaged or truncated and cannot be decoded: {error}.") from None
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT_MODES or image.mode == "I":
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        image = Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
+    elif image.mode == "F":
+        image = _from_array(np.asarray(image), MAX_PIXELS)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, "white")
+        canvas.alpha_composite(rgba)
+        image = canvas
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+        raise ImageError(
+            f"an array of shape {tuple(array.shape)} is not a picture; give (H, W), (H, W, 3) or "
+            "(H, W, 4), and preprocessed batches as a torch tensor (B, 3, H, W)."
+        )
+    if array.shape[0] * array.shape[1] > max_pixels:
+        raise ImageError(
+            f"the array has {array.shape[1]}x{array.shape[0]} pixels, above the limit of "
+            f"{max_pixels:,}; make it smaller first."
+        )
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype == np.uint16:
+        array = (array / 257.0).round().astype(np.uint8)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all():
+            raise ImageError("the array holds NaN or infinite values; clean it first.")
+        if array.min() < 0 or array.max() > 1:
+            raise ImageError(
+                f"a float array must hold values in 0..1, this one spans {array.min():.3g} to "
+                f"{array.max():.3g}; scale it, or pass uint8."
+            )
+        array = (array * 255).round().astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ImageError(
+            f"an array of {array.dtype} is not a picture; use uint8, uint16 or floats in 0..1."
+        )
+    squeezed = array[..., 0] if array.shape[-1] == 1 else array
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(squeezed)), "the array")

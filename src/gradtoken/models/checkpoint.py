@@ -1,0 +1,82 @@
+"""Reading weights from files, never by running what is in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gradtoken.errors import ModelError
+
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint, and the gradtoken description in it if there is one.
+
+    Args:
+        path: a `.safetensors` file, or a `.pt`/`.pth`/`.bin` file that torch loads with
+            `weights_only=True`; a training checkpoint's state_dict is found inside it, moving
+            averages first, and prefixes left by DataParallel or torch.compile are dropped.
+
+    Raises:
+        ModelError: missing, unreadable, of another kind, or holding no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"there is no checkpoint file {path}; check the path.")
+    if path.suffix == ".safetensors":
+        state, metadata = _read_safetensors(path)
+    elif path.suffix in (".pt", ".pth", ".bin"):
+        state, metadata = _read_torch(path), {}
+    else:
+        raise ModelError(
+            f"{path} is no checkpoint by its name; use a .safetensors, .pt, .pth or .bin file."
+        )
+    tensors = {_plain(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ModelError(f"{path} holds no tensors; save model.state_dict().")
+    return tensors, metadata
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    try:
+        state = load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("gradtoken", "{}")
+        description = json.loads(text)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path} is no readable safetensors file: {error}.") from None
+    return state, description if isinstance(description, dict) else {}
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path} holds more than tensors, and loading it could run code; save only "
+            "model.state_dict(), best as safetensors."
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is no readable torch checkpoint: {error}.") from None
+    for key in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds a {type(content).__name__}, not a state dict.")
+    return content
+
+
+def _plain(key: str) -> str:
+    for prefix in ("module.", "_orig_mod."):
+        key = key.removeprefix(prefix)
+    return key

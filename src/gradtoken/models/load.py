@@ -1,0 +1,196 @@
+"""`load` a model by name, or `wrap` one you have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from gradtoken.errors import ModelError, did_you_mean
+from gradtoken.labels import Labels
+from gradtoken.layout import TokenLayout
+from gradtoken.models import timm as family
+from gradtoken.models.checkpoint import read_checkpoint
+from gradtoken.models.model import Model
+from gradtoken.preprocess import Preprocess
+
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def load(
+    spec: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Model:
+    """Load a model to explain.
+
+    Args:
+        spec: "demo" (the bundled model), "timm/NAME" (timm's weights, cache and preprocessing), or
+            the path of a `.safetensors` file that describes its architecture, as the demo's does.
+        device: where to put it; None is CUDA if there is one, else the CPU.
+        dtype: what to compute in ("float32", "bfloat16", …); None is float32.
+        checkpoint: your own weights for the architecture "timm/NAME": a `.safetensors` or `.pt`
+            state dict. The number of classes is read from it.
+
+    Raises:
+        ModelError: unknown name, weights that cannot be had, or a model that cannot be explained.
+    """
+    name = os.fspath(spec)
+    if name == "demo":
+        with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
+            model = _described(path, "demo")
+        _refuse_checkpoint(name, checkpoint)
+    elif name.startswith("timm/"):
+        model = _timm(name, checkpoint)
+    elif Path(name).suffix == ".safetensors":
+        model = _described(Path(name), name)
+        _refuse_checkpoint(name, checkpoint)
+    else:
+        near = did_you_mean(name, ["demo"]) or _as_timm(name)
+        raise ModelError(
+            f"no model is named {name!r}{near or '; use demo, timm/NAME or a .safetensors file.'}"
+        )
+    model.module.eval().to(device=_device(device), dtype=_dtype(dtype))
+    return model
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    preprocess: Preprocess | Callable[[Image.Image], Tensor] | None = None,
+    labels: Sequence[str] | None = None,
+    layout: TokenLayout | None = None,
+) -> Model:
+    """Make your own timm-style Vision Transformer explainable. The module itself is not changed.
+
+    Args:
+        module: a module with a class token, blocks and a head, as timm builds them.
+        preprocess: from a PIL image to a normalised (3, H, W) tensor: any deterministic resize and
+            crop. None uses timm's for this module.
+        labels: one name per class. None uses ImageNet's names where the module was made for them.
+        layout: which tokens are what; None reads it from the module.
+
+    Raises:
+        ModelError: if the class token of this module cannot be followed, or the labels do not fit.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
+        )
+    name = type(module).__name__
+    family.check_readable(module, name)
+    if preprocess is None:
+        preprocess = family.read_preprocess(module)
+    elif not isinstance(preprocess, Preprocess):
+        preprocess = Preprocess(preprocess)
+    return Model(
+        module=module,
+        spec=name,
+        preprocess=preprocess,
+        labels=_labels(module, labels, name),
+        layout=layout or family.read_layout(module),
+        stream=family.TimmStream(module),
+    )
+
+
+def _timm(spec: str, checkpoint: str | os.PathLike[str] | None) -> Model:
+    name = spec.removeprefix("timm/")
+    state, description = (None, {}) if checkpoint is None else read_checkpoint(checkpoint)
+    module = family.build(name, state=state)
+    family.check_readable(module, spec)
+    labels = description.get("labels")
+    return Model(
+        module=module,
+        spec=spec,
+        preprocess=family.read_preprocess(module),
+        labels=_labels(module, labels, spec),
+        layout=family.read_layout(module),
+        stream=family.TimmStream(module),
+        weights="timm" if checkpoint is None else os.fspath(checkpoint),
+    )
+
+
+def _described(path: Path, spec: str) -> Model:
+    """A model whose safetensors file describes its architecture, labels and preprocessing."""
+    state, description = read_checkpoint(path)
+    try:
+        module = VisionTransformer(**description["architecture"])
+        labels, config = description["labels"], description["data"]
+        preprocess = family.build_preprocess(config)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise ModelError(
+            f"{path} does not describe its architecture ({error}); name it, as in "
+            f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
+        ) from None
+    family.check_readable(module, spec)
+    family.fit(module, {key: value.float() for key, value in state.items()}, spec)
+    return Model(
+        module=module,
+        spec=spec,
+        preprocess=preprocess,
+        labels=_labels(module, labels, spec),
+        layout=family.read_layout(module),
+        stream=family.TimmStream(module),
+        weights="bundled" if spec == "demo" else str(path),
+    )
+
+
+def _labels(module: Any, labels: Sequence[str] | None, name: str) -> Labels:
+    classes = getattr(module, "num_classes", 0)
+    if not classes:
+        raise ModelError(f"{name} has no classification head (num_classes is 0); give it one.")
+    if labels is None:
+        return family.read_labels(module, classes)
+    if len(labels) != classes:
+        raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {name}.")
+    return Labels(labels)
+
+
+def _refuse_checkpoint(name: str, checkpoint: object) -> None:
+    if checkpoint is not None:
+        raise ModelError(f"{name!r} brings its own weights; checkpoint= goes with 'timm/NAME'.")
+
+
+def _as_timm(name: str) -> str:
+    import timm
+
+    return f"; did you mean 'timm/{name}'?" if timm.is_model(name) else ""
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {str(device)!r} cannot be used: {_first_line(error)}") from None
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["unknown reason"])[0]
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
+        return dtype
+    if dtype in _DTYPES:
+        return _DTYPES[str(dtype)]
+    raise ModelError(f"dtype {str(dtype)!r} cannot be used; choose from {', '.join(_DTYPES)}.")

@@ -1,0 +1,51 @@
+"""Where a picture is from: what it was given as, and a fingerprint to find it again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from gradtoken.images import load_image
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture.
+
+    Args:
+        picture: upright RGB.
+        path: the file it is from, if it is from one.
+        kind: what it was given as: "file", "picture" or "tensor".
+    """
+
+    picture: Image.Image
+    path: Path | None = None
+    kind: str = "picture"
+
+    @classmethod
+    def read(cls, given: Any) -> Source:
+        """Read a path, PIL image or array."""
+        if isinstance(given, (str, os.PathLike)):
+            return cls(load_image(given), Path(given), "file")
+        return cls(load_image(given))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's bytes, or of the RGB pixels where there is no file."""
+        content = self.path.read_bytes() if self.path else self.picture.tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "file": str(self.path) if self.path else None,
+            "kind": self.kind,
+            "size": list(self.picture.size),
+            "sha256": self.sha256,
+            "sha256_of": "file" if self.path else "pixels",
+        }

@@ -1,0 +1,339 @@
+"""What is explained: one scalar of a model's output per map.
+
+A target turns logits into a scalar y. Class ids and names, contrasts, log-probabilities and any
+function of the output are targets; `Targets` holds the K targets of each of B images.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.errors import TargetError
+from gradtoken.labels import Labels
+
+Logits: TypeAlias = Float[Tensor, "*rows classes"]
+Scores: TypeAlias = Float[Tensor, "*rows"]
+
+
+class Target(ABC):
+    """One thing to explain: a scalar of the logits."""
+
+    @abstractmethod
+    def score(self, logits: Logits) -> Scores:
+        """The scalar y for each row of logits: (…, C) -> (…)."""
+
+    @abstractmethod
+    def label(self, labels: Labels) -> str:
+        """What to call it for people."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The target as plain data, for manifests."""
+
+    def probability(self, logits: Logits) -> Scores:
+        """The softmax probability of the class explained; NaN where the target is no class."""
+        return logits.new_full(logits.shape[:-1], math.nan)
+
+
+@dataclass(frozen=True)
+class ClassTarget(Target):
+    """The logit of one class, y = z_c."""
+
+    id: int
+
+    def score(self, logits: Logits) -> Scores:
+        return logits[..., self.id]
+
+    def label(self, labels: Labels) -> str:
+        return labels[self.id]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "logit", "id": self.id}
+
+    def probability(self, logits: Logits) -> Scores:
+        return logits.softmax(-1)[..., self.id]
+
+
+@dataclass(frozen=True)
+class LogProb(ClassTarget):
+    """The log-probability of one class, y = log softmax(z)_c."""
+
+    def score(self, logits: Logits) -> Scores:
+        return logits.log_softmax(-1)[..., self.id]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "log_prob", "id": self.id}
+
+
+@dataclass(frozen=True)
+class Contrast(Target):
+    """Why a and not b: y = z_a - z_b."""
+
+    a: int
+    b: int
+
+    def score(self, logits: Logits) -> Scores:
+        return logits[..., self.a] - logits[..., self.b]
+
+    def label(self, labels: Labels) -> str:
+        return f"{labels[self.a]} vs {labels[self.b]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "contrast", "a": self.a, "b": self.b}
+
+
+@dataclass(frozen=True)
+class Against(ClassTarget):
+    """One class against the mean of others: y = z_c - mean of z over `others`."""
+
+    others: tuple[int, ...]
+
+    def score(self, logits: Logits) -> Scores:
+        return logits[..., self.id] - logits[..., list(self.others)].mean(-1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "against", "id": self.id, "others": list(self.others)}
+
+
+@dataclass(frozen=True)
+class OutputTarget(Target):
+    """Any function of one image's output: (C,) logits to a scalar tensor."""
+
+    function: Callable[[Float[Tensor, "classes"]], Float[Tensor, ""]]
+
+    def score(self, logits: Logits) -> Scores:
+        rows = [self._one(row) for row in logits.reshape(-1, logits.shape[-1])]
+        return torch.stack(rows).reshape(logits.shape[:-1])
+
+    def _one(self, row: Float[Tensor, "classes"]) -> Float[Tensor, ""]:
+        value = self.function(row)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise TargetError(
+                f"a target function gets the logits (C,) of one image and must return one scalar "
+                f"tensor, {self._name} returned {got}."
+            )
+        if row.requires_grad and not value.requires_grad:
+            raise TargetError(
+                f"the value of the target function {self._name} does not depend on the output "
+                "differentiably, so there is no gradient to explain it with."
+            )
+        return value.reshape(())
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def label(self, labels: Labels) -> str:
+        return self._name
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "function", "name": self._name}
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A target given by class names or ids, not yet looked up in a model's labels."""
+
+    kind: Callable[..., Target]
+    classes: tuple[Any, ...]
+
+    def resolve(self, labels: Labels) -> Target:
+        return self.kind(*(labels.find(item) for item in self.classes))
+
+
+def contrast(a: int | str, b: int | str) -> Pending:
+    """Why class `a` and not class `b`: explains z_a - z_b. Ids or names."""
+    return Pending(Contrast, (a, b))
+
+
+def log_prob(c: int | str) -> Pending:
+    """The log-probability of class `c` (id or name)."""
+    return Pending(LogProb, (c,))
+
+
+class Targets:
+    """K targets for each of B images.
+
+    Args:
+        rows: B lists of K targets each.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[Target]]) -> None:
+        self.rows: tuple[tuple[Target, ...], ...] = tuple(tuple(row) for row in rows)
+        if not self.rows or not self.rows[0]:
+            raise TargetError("there is nothing to explain: give at least one target.")
+        counts = sorted({len(row) for row in self.rows})
+        if len(counts) > 1:
+            raise TargetError(
+                f"the images have different numbers of targets ({', '.join(map(str, counts))}); "
+                "give every image of a batch as many, or explain them one by one."
+            )
+
+    @property
+    def count(self) -> int:
+        """K, the number of targets of each image."""
+        return len(self.rows[0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, columns: slice) -> Targets:
+        """The targets in a range of columns, for every image."""
+        return Targets([row[columns] for row in self.rows])
+
+    def scores(
+        self, logits: Float[Tensor, "batch targets classes"]
+    ) -> Float[Tensor, "batch targets"]:
+        """y of target (b, k) on the logits [b, k]."""
+        if all(type(target) is ClassTarget for row in self.rows for target in row):
+            ids = torch.tensor([[t.id for t in row] for row in self.rows])  # type: ignore[attr-defined]
+            return logits.gather(-1, ids.to(logits.device)[..., None])[..., 0]
+        return self._each(logits, "score")
+
+    def probabilities(self, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch targets"]:
+        """Softmax probability of each target's class; NaN where a target is no class."""
+        return self._each(logits[:, None].expand(-1, self.count, -1), "probability")
+
+    def _each(self, logits: Tensor, what: str) -> Tensor:
+        return torch.stack(
+            [
+                torch.stack([getattr(t, what)(logits[b, k]) for k, t in enumerate(row)])
+                for b, row in enumerate(self.rows)
+            ]
+        )
+
+    def labels(self, labels: Labels) -> list[list[str]]:
+        """Names for people, (B, K)."""
+        return [[target.label(labels) for target in row] for row in self.rows]
+
+    def sharpen(self, kind: str, logits: Float[Tensor, "batch classes"]) -> Targets:
+        """Class targets made into sharper ones (method.md, "Targets"); others stay as they are.
+
+        Args:
+            kind: "logit" (unchanged), "log_prob", "rivals" or "rivals(m)": minus the mean of the m
+                (5) strongest other logits, or "others": minus the mean of the image's other
+                class targets.
+        """
+        parsed = parse_kind(kind)
+        if parsed == "logit":
+            return self
+        rows = []
+        for row, values in zip(self.rows, logits.detach(), strict=True):
+            plain = [t.id for t in row if type(t) is ClassTarget]
+            if parsed == "others" and len(set(plain)) < 2:
+                raise TargetError(
+                    'target="others" sets each class against the others asked for; '
+                    "give at least two classes."
+                )
+            rows.append(
+                [
+                    _sharpened(t, parsed, values, plain) if type(t) is ClassTarget else t
+                    for t in row
+                ]
+            )
+        return Targets(rows)
+
+
+def parse_kind(kind: str) -> str | int:
+    """Check a `target` option: "logit", "log_prob", "others", or the m of "rivals(m)"."""
+    if kind in ("logit", "log_prob", "others"):
+        return kind
+    match = re.fullmatch(r"rivals(?:\((\d+)\))?", kind)
+    if match and (count := int(match[1] or 5)) >= 1:
+        return count
+    raise TargetError(
+        f"unknown target kind {kind!r}; use 'logit', 'log_prob', 'rivals(m)' or 'others'."
+    )
+
+
+def _sharpened(
+    target: ClassTarget, kind: str | int, logits: Float[Tensor, "classes"], plain: list[int]
+) -> Target:
+    if kind == "log_prob":
+        return LogProb(target.id)
+    if kind == "others":
+        return Against(target.id, tuple(dict.fromkeys(i for i in plain if i != target.id)))
+    others = logits.clone()
+    others[target.id] = -torch.inf
+    count = min(int(kind), len(logits) - 1)
+    if count < 1:
+        raise TargetError("a model with a single output has no rivals; use target='logit'.")
+    return Against(target.id, tuple(others.topk(count).indices.tolist()))
+
+
+def resolve(
+    targets: Any,
+    logits: Float[Tensor, "batch classes"],
+    labels: Labels,
+    *,
+    top_k: int = 1,
+) -> Targets:
+    """Turn what a user asks for into `Targets`.
+
+    Args:
+        targets: None (the `top_k` predicted classes of each image); one id, name, `contrast(a, b)`,
+            `log_prob(c)`, `Target` or function of the output; a list of these for all images; or
+            one list per image. Integer tensors and arrays count as lists.
+        logits: the model's output, (B, C).
+
+    Raises:
+        TargetError: unknown names (with the nearest ones), ids out of range, ragged lists.
+    """
+    batch = len(logits)
+    if targets is None:
+        classes = logits.shape[-1]
+        if not 1 <= top_k <= classes:
+            raise TargetError(f"top_k is {top_k}; this model has {classes} classes, use 1 to {classes}.")
+        return Targets(
+            [[ClassTarget(i) for i in row] for row in logits.topk(top_k, dim=-1).indices.tolist()]
+        )
+    if isinstance(targets, (Tensor, np.ndarray)):
+        targets = targets.tolist()
+    if not _is_list(targets):
+        targets = [targets]
+    if not any(_is_list(item) for item in targets):
+        shared = [_resolve_one(item, labels) for item in targets]
+        return Targets([shared] * batch)
+    if not all(_is_list(item) for item in targets):
+        raise TargetError(
+            "the targets mix lists and single targets; give one list for all images, or one list "
+            "per image."
+        )
+    if len(targets) != batch:
+        raise TargetError(
+            f"{len(targets)} lists of targets were given for {batch} images; give one per image, "
+            "or one flat list for all."
+        )
+    return Targets([[_resolve_one(item, labels) for item in row] for row in targets])
+
+
+def _is_list(item: Any) -> bool:
+    return isinstance(item, (list, tuple, Tensor, np.ndarray))
+
+
+def _resolve_one(item: Any, labels: Labels) -> Target:
+    if isinstance(item, Target):
+        return item
+    if isinstance(item, Pending):
+        return item.resolve(labels)
+    if isinstance(item, (int, str, np.integer)) and not isinstance(item, bool):
+        return ClassTarget(labels.find(item))
+    if isinstance(item, Tensor) and item.numel() == 1:
+        return ClassTarget(labels.find(int(item)))
+    if callable(item):
+        return OutputTarget(item)
+    raise TargetError(
+        f"{item!r} is no target; use a class id or name, contrast(a, b), log_prob(c) or a function "
+        "of the output."
+    )
