@@ -81,6 +81,8 @@ def probe(transform: Callable[[Image.Image], Any], size: tuple[int, int]) -> Box
     width, height = size
     black = _grey(transform, np.zeros((height, width)))
     span = _grey(transform, np.full((height, width), 1.0)) - black
+    inside = np.abs(span) > 0.5 * np.abs(span).max()
+    scale = np.where(inside, span, 1)
     ends = []
     for axis, length in ((1, width), (0, height)):
         low, high = 0.0, float(length)
@@ -88,10 +90,10 @@ def probe(transform: Callable[[Image.Image], Any], size: tuple[int, int]) -> Box
             centres = np.arange(length) + 0.5
             ramp = ((centres - low) / (high - low)).clip(0, 1)
             picture = np.broadcast_to(ramp if axis == 1 else ramp[:, None], (height, width))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                seen = (_grey(transform, picture) - black) / span
-            profile = np.nanmedian(np.where(np.isfinite(seen), seen, np.nan), axis=1 - axis)
-            found = _ends(profile, low, high, length)
+            seen = np.where(inside, (_grey(transform, picture) - black) / scale, 0)
+            counts = inside.sum(axis=1 - axis)
+            profile = seen.sum(axis=1 - axis) / counts.clip(min=1)
+            found = _ends(np.where(counts > 0, profile, np.nan), low, high, length)
             margin = 0.05 * (found[1] - found[0]) + 1.0
             low, high = max(found[0] - margin, 0.0), min(found[1] + margin, float(length))
         ends.append(found)

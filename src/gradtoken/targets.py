@@ -249,7 +249,7 @@ def parse_kind(kind: str) -> str | int:
     """Check a `target` option: "logit", "log_prob", "others", or the m of "rivals(m)"."""
     if kind in ("logit", "log_prob", "others"):
         return kind
-    match = re.fullmatch(r"rivals(?:\((\d+)\))?", kind)
+    match = re.fullmatch(r"rivals(?:\((\d+)\))?", str(kind))
     if match and (count := int(match[1] or 5)) >= 1:
         return count
     raise TargetError(

@@ -90,11 +90,11 @@ class GradToken(Method):
             default = next(f.default for f in fields(self) if f.name == option)
             if getattr(self, option) == default:
                 object.__setattr__(self, option, value)
-        if not (math.isfinite(self.beta) and self.beta >= 0):
-            raise MethodError(f"gradtoken's beta is {self.beta}; it must be a number of 0 or more.")
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
+        if not (_is_number(self.beta) and self.beta >= 0):
+            raise MethodError(f"gradtoken's beta is {self.beta!r}; it must be a number from 0 up.")
+        if not (_is_number(self.temperature) and self.temperature > 0):
             raise MethodError(
-                f"gradtoken's temperature is {self.temperature}; it must be a number above 0."
+                f"gradtoken's temperature is {self.temperature!r}; it must be a number above 0."
             )
         parse_kind(self.target)
 
@@ -117,7 +117,7 @@ class GradToken(Method):
         """
         blocks = select_layers(self.layers, trace.depth)
         readouts = trace.readouts(targets.sharpen(self.target, trace.logits), gradient=self.gradient)
-        relevance = sum((self._relate(readouts[block]) for block in blocks[1:]), self._relate(readouts[blocks[0]]))
+        relevance = torch.stack([self._relate(readouts[block]) for block in blocks]).sum(0)
         return relevance.clamp_min(0) if self.rectify == "final" else relevance
 
     def _relate(self, block: Readout) -> Float[Tensor, "batch targets tokens"]:
@@ -132,6 +132,10 @@ class GradToken(Method):
         weight = block.attention if self.beta == 1 else block.attention**self.beta
         relevance = torch.einsum("bhn,bhkn->bkn", weight, relation)
         return relevance.clamp_min(0) if self.rectify == "layer" else relevance
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def select_layers(layers: str | int | Sequence[int], depth: int) -> list[int]:

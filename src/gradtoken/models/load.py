@@ -112,7 +112,7 @@ def _timm(spec: str, checkpoint: str | os.PathLike[str] | None) -> Model:
     state, description = (None, {}) if checkpoint is None else read_checkpoint(checkpoint)
     module = family.build(name, state=state)
     family.check_readable(module, spec)
-    labels = description.get("labels")
+    labels = description.get("classes")
     return Model(
         module=module,
         spec=spec,
@@ -129,8 +129,16 @@ def _described(path: Path, spec: str) -> Model:
     state, description = read_checkpoint(path)
     try:
         module = VisionTransformer(**description["architecture"])
-        labels, config = description["labels"], description["data"]
-        preprocess = family.build_preprocess(config)
+        labels, side = description["classes"], description["input_size"]
+        preprocess = family.build_preprocess(
+            {
+                "input_size": (3, side, side),
+                "interpolation": "bicubic",
+                "mean": description["mean"],
+                "std": description["std"],
+                "crop_pct": 1.0,
+            }
+        )
     except (KeyError, TypeError, ValueError, AssertionError) as error:
         raise ModelError(
             f"{path} does not describe its architecture ({error}); name it, as in "

@@ -1,0 +1,52 @@
+"""The `gradtoken` command and how its errors are shown."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from gradtoken.errors import GradTokenError
+
+console = Console()
+problems = Console(stderr=True)
+
+app = typer.Typer(
+    name="gradtoken",
+    help="Why this class, and not that one? Class-by-class explanations of Vision Transformers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; a known error is one sentence on stderr and exit code 1."""
+    from gradtoken.cli import commands  # noqa: F401  (registers the commands)
+
+    try:
+        app()
+    except GradTokenError as error:
+        complain(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        complain("interrupted; what was saved before is complete.")
+        sys.exit(130)
+
+
+def complain(text: str) -> None:
+    """Print an error as one line on stderr."""
+    problems.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    """Options of the command itself."""
+    if version:
+        from gradtoken import __version__
+
+        console.print(f"gradtoken {__version__}")
+        raise typer.Exit

@@ -1,0 +1,70 @@
+"""`gradtoken coupling`: how alike the maps of different classes are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gradtoken.cli import options as shared
+from gradtoken.cli.app import app, complain, console
+from gradtoken.errors import ImageError, TargetError
+
+EXAMPLES = """
+Example:
+
+- `gradtoken coupling photo.jpg --model timm/vit_base_patch16_224 --top-k 3`
+"""
+
+
+@app.command(epilog=EXAMPLES)
+def coupling(
+    images: Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")],
+    model: shared.ModelSpec = "demo",
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help="A class id or name; at least two. Default: predicted."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Predicted classes to compare without --target.")] = 2,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="Repeat it. Default: every method.")
+    ] = None,
+    checkpoint: shared.Checkpoint = None,
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
+) -> None:
+    """Print the semantic coupling of each method: the correlation between classes' maps.
+
+    1 means that the maps do not depend on the class asked for (raw attention and rollout, by
+    construction); lower is better, and slightly below 0 is ideal for objects side by side.
+    """
+    from gradtoken.attribution import make_method, methods
+    from gradtoken.explaining import explain as run
+    from gradtoken.semantic_coupling import coupling as measure
+
+    chosen = [make_method(name) for name in method or methods()]
+    paths = shared.find_images(images)
+    loaded = shared.load_model(model, checkpoint, device, dtype)
+    targets = [loaded.labels.find(name) for name in target] if target else None
+    if len(targets or ()) == 1 or (targets is None and top_k < 2):
+        raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")
+    values: dict[str, list[float]] = {one.name: [] for one in chosen}
+    failed = 0
+    for path in paths:
+        try:
+            for one in chosen:
+                found = run(loaded, path, targets, method=one, top_k=top_k)
+                values[one.name].append(measure(found))
+        except ImageError as error:
+            complain(str(error))
+            failed += 1
+    table = Table("method", "coupling", "pictures")
+    for name, measured in values.items():
+        if measured:
+            table.add_row(name, f"{sum(measured) / len(measured):.3f}", str(len(measured)))
+    if table.row_count:
+        console.print(table)
+    if failed:
+        complain(f"{failed} of {len(paths)} pictures could not be read.")
+        raise typer.Exit(1)

@@ -1,0 +1,106 @@
+"""Options several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradtoken.errors import ImageError, MethodError, OutputError
+
+if TYPE_CHECKING:
+    from gradtoken.models import Model
+
+ModelSpec = Annotated[
+    str, typer.Option("--model", "-m", help="demo, timm/NAME or a .safetensors file.")
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Your weights for --model timm/NAME (.safetensors or .pt).")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, …; default: cuda if present.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")
+]
+MethodName = Annotated[str, typer.Option("--method", help="One of `gradtoken methods`.")]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", help="A method's option as name=value, such as preset=sharp."),
+]
+
+SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .webp .bmp .gif .tif .tiff .ppm .pgm .jp2 .avif .tga .ico".split()
+)
+
+
+def load_model(
+    spec: str, checkpoint: Path | None, device: str | None, dtype: str | None
+) -> Model:
+    """The model the options name."""
+    from gradtoken.models import load
+
+    return load(spec, checkpoint=checkpoint, device=device, dtype=dtype)
+
+
+def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """`["beta=0.7", "layers=[-1]"]` as values: JSON where it is JSON, else text.
+
+    Raises:
+        MethodError: if one is not name=value.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs or ():
+        name, sign, text = pair.partition("=")
+        if not sign or not name:
+            raise MethodError(f"--option {pair!r} is not name=value, such as preset=sharp.")
+        try:
+            options[name.strip()] = json.loads(text)
+        except ValueError:
+            options[name.strip()] = None if text == "None" else text
+    return options
+
+
+def find_images(given: Iterable[str]) -> list[Path]:
+    """Pictures named by files, folders (their pictures, not below) and patterns, in order.
+
+    Raises:
+        ImageError: if a folder or pattern holds no picture, or a folder cannot be read.
+    """
+    found: list[Path] = []
+    for item in given:
+        path = Path(item)
+        if path.is_dir():
+            try:
+                inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            except OSError as error:
+                raise ImageError(f"the folder {path} cannot be read: {error.strerror}.") from None
+            if not inside:
+                raise ImageError(f"there is no picture in the folder {path}.")
+            found += inside
+        elif has_magic(item) and not path.exists():
+            matches = sorted(Path(p) for p in glob(item, recursive=True) if Path(p).is_file())
+            if not matches:
+                raise ImageError(f"no file matches {item!r}.")
+            found += matches
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def check_writable(out: Path) -> None:
+    """Find out before the work that results cannot be written.
+
+    Raises:
+        OutputError: naming the folder and the reason.
+    """
+    import tempfile
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out, prefix=".gradtoken-"):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write to {out}: {error.strerror or error}.") from None

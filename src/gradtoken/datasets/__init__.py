@@ -1,0 +1,5 @@
+"""Pictures with known answers: endless procedural scenes of drawn objects."""
+
+from gradtoken.datasets.scenes import Scene, Scenes
+
+__all__ = ["Scene", "Scenes"]

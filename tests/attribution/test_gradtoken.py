@@ -1,0 +1,232 @@
+"""GradToken against its equations written out, for every option."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import gradtoken
+from gradtoken.attribution import make_method
+from gradtoken.attribution.gradtoken import PRESETS, select_layers
+from gradtoken.errors import MethodError, TargetError
+from gradtoken.models import Model
+from gradtoken.targets import resolve
+from gradtoken.trace import record
+from tests.conftest import inputs
+from tests.oracle import Written
+
+CLASSES = [3, 7]
+
+
+def by_hand(
+    model: Model,
+    image: Tensor,
+    score,
+    *,
+    full: bool = False,
+    layers: list[int] | None = None,
+    beta: float = 0.5,
+    rectify: str | None = None,
+    spread: str | None = "token",
+    temperature: float = 0.1,
+    channel_weight: str | None = None,
+) -> Tensor:
+    """Relevance of the spatial tokens (N,), token by token and head by head."""
+    prefix = model.layout.prefix
+    blocks, gammas = Written(model.module, image).gradients(score, full=full)
+    total = torch.zeros(len(blocks[0].entering), dtype=torch.float64)
+    for index, (block, gamma) in enumerate(zip(blocks, gammas, strict=True)):
+        if layers is not None and index not in layers:
+            continue
+        share = torch.zeros_like(total)
+        for head, direction in enumerate(gamma):
+            output = block.output[head, 0]
+            if channel_weight == "content":
+                direction = direction * output.abs()
+            if channel_weight == "product":
+                direction = direction * output
+            for token in range(len(total)):
+                relation = torch.dot(direction, block.value[head, token])
+                if rectify == "head":
+                    relation = relation.clamp_min(0)
+                share[token] += block.attention[head, 0, token] ** beta * relation
+        total += share.clamp_min(0) if rectify == "layer" else share
+    if rectify == "final":
+        total = total.clamp_min(0)
+    relevance = total[prefix:]
+    if spread == "token":
+        tokens = blocks[len(blocks) - 2].entering[prefix:]
+        tokens = tokens - tokens.mean(0)
+        cosine = torch.stack(
+            [torch.cosine_similarity(tokens, one[None], dim=-1) for one in tokens]
+        )
+        relevance = (cosine / temperature).softmax(-1) @ relevance
+    if spread == "attention":
+        mixing = torch.stack([b.attention[:, prefix:, prefix:].mean(0) for b in blocks]).mean(0)
+        relevance = (mixing / mixing.sum(-1, keepdim=True)) @ relevance
+    return relevance.detach()
+
+
+OPTIONS = {
+    "default": ({}, {}),
+    "full gradient": ({"gradient": "full"}, {"full": True}),
+    "upper half": ({"layers": "half"}, {"layers": [2, 3]}),
+    "last block": ({"layers": "last"}, {"layers": [3]}),
+    "last three": ({"layers": 3}, {"layers": [1, 2, 3]}),
+    "list of blocks": ({"layers": [0, -1]}, {"layers": [0, 3]}),
+    "beta 1": ({"beta": 1.0}, {"beta": 1.0}),
+    "beta 0": ({"beta": 0.0}, {"beta": 0.0}),
+    "rectify head": ({"rectify": "head"}, {"rectify": "head"}),
+    "rectify layer": ({"rectify": "layer"}, {"rectify": "layer"}),
+    "rectify final": ({"rectify": "final"}, {"rectify": "final"}),
+    "no spread": ({"spread": None}, {"spread": None}),
+    "attention spread": ({"spread": "attention"}, {"spread": "attention"}),
+    "temperature": ({"temperature": 0.5}, {"temperature": 0.5}),
+    "content": ({"channel_weight": "content"}, {"channel_weight": "content"}),
+    "product": ({"channel_weight": "product"}, {"channel_weight": "product"}),
+    "faithful": ({"preset": "faithful"}, {"beta": 1.0, "spread": None}),
+    "sharp": ({"preset": "sharp"}, {"rectify": "head"}),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_every_option_equals_the_equations(model: Model, batch: Tensor, case: str) -> None:
+    options, oracle = OPTIONS[case]
+    trace = record(model, batch)
+    found = make_method("gradtoken", **options)(trace, resolve(CLASSES, trace.logits, model.labels))
+    for b, image in enumerate(batch):
+        for k, label in enumerate(CLASSES):
+            expected = by_hand(model, image, lambda z, c=label: z[c], **oracle)
+            torch.testing.assert_close(found[b, k], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_every_layout_equals_the_equations(variant: Model) -> None:
+    images = inputs(variant)
+    trace = record(variant, images)
+    found = make_method("gradtoken")(trace, resolve(CLASSES, trace.logits, variant.labels))
+    for k, label in enumerate(CLASSES):
+        expected = by_hand(variant, images[1], lambda z, c=label: z[c])
+        torch.testing.assert_close(found[1, k], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_sharpened_targets_equal_the_equations(model: Model, batch: Tensor) -> None:
+    logits = model(batch)
+
+    def rivals(z: Tensor, label: int, count: int) -> Tensor:
+        order = [i for i in logits[0].argsort(descending=True).tolist() if i != label]
+        return z[label] - z[order[:count]].mean()
+
+    scores = {
+        "log_prob": lambda z, c: z.log_softmax(-1)[c],
+        "others": lambda z, c: z[c] - z[7 if c == 3 else 3],
+        "rivals(2)": lambda z, c: rivals(z, c, 2),
+        "rivals": lambda z, c: rivals(z, c, 5),
+    }
+    for kind, score in scores.items():
+        found = gradtoken.explain(model, batch, CLASSES, target=kind).tokens[0].flatten(1)
+        for k, label in enumerate(CLASSES):
+            expected = by_hand(model, batch[0], lambda z, c=label, s=score: s(z, c))
+            torch.testing.assert_close(found[k], expected.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_contrastive_preset_is_rivals_5_with_beta_07(model: Model, batch: Tensor) -> None:
+    preset = gradtoken.explain(model, batch, 3, preset="contrastive").tokens
+    spelt = gradtoken.explain(model, batch, 3, target="rivals(5)", beta=0.7).tokens
+    assert torch.equal(preset, spelt)
+    assert not torch.allclose(preset, gradtoken.explain(model, batch, 3).tokens)
+
+
+def test_stream_gradient_is_the_full_gradient_in_the_last_two_blocks(variant: Model) -> None:
+    trace = record(variant, inputs(variant))
+    targets = resolve(CLASSES, trace.logits, variant.labels)
+    stream, full = (trace.readouts(targets, gradient=kind) for kind in ("stream", "full"))
+    for one, other in zip(stream[-2:], full[-2:], strict=True):
+        torch.testing.assert_close(one.gradient, other.gradient, rtol=1e-10, atol=1e-13)
+    assert not torch.allclose(stream[0].gradient, full[0].gradient, rtol=1e-6)
+    for one, other in zip(stream, full, strict=True):
+        torch.testing.assert_close(one.attention, other.attention)
+        torch.testing.assert_close(one.output, other.output)
+
+
+def test_first_order_setting_is_complete(variant: Model) -> None:
+    trace = record(variant, inputs(variant))
+    targets = resolve(CLASSES, trace.logits, variant.labels)
+    for block in range(trace.depth):
+        method = make_method("gradtoken", preset="faithful", layers=[block])
+        total = method.all_tokens(trace, targets).sum(-1)
+        readout = trace.readouts(targets)[block]
+        expected = torch.einsum("bhkd,bhd->bk", readout.gradient, readout.output)
+        torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_first_order_relation_is_the_gradient_by_attention(model: Model, batch: Tensor) -> None:
+    """<gamma, v_i> = dy/da_i, so A * dA in the class row is an independent oracle."""
+    trace = record(model, batch[:1])
+    targets = resolve([3], trace.logits, model.labels)
+    (last,) = trace.readouts(targets)[-1:]
+    written = Written(model.module, batch[0])
+    blocks, _ = written.forward()
+    weights = blocks[-1].attention[:, 0].detach().requires_grad_()
+    row = torch.einsum("hn,hnd->hd", weights, blocks[-1].value.detach())
+    output = torch.cat([row[:, None], blocks[-1].output[:, 1:].detach()], dim=1)
+    tokens = written.after(model.module.blocks[-1], blocks[-1].entering.detach(), output)
+    (expected,) = torch.autograd.grad(written.logits(tokens)[3], weights)
+    relation = torch.einsum("hd,hnd->hn", last.gradient[0, :, 0], last.value[0])
+    torch.testing.assert_close(relation, expected, rtol=1e-10, atol=1e-13)
+
+
+def test_many_targets_at_once_equal_one_by_one(
+    model: Model, batch: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = list(range(10))
+    together = gradtoken.explain(model, batch, everything).tokens
+    for label in everything:
+        alone = gradtoken.explain(model, batch, label).tokens
+        torch.testing.assert_close(together[:, label], alone[:, 0])
+    monkeypatch.setattr("gradtoken.trace._STREAM_ELEMENTS", 2 * 3 * 65 * 4)
+    torch.testing.assert_close(gradtoken.explain(model, batch, everything).tokens, together)
+
+
+def test_a_preset_yields_to_what_is_spelt_out() -> None:
+    assert make_method("gradtoken", preset="faithful", spread="attention").spread == "attention"
+    assert make_method("gradtoken", preset="faithful").options()["beta"] == 1.0
+    assert set(PRESETS) == {"faithful", "sharp", "contrastive"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gradient": "half"}, "gradient is 'half'; it can be 'stream', 'full'"),
+        ({"rectify": "relu"}, "rectify is 'relu'"),
+        ({"spread": "value"}, "spread is 'value'"),
+        ({"channel_weight": "sum"}, "channel_weight is 'sum'"),
+        ({"preset": "best"}, "preset is 'best'"),
+        ({"beta": -1.0}, "beta is -1.0; it must be"),
+        ({"beta": float("nan")}, "beta is nan"),
+        ({"beta": "big"}, "beta is 'big'"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temprature": 0.2}, "no option 'temprature'; did you mean 'temperature'"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(MethodError) as caught:
+        make_method("gradtoken", **options)
+    assert words in str(caught.value)
+
+
+def test_wrong_target_kind_is_refused() -> None:
+    for kind in ("rival", "rivals(0)"):
+        with pytest.raises(TargetError, match="unknown target kind"):
+            make_method("gradtoken", target=kind)
+
+
+@pytest.mark.parametrize("layers", [0, 5, -1, [], [4], [-5], "most", True, ["0"]])
+def test_layers_that_do_not_fit_are_refused(layers: object) -> None:
+    with pytest.raises(MethodError, match="does not fit a model of 4 blocks"):
+        select_layers(layers, 4)
+
+
+def test_others_needs_two_classes(model: Model, batch: Tensor) -> None:
+    with pytest.raises(TargetError, match="at least two classes"):
+        gradtoken.explain(model, batch, 3, target="others")

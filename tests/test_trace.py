@@ -1,0 +1,243 @@
+"""One forward, the stream, and a model that is left as it was found."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradtoken
+from gradtoken.errors import ModelError
+from gradtoken.models import Model
+from gradtoken.targets import resolve
+from gradtoken.trace import record
+from tests.conftest import images_for, inputs, tiny_vit
+
+METHODS = ["gradtoken", "raw-attention", "rollout"]
+
+
+class Snapshot:
+    """Everything about a module that an explanation must not change."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.state = copy.deepcopy(module.state_dict())
+        self.modes = [m.training for m in module.modules()]
+        self.grads = [p.grad for p in module.parameters()]
+        self.flags = [p.requires_grad for p in module.parameters()]
+        self.hooks = [self._hooks(m) for m in module.modules()]
+        self.attributes = [sorted(vars(m)) for m in module.modules()]
+        self.rng = torch.get_rng_state()
+        self.grad_enabled = torch.is_grad_enabled()
+
+    @staticmethod
+    def _hooks(module: nn.Module) -> tuple[list[int], ...]:
+        return tuple(
+            list(getattr(module, name))
+            for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+        )
+
+    def check(self, module: nn.Module) -> None:
+        now = Snapshot(module)
+        assert all(torch.equal(a, b) for a, b in zip(self.state.values(), now.state.values()))
+        assert self.modes == now.modes
+        assert all(a is b for a, b in zip(self.grads, now.grads))
+        assert self.flags == now.flags
+        assert self.hooks == now.hooks
+        assert self.attributes == now.attributes
+        assert torch.equal(self.rng, now.rng)
+        assert self.grad_enabled == now.grad_enabled
+        assert len(torch.overrides._get_current_function_mode_stack()) == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("options", [{}, {"gradient": "full"}], ids=["stream", "full"])
+def test_the_model_is_as_before(method: str, options: dict, batch: Tensor) -> None:
+    if options and method != "gradtoken":
+        options = {}
+    module = tiny_vit(drop_path_rate=0.3, proj_drop_rate=0.2)
+    module.train()
+    module.blocks[1].eval()
+    module.head.weight.grad = torch.ones_like(module.head.weight)
+    module.blocks[0].requires_grad_(False)
+    module.blocks[2].register_forward_hook(lambda *args: None)
+    model = gradtoken.wrap(module)
+    before = Snapshot(module)
+    first = gradtoken.explain(model, batch, [1, 2], method=method, **options)
+    before.check(module)
+    again = gradtoken.explain(model, batch, [1, 2], method=method, **options)
+    assert torch.equal(first.tokens, again.tokens)
+    module.eval()
+    assert torch.equal(
+        first.tokens, gradtoken.explain(model, batch, [1, 2], method=method, **options).tokens
+    )
+
+
+def test_the_model_is_as_before_after_an_exception(batch: Tensor) -> None:
+    module = tiny_vit().train()
+    model = gradtoken.wrap(module)
+    before = Snapshot(module)
+
+    def fail(_: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        gradtoken.explain(model, batch, fail)
+    before.check(module)
+    with pytest.raises(ModelError, match="cannot run on a batch of shape"):
+        gradtoken.explain(model, torch.zeros(1, 3, 60, 60))
+    before.check(module)
+
+
+def test_parameters_get_no_gradient_and_nothing_requires_it(model: Model, batch: Tensor) -> None:
+    found = gradtoken.explain(model, batch, [1, 2])
+    assert all(p.grad is None and p.requires_grad for p in model.module.parameters())
+    for tensor in (found.tokens, found.scores, found.probabilities):
+        assert not tensor.requires_grad
+
+
+def test_one_forward_serves_all_targets(model: Model, batch: Tensor) -> None:
+    calls = []
+    handle = model.module.patch_embed.register_forward_hook(lambda *_: calls.append(1))
+    gradtoken.explain(model, batch, list(range(10)))
+    handle.remove()
+    assert len(calls) == 1
+
+
+def test_the_forward_keeps_no_graph(model: Model, batch: Tensor) -> None:
+    trace = record(model, batch)
+    for call in trace.calls:
+        assert not any(t.requires_grad for t in (call.query, call.key, call.value, call.output))
+    assert not trace.logits.requires_grad
+
+
+def test_keys_and_values_are_not_copied(model: Model, batch: Tensor) -> None:
+    trace = record(model, batch)
+    for call in trace.calls:
+        assert call.key.untyped_storage().data_ptr() == call.value.untyped_storage().data_ptr()
+
+
+def test_the_streams_logits_are_the_models(variant: Model) -> None:
+    images = inputs(variant)
+    trace = record(variant, images)
+    torch.testing.assert_close(trace.logits, variant(images), rtol=0, atol=0)
+    seen = []
+    original = type(trace)._check_stream
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(trace),
+            "_check_stream",
+            lambda self, logits: (seen.append(logits), original(self, logits)),
+        )
+        trace.readouts(resolve([1], trace.logits, variant.labels))
+    torch.testing.assert_close(seen[0], trace.logits, rtol=1e-10, atol=1e-12)
+
+
+def test_a_stream_that_is_not_the_model_is_refused(batch: Tensor) -> None:
+    class Sharper(type(tiny_vit())):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 2 + 1
+
+    module = tiny_vit()
+    module.__class__ = Sharper
+    model = gradtoken.wrap(module)
+    with pytest.raises(ModelError, match='gives other logits than Sharper.*use gradient="full"'):
+        gradtoken.explain(model, batch, 1)
+    assert gradtoken.explain(model, batch, 1, gradient="full").tokens.abs().max() > 0
+
+
+def test_attention_by_hand_is_refused_with_the_remedy(batch: Tensor) -> None:
+    module = tiny_vit()
+    for block in module.blocks:
+        block.attn.fused_attn = False
+    with pytest.raises(ModelError, match=r"4 blocks but 0 calls.*set_fused_attn\(True\)"):
+        gradtoken.explain(gradtoken.wrap(module), batch, 1)
+
+
+def test_a_model_without_logits_is_refused(batch: Tensor) -> None:
+    module = tiny_vit()
+    module.head = nn.Unflatten(1, (6, 8))
+    with pytest.raises(ModelError, match=r"returned \(2, 6, 8\) for 2 images"):
+        gradtoken.explain(gradtoken.wrap(module), batch, 1)
+
+
+def test_nan_logits_are_refused(batch: Tensor) -> None:
+    module = tiny_vit()
+    with torch.no_grad():
+        module.head.bias.fill_(torch.nan)
+    with pytest.raises(ModelError, match="NaN or infinite logits"):
+        gradtoken.explain(gradtoken.wrap(module), batch, 1)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_inside_any_grad_mode(model: Model, batch: Tensor, context) -> None:
+    expected = gradtoken.explain(model, batch, [1, 2]).tokens
+    with context():
+        found = gradtoken.explain(model, batch.clone(), [1, 2])
+    assert torch.equal(found.tokens, expected)
+
+
+def test_nested_explanations(model: Model, batch: Tensor) -> None:
+    expected = gradtoken.explain(model, batch, 1).tokens
+    inner = []
+
+    def target(logits: Tensor) -> Tensor:
+        inner.append(gradtoken.explain(model, batch, 1).tokens)
+        return logits[1]
+
+    outer = gradtoken.explain(model, batch, target)
+    torch.testing.assert_close(outer.tokens, expected)
+    assert all(torch.equal(tokens, expected) for tokens in inner)
+
+
+def test_many_threads_share_one_model() -> None:
+    module = tiny_vit(drop_path_rate=0.5, proj_drop_rate=0.5).train()
+    model = gradtoken.wrap(module)
+    batches = [images_for((64, 64), 1 + i % 3) for i in range(12)]
+    alone = [gradtoken.explain(model, b, [i % 10]).tokens for i, b in enumerate(batches)]
+    before = Snapshot(module)
+    start = threading.Barrier(4)
+
+    def work(i: int) -> Tensor:
+        if i < 4:
+            start.wait()
+        return gradtoken.explain(model, batches[i], [i % 10]).tokens
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(work, range(12)))
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other)
+    before.check(module)
+
+
+def test_bfloat16_maps_rank_tokens_as_float32_does() -> None:
+    module = tiny_vit().float()
+    images = images_for((64, 64), 4).float()
+    exact = gradtoken.explain(gradtoken.wrap(module), images, [1, 2]).tokens.flatten(0, 1).flatten(1)
+    half = gradtoken.explain(
+        gradtoken.wrap(copy.deepcopy(module).bfloat16()), images, [1, 2]
+    ).tokens.flatten(0, 1).flatten(1)
+    ranks = [t.argsort(-1).argsort(-1).double() for t in (exact, half)]
+    for one, other in zip(*ranks, strict=True):
+        assert torch.corrcoef(torch.stack([one, other]))[0, 1] > 0.98
+    assert half.dtype == torch.float32
+
+
+def test_autocast(batch: Tensor) -> None:
+    model = gradtoken.wrap(tiny_vit().float())
+    exact = gradtoken.explain(model, batch, [1, 2]).tokens
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradtoken.explain(model, batch, [1, 2]).tokens
+    assert torch.corrcoef(torch.stack([exact.flatten(), found.flatten()]))[0, 1] > 0.98
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_as_on_the_cpu(batch: Tensor) -> None:
+    module = tiny_vit().float()
+    expected = gradtoken.explain(gradtoken.wrap(module), batch, [1, 2]).tokens
+    found = gradtoken.explain(gradtoken.wrap(module.cuda()), batch, [1, 2]).tokens
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-5)
