@@ -49,7 +49,9 @@ def test_one_list_per_image() -> None:
 
 
 def test_contrast_log_prob_and_functions() -> None:
-    found = resolve([contrast("dog", 0), log_prob("dog"), lambda z: z.square().sum()], LOGITS, LABELS)
+    found = resolve(
+        [contrast("dog", 0), log_prob("dog"), lambda z: z.square().sum()], LOGITS, LABELS
+    )
     expected = [
         [z[2] - z[0], math.log(math.exp(z[2]) / sum(map(math.exp, z))), sum(v * v for v in z)]
         for z in LOGITS.tolist()

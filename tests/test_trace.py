@@ -42,9 +42,10 @@ class Snapshot:
 
     def check(self, module: nn.Module) -> None:
         now = Snapshot(module)
-        assert all(torch.equal(a, b) for a, b in zip(self.state.values(), now.state.values()))
+        pairs = zip(self.state.values(), now.state.values(), strict=True)
+        assert all(torch.equal(before, after) for before, after in pairs)
         assert self.modes == now.modes
-        assert all(a is b for a, b in zip(self.grads, now.grads))
+        assert all(a is b for a, b in zip(self.grads, now.grads, strict=True))
         assert self.flags == now.flags
         assert self.hooks == now.hooks
         assert self.attributes == now.attributes
@@ -144,7 +145,7 @@ def test_a_stream_that_is_not_the_model_is_refused(batch: Tensor) -> None:
     module = tiny_vit()
     module.__class__ = Sharper
     model = gradtoken.wrap(module)
-    with pytest.raises(ModelError, match='gives other logits than Sharper.*use gradient="full"'):
+    with pytest.raises(ModelError, match=r'gives other logits than Sharper.*use gradient="full"'):
         gradtoken.explain(model, batch, 1)
     assert gradtoken.explain(model, batch, 1, gradient="full").tokens.abs().max() > 0
 
@@ -216,10 +217,14 @@ def test_many_threads_share_one_model() -> None:
 def test_bfloat16_maps_rank_tokens_as_float32_does() -> None:
     module = tiny_vit().float()
     images = images_for((64, 64), 4).float()
-    exact = gradtoken.explain(gradtoken.wrap(module), images, [1, 2]).tokens.flatten(0, 1).flatten(1)
-    half = gradtoken.explain(
-        gradtoken.wrap(copy.deepcopy(module).bfloat16()), images, [1, 2]
-    ).tokens.flatten(0, 1).flatten(1)
+    exact = (
+        gradtoken.explain(gradtoken.wrap(module), images, [1, 2]).tokens.flatten(0, 1).flatten(1)
+    )
+    half = (
+        gradtoken.explain(gradtoken.wrap(copy.deepcopy(module).bfloat16()), images, [1, 2])
+        .tokens.flatten(0, 1)
+        .flatten(1)
+    )
     ranks = [t.argsort(-1).argsort(-1).double() for t in (exact, half)]
     for one, other in zip(*ranks, strict=True):
         assert torch.corrcoef(torch.stack([one, other]))[0, 1] > 0.98

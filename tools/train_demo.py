@@ -12,8 +12,8 @@ one wall clock budget:
 ::
 
     python tools/train_demo.py train --out runs/demo --minutes 90
-    python tools/train_demo.py evaluate --checkpoint runs/demo/checkpoint.pt --scenes 1000
     python tools/train_demo.py export --checkpoint runs/demo/checkpoint.pt
+    python tools/train_demo.py evaluate --scenes 1000 --card
 
 Training saves every few minutes and on SIGTERM or SIGINT; ``train --resume`` continues with the
 time that is left.
@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.multiprocessing as mp
+from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -88,9 +89,15 @@ def main() -> None:
     train.add_argument("--save-minutes", type=float, default=3)
     train.add_argument("--test-minutes", type=float, default=8)
     evaluate = commands.add_parser("evaluate", help="print top-1 and recall as JSON")
-    evaluate.add_argument("--checkpoint", type=Path, required=True)
+    evaluate.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=ASSETS / "demo.safetensors",
+        help="a training checkpoint or an exported file",
+    )
     evaluate.add_argument("--scenes", type=int, default=1000, help="pictures of each kind")
     evaluate.add_argument("--card", action="store_true", help="also write the model card")
+    evaluate.add_argument("--note", default="", help="a remark on the training for the card")
     export = commands.add_parser("export", help="write the bundled fp16 safetensors file")
     export.add_argument("--checkpoint", type=Path, required=True)
     export.add_argument("--out", type=Path, default=ASSETS / "demo.safetensors")
@@ -344,7 +351,7 @@ def with_weights(architecture: dict[str, Any], weights: dict[str, Tensor]) -> Vi
 
 
 def measure(model: VisionTransformer, split: str, single: int, several: int) -> dict[str, Any]:
-    """Top-1 on scenes of one object and recall on scenes of two or three, in percent of one.
+    """Top-1 on scenes of one object and recall on scenes of two or three, each from 0 to 1.
 
     Recall is the share of all objects that are among the model's k first classes, where k is
     the number of objects in the scene.
@@ -377,45 +384,115 @@ def write(log: Any, line: dict[str, Any]) -> None:
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    """Print the figures of a checkpoint on both splits."""
-    saved = torch.load(args.checkpoint, weights_only=True)
-    model = with_weights(saved["architecture"], saved["ema"])
+    """Print the figures of a trained model on both splits."""
+    facts, weights = read_trained(args.checkpoint)
+    model = with_weights(facts["architecture"], weights)
     figures = [measure(model, split, args.scenes, args.scenes) for split in ("test", "train")]
     print(json.dumps(figures, indent=1))
     if args.card:
-        (ASSETS / "DEMO_MODEL.md").write_text(card(saved, figures), encoding="utf-8")
-
-
-def card(saved: dict[str, Any], figures: list[dict[str, Any]]) -> str:
-    """The model card."""
-    raise NotImplementedError
+        text = model_card(facts, weights, figures, args.scenes, args.note)
+        (ASSETS / "DEMO_MODEL.md").write_text(text, encoding="utf-8")
 
 
 def run_export(args: argparse.Namespace) -> None:
     """Write the averaged weights as fp16 safetensors with everything needed to use them."""
-    saved = torch.load(args.checkpoint, weights_only=True)
-    weights = {name: value.half().contiguous() for name, value in saved["ema"].items()}
+    facts, weights = read_trained(args.checkpoint)
+    halves = {name: value.half().contiguous() for name, value in weights.items()}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(halves, args.out, metadata={"gradtoken": json.dumps(facts, sort_keys=True)})
+    print(f"{args.out}: {args.out.stat().st_size} bytes")
+
+
+def read_trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Facts and averaged weights of a training checkpoint or of an exported file."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as opened:
+            facts = json.loads(opened.metadata()["gradtoken"])
+            return facts, {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
+    saved = torch.load(path, weights_only=True)
     facts = {
         "architecture": saved["architecture"],
         "classes": saved["classes"],
         "mean": [MEAN] * 3,
         "std": [STD] * 3,
         "input_size": saved["architecture"]["img_size"],
-        "training": training_summary(saved),
+        "training": {
+            "minutes": round(saved["state"]["seconds"] / 60, 1),
+            "steps": saved["state"]["step"],
+            "images": saved["state"]["images"],
+            "stages": saved["stages"],
+        },
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, args.out, metadata={"gradtoken": json.dumps(facts, sort_keys=True)})
-    print(f"{args.out}: {args.out.stat().st_size} bytes")
+    return facts, saved["ema"]
 
 
-def training_summary(saved: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says about its training."""
-    return {
-        "minutes": round(saved["state"]["seconds"] / 60, 1),
-        "steps": saved["state"]["step"],
-        "images": saved["state"]["images"],
-        "stages": saved["stages"],
-    }
+def model_card(
+    facts: dict[str, Any],
+    weights: dict[str, Tensor],
+    figures: list[dict[str, Any]],
+    scenes: int,
+    note: str,
+) -> str:
+    """The model card as Markdown."""
+    shape, training = facts["architecture"], facts["training"]
+    count = sum(value.numel() for value in weights.values()) / 1e6
+    table = "\n".join(
+        f"| {row['split']} | {row['top1']:.3f} (n = {row['top1_objects']}) "
+        f"| {row['recall']:.3f} (n = {row['recall_objects']} objects "
+        f"in {row['recall_scenes']} scenes) |"
+        for row in figures
+    )
+    stages, start = [], 0.0
+    for stage in training["stages"]:
+        end = min(stage["until"], 1.0)
+        low, high = stage["objects"]
+        stages.append(
+            f"- {start:.0%} to {end:.0%} of the time: {stage['size']} px pictures of "
+            f"{low if low == high else f'{low} to {high}'} object(s), batches of "
+            f"{stage['batch']}, {stage['drop']:.0%} of the patches left out"
+        )
+        start = end
+    stage_text = "\n".join(stages)
+    return f"""# The demo model
+
+`demo.safetensors` holds an ordinary Vision Transformer (timm `VisionTransformer`,
+{shape["img_size"]} px pictures, {shape["patch_size"]} px patches, width {shape["embed_dim"]},
+{shape["depth"]} blocks, {shape["num_heads"]} heads, class token; {count:.1f} million weights,
+stored as fp16). It names the {len(facts["classes"])} drawn objects of `gradtoken.datasets.Scenes`:
+{", ".join(facts["classes"])}.
+
+Pictures are normalised with mean {MEAN} and standard deviation {STD} in every channel.
+
+## Training
+
+It was trained with `tools/train_demo.py` from random weights on `Scenes("train")`, from image
+labels only: cross-entropy against equal shares for the objects in the picture. It never saw a
+mask, and no part of its loss knows about patches or explanations. {training["minutes"]:.0f} minutes
+on two CPU cores, {training["steps"]} steps, {training["images"]} pictures; Muon for the matrices in
+the blocks, AdamW for the rest, running average of the weights.
+
+{stage_text}
+{f"{chr(10)}{note}{chr(10)}" if note else ""}
+## Figures
+
+Measured on the stored fp16 weights with
+
+    python tools/train_demo.py evaluate --scenes {scenes}
+
+| split | top-1, one object | recall, two or three objects |
+| --- | --- | --- |
+{table}
+
+The test split draws every object in a style (Twemoji) that training never showed, one drawing for
+each class; the train split draws fresh scenes in the nine training styles, restyled as in
+training. Recall is the share of all objects that are among the model's k first classes, where k
+is the number of objects in the scene.
+
+## Limits
+
+A small model for demonstrations and tests. It knows the {len(facts["classes"])} objects above as
+drawings and nothing else; on photographs its output means nothing.
+"""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradtoken.semantic_coupling import coupling
+    from gradtoken.attribution import methods
     from gradtoken.display import Style
     from gradtoken.errors import (
         GradTokenError,
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from gradtoken.explaining import explain
     from gradtoken.explanation import Explanation
     from gradtoken.layout import TokenLayout
-    from gradtoken.attribution import methods
     from gradtoken.models import Model, load, wrap
     from gradtoken.preprocess import Preprocess
+    from gradtoken.semantic_coupling import coupling
     from gradtoken.targets import contrast, log_prob
 
 _HOMES = {

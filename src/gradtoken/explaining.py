@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from gradtoken.attribution import Method, make_method
 from gradtoken.errors import ImageError, MethodError, ModelError
 from gradtoken.explanation import Explanation
 from gradtoken.geometry import Box
-from gradtoken.attribution import Method, make_method
 from gradtoken.models.model import Model
 from gradtoken.preprocess import check_tensor
 from gradtoken.sources import Source
@@ -98,7 +96,9 @@ def read_batch(model: Model, images: Any) -> tuple[list[Source], list[Box], Tens
     if isinstance(images, Tensor):
         batch = check_tensor(images)
         return _shown(model, batch)
-    items = list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+    items = (
+        list(images) if isinstance(images, Sequence) and not isinstance(images, str) else [images]
+    )
     if not items:
         raise ImageError("the list of pictures is empty; give at least one.")
     parts = []

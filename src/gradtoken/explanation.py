@@ -106,9 +106,7 @@ class Explanation:
         factor = display.MAX_SIDE / max(picture.size)
         if factor < 1:
             size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-            box = Box(
-                *(edge * size[i % 2] / picture.size[i % 2] for i, edge in enumerate(box))
-            )
+            box = Box(*(edge * size[i % 2] / picture.size[i % 2] for i, edge in enumerate(box)))
             picture = picture.resize(size, Image.Resampling.LANCZOS)
         tokens = self.tokens[image, self._position(k, image)][None]
         values = lay_out(tokens, box, picture.size)[0].detach().cpu().numpy()
@@ -185,7 +183,8 @@ class Explanation:
     def _repr_html_(self) -> str:
         from base64 import b64encode
 
-        return f'<img alt="{self._alt()}" src="data:image/png;base64,{b64encode(self._repr_png_()).decode()}">'
+        data = b64encode(self._repr_png_()).decode()
+        return f'<img alt="{self._alt()}" src="data:image/png;base64,{data}">'
 
     def _alt(self) -> str:
         from html import escape

@@ -1,8 +1,9 @@
-"""Reading pictures: whatever a user has becomes an upright 8-bit RGB picture, or one clear error."""
+"""Reading pictures: whatever a user has becomes upright 8-bit RGB, or one clear error."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def _read(path: Path, max_pixels: int) -> Image.Image:
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{path} is damaged or truncated and cannot be decoded: {error}.") from None
+        raise ImageError(
+            f"{path} is damaged or truncated and cannot be decoded: {error}."
+        ) from None
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -84,14 +87,14 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    try:
+    with suppress(AttributeError, EOFError):
         image.seek(0)
-    except (AttributeError, EOFError):
-        pass
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{name} is damaged or truncated and cannot be decoded: {error}.") from None
+        raise ImageError(
+            f"{name} is damaged or truncated and cannot be decoded: {error}."
+        ) from None
     image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BIT_MODES or image.mode == "I":
         values = np.asarray(image, dtype=np.float64)

@@ -87,7 +87,9 @@ def check_tensor(images: Tensor) -> Float[Tensor, "batch 3 height width"]:
             "give (B, 3, H, W) or (3, H, W)."
         )
     if 0 in images.shape:
-        raise ImageError(f"the batch is empty (shape {tuple(images.shape)}); give at least one image.")
+        raise ImageError(
+            f"the batch is empty (shape {tuple(images.shape)}); give at least one image."
+        )
     if not images.is_floating_point():
         raise ImageError(
             f"a tensor of {images.dtype} is not preprocessed; pass pictures as PIL images or uint8 "

@@ -26,10 +26,8 @@ def spread_by_tokens(
     return spread[:, 0].transpose(1, 2)
 
 
-def spread_by_attention(
-    relevance: Relevance, calls: list[AttentionCall], prefix: int
-) -> Relevance:
-    """R <- A R, A being the patches' attention to patches, mean over heads and blocks, rows sum 1."""
+def spread_by_attention(relevance: Relevance, calls: list[AttentionCall], prefix: int) -> Relevance:
+    """R <- A R, A being the patches' own attention, mean over heads and blocks, rows sum to 1."""
     affinity = torch.stack(
         [call.rows(slice(prefix, None))[..., prefix:].mean(dim=1) for call in calls]
     ).mean(dim=0)

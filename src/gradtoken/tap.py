@@ -86,7 +86,9 @@ def _call(
     enable_gqa: bool = False,
 ) -> AttentionCall:
     if is_causal:
-        raise ModelError("the model's attention is causal; only bidirectional attention can be read.")
+        raise ModelError(
+            "the model's attention is causal; only bidirectional attention can be read."
+        )
     if enable_gqa and key.shape[1] != query.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
@@ -147,5 +149,7 @@ class FrozenContext(AttentionTap):
 def _rows(tensor: Tensor, batch: int) -> Float[Tensor, "batch heads rows width"]:
     """(batch · rows, heads, 1, width) to (batch, heads, rows, width)."""
     if tensor.shape[2] != 1:
-        raise ModelError("a block added tokens of its own, so one token cannot run through it alone.")
+        raise ModelError(
+            "a block added tokens of its own, so one token cannot run through it alone."
+        )
     return tensor.reshape(batch, -1, tensor.shape[1], tensor.shape[3]).transpose(1, 2)

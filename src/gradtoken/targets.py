@@ -109,13 +109,13 @@ class Against(ClassTarget):
 class OutputTarget(Target):
     """Any function of one image's output: (C,) logits to a scalar tensor."""
 
-    function: Callable[[Float[Tensor, "classes"]], Float[Tensor, ""]]
+    function: Callable[[Float[Tensor, " classes"]], Float[Tensor, ""]]
 
     def score(self, logits: Logits) -> Scores:
         rows = [self._one(row) for row in logits.reshape(-1, logits.shape[-1])]
         return torch.stack(rows).reshape(logits.shape[:-1])
 
-    def _one(self, row: Float[Tensor, "classes"]) -> Float[Tensor, ""]:
+    def _one(self, row: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
         value = self.function(row)
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -201,7 +201,9 @@ class Targets:
             return logits.gather(-1, ids.to(logits.device)[..., None])[..., 0]
         return self._each(logits, "score")
 
-    def probabilities(self, logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch targets"]:
+    def probabilities(
+        self, logits: Float[Tensor, "batch classes"]
+    ) -> Float[Tensor, "batch targets"]:
         """Softmax probability of each target's class; NaN where a target is no class."""
         return self._each(logits[:, None].expand(-1, self.count, -1), "probability")
 
@@ -237,10 +239,7 @@ class Targets:
                     "give at least two classes."
                 )
             rows.append(
-                [
-                    _sharpened(t, parsed, values, plain) if type(t) is ClassTarget else t
-                    for t in row
-                ]
+                [_sharpened(t, parsed, values, plain) if type(t) is ClassTarget else t for t in row]
             )
         return Targets(rows)
 
@@ -258,7 +257,7 @@ def parse_kind(kind: str) -> str | int:
 
 
 def _sharpened(
-    target: ClassTarget, kind: str | int, logits: Float[Tensor, "classes"], plain: list[int]
+    target: ClassTarget, kind: str | int, logits: Float[Tensor, " classes"], plain: list[int]
 ) -> Target:
     if kind == "log_prob":
         return LogProb(target.id)
@@ -294,7 +293,9 @@ def resolve(
     if targets is None:
         classes = logits.shape[-1]
         if not 1 <= top_k <= classes:
-            raise TargetError(f"top_k is {top_k}; this model has {classes} classes, use 1 to {classes}.")
+            raise TargetError(
+                f"top_k is {top_k}; this model has {classes} classes, use 1 to {classes}."
+            )
         return Targets(
             [[ClassTarget(i) for i in row] for row in logits.topk(top_k, dim=-1).indices.tolist()]
         )
@@ -328,7 +329,7 @@ def _resolve_one(item: Any, labels: Labels) -> Target:
     if isinstance(item, Pending):
         return item.resolve(labels)
     if isinstance(item, (int, str, np.integer)) and not isinstance(item, bool):
-        return ClassTarget(labels.find(item))
+        return ClassTarget(labels.find(item if isinstance(item, str) else int(item)))
     if isinstance(item, Tensor) and item.numel() == 1:
         return ClassTarget(labels.find(int(item)))
     if callable(item):

@@ -58,9 +58,7 @@ def by_hand(
     if spread == "token":
         tokens = blocks[len(blocks) - 2].entering[prefix:]
         tokens = tokens - tokens.mean(0)
-        cosine = torch.stack(
-            [torch.cosine_similarity(tokens, one[None], dim=-1) for one in tokens]
-        )
+        cosine = torch.stack([torch.cosine_similarity(tokens, one[None], dim=-1) for one in tokens])
         relevance = (cosine / temperature).softmax(-1) @ relevance
     if spread == "attention":
         mixing = torch.stack([b.attention[:, prefix:, prefix:].mean(0) for b in blocks]).mean(0)

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.errors import MethodError
 from gradtoken.attribution.base import Method
+from gradtoken.errors import MethodError
 from gradtoken.spread import spread_by_attention, spread_by_tokens
 from gradtoken.targets import Targets, parse_kind
 from gradtoken.trace import Readout, Trace
@@ -83,8 +83,7 @@ class GradToken(Method):
             value = getattr(self, option)
             if value not in choices:
                 raise MethodError(
-                    f"gradtoken's {option} is {value!r}; it can be "
-                    f"{', '.join(map(repr, choices))}."
+                    f"gradtoken's {option} is {value!r}; it can be {', '.join(map(repr, choices))}."
                 )
         for option, value in PRESETS.get(self.preset or "", {}).items():
             default = next(f.default for f in fields(self) if f.name == option)
@@ -107,16 +106,16 @@ class GradToken(Method):
             return spread_by_attention(relevance, trace.calls, prefix)
         return relevance
 
-    def all_tokens(
-        self, trace: Trace, targets: Targets
-    ) -> Float[Tensor, "batch targets tokens"]:
+    def all_tokens(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets tokens"]:
         """Relevance of every token, prefix included, before spreading.
 
         With beta 1 and neither rectify nor channel_weight, each block's share sums over tokens to
         sum_h <gamma, o> exactly (completeness).
         """
         blocks = select_layers(self.layers, trace.depth)
-        readouts = trace.readouts(targets.sharpen(self.target, trace.logits), gradient=self.gradient)
+        readouts = trace.readouts(
+            targets.sharpen(self.target, trace.logits), gradient=self.gradient
+        )
         relevance = torch.stack([self._relate(readouts[block]) for block in blocks]).sum(0)
         return relevance.clamp_min(0) if self.rectify == "final" else relevance
 
@@ -152,8 +151,9 @@ def select_layers(layers: str | int | Sequence[int], depth: int) -> list[int]:
         return [depth - 1]
     if isinstance(layers, int) and not isinstance(layers, bool) and 1 <= layers <= depth:
         return list(range(depth - layers, depth))
-    if isinstance(layers, Sequence) and not isinstance(layers, str) and layers:
-        if all(isinstance(i, int) and -depth <= i < depth for i in layers):
+    if isinstance(layers, Sequence) and not isinstance(layers, str):
+        fits = [isinstance(i, int) and -depth <= i < depth for i in layers]
+        if fits and all(fits):
             return sorted({i % depth for i in layers})
     raise MethodError(
         f"layers={layers!r} does not fit a model of {depth} blocks; use 'all', 'half', 'last', "

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from gradtoken.errors import MethodError, did_you_mean
 from gradtoken.attribution.base import Method
+from gradtoken.errors import MethodError, did_you_mean
 
 GROUP = "gradtoken.methods"
 

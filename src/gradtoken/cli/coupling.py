@@ -24,7 +24,9 @@ def coupling(
     model: shared.ModelSpec = "demo",
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="A class id or name; at least two. Default: predicted."),
+        typer.Option(
+            "--target", "-t", help="A class id or name; at least two. Default: predicted."
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option(help="Predicted classes to compare without --target.")] = 2,
     method: Annotated[

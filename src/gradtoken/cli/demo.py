@@ -47,13 +47,20 @@ def demo(
     scenes = Scenes("test", objects=objects, seed=seed)
     index, scene = _recognised(model, scenes)
     targets = list(scene.labels)
-    found = {name: explain(model, scene.image, targets, method=name) for name in ("gradtoken", "rollout")}
+    found = {
+        name: explain(model, scene.image, targets, method=name) for name in ("gradtoken", "rollout")
+    }
     ours = found["gradtoken"]
     height, width = ours.tokens.shape[-2:]
     coverage = Coverage.of_scene(scene, (height, width))
 
     table = Table(
-        "class", "probability", "share on own object", "pointing", "rollout: share", "pointing",
+        "class",
+        "probability",
+        "share on own object",
+        "pointing",
+        "rollout: share",
+        "pointing",
         title=f"test scene {index} of seed {seed}",
     )
     figures = {name: coverage.figures(e.tokens[0]) for name, e in found.items()}

@@ -15,7 +15,9 @@ from gradtoken.errors import ModelError, did_you_mean
 
 @app.command()
 def models(
-    filter: Annotated[str, typer.Argument(help="Part of a name, or a pattern such as *dinov2*.")] = "",
+    filter: Annotated[
+        str, typer.Argument(help="Part of a name, or a pattern such as *dinov2*.")
+    ] = "",
 ) -> None:
     """List the models that `--model` takes: demo, and timm's Vision Transformers.
 

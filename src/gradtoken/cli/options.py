@@ -22,23 +22,18 @@ Checkpoint = Annotated[
     Path | None, typer.Option(help="Your weights for --model timm/NAME (.safetensors or .pt).")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, …; default: cuda if present.")]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")
-]
+Dtype = Annotated[str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")]
 MethodName = Annotated[str, typer.Option("--method", help="One of `gradtoken methods`.")]
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A method's option as name=value, such as preset=sharp."),
 ]
 
-SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .webp .bmp .gif .tif .tiff .ppm .pgm .jp2 .avif .tga .ico".split()
-)
+_FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
+SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 
 
-def load_model(
-    spec: str, checkpoint: Path | None, device: str | None, dtype: str | None
-) -> Model:
+def load_model(spec: str, checkpoint: Path | None, device: str | None, dtype: str | None) -> Model:
     """The model the options name."""
     from gradtoken.models import load
 

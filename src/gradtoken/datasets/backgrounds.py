@@ -32,7 +32,7 @@ def colours(rng: np.random.Generator) -> tuple[Array, Array]:
         np.clip(saturation + rng.normal(0, 0.2), 0, 0.9),
         np.clip(value + rng.normal(0, 0.22), 0.05, 1.0),
     )
-    return np.float32(first) * 255, np.float32(second) * 255
+    return np.array(first, np.float32) * 255, np.array(second, np.float32) * 255
 
 
 def gradient(rng: np.random.Generator, size: int) -> Array:

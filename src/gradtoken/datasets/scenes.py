@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -182,7 +183,7 @@ class Scenes:
 
 def _object_range(objects: int | tuple[int, int]) -> tuple[int, int]:
     """``objects`` as (low, high), or ValueError."""
-    pair = (objects, objects) if _is_int(objects) else objects
+    pair: Any = (objects, objects) if _is_int(objects) else objects
     valid = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_int, pair))
     if not valid or not 1 <= pair[0] <= pair[1] <= MAX_OBJECTS:
         raise ValueError(

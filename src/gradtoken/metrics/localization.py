@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gradtoken.datasets import Scene
 
 Relevance: TypeAlias = Float[Tensor, "objects patches"]
-PerObject: TypeAlias = Float[Tensor, "objects"]
+PerObject: TypeAlias = Float[Tensor, " objects"]
 
 _POINTING_COVERAGE = 0.3
 _AP_COVERAGE = 0.5
@@ -31,7 +31,9 @@ class Coverage:
     tokens: Relevance
 
     @classmethod
-    def of_masks(cls, masks: Bool[Tensor, "objects height width"], grid: tuple[int, int]) -> Coverage:
+    def of_masks(
+        cls, masks: Bool[Tensor, "objects height width"], grid: tuple[int, int]
+    ) -> Coverage:
         """From pixel masks of the model's input and its token grid."""
         return cls(F.adaptive_avg_pool2d(masks.double()[None], grid)[0].flatten(1))
 

@@ -109,7 +109,9 @@ def wrap(
 
 def _timm(spec: str, checkpoint: str | os.PathLike[str] | None) -> Model:
     name = spec.removeprefix("timm/")
-    state, description = (None, {}) if checkpoint is None else read_checkpoint(checkpoint)
+    state, description = (
+        (None, {}) if checkpoint is None else read_checkpoint(os.fspath(checkpoint))
+    )
     module = family.build(name, state=state)
     family.check_readable(module, spec)
     labels = description.get("classes")

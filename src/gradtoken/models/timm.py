@@ -49,7 +49,9 @@ def check_readable(module: nn.Module, name: str) -> None:
     """
     kind = type(module).__name__
     if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError(f"{name} is a scripted module, which hides its attention; pass the original.")
+        raise ModelError(
+            f"{name} is a scripted module, which hides its attention; pass the original."
+        )
     missing = [part for part in _PARTS if not hasattr(module, part)]
     if missing:
         raise ModelError(
@@ -193,26 +195,31 @@ def _no_weights(name: str) -> str:
 
 
 def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
-    options: dict[str, Any] = {}
     head = state.get("head.weight")
     if head is None:
         raise ModelError(
-            f"the checkpoint has no 'head.weight', so it is no fine-tuned {name}: its first entries "
-            f"are {', '.join(list(state)[:3])}; save model.state_dict() of the timm model."
+            f"the checkpoint has no 'head.weight', so it is no fine-tuned {name}: it begins with "
+            f"{', '.join(list(state)[:3])}; save model.state_dict() of the timm model."
         )
-    options["num_classes"] = head.shape[0]
-    module = _create(name, **options)
-    position = state.get("pos_embed")
-    own = getattr(module, "pos_embed", None)
-    if position is not None and own is not None and position.shape[1] != own.shape[1]:
-        patches = position.shape[1] - (own.shape[1] - module.patch_embed.num_patches)  # type: ignore[union-attr,operator]
-        side = math.isqrt(max(patches, 0))
-        if side * side == patches and patches > 0:
-            patch = module.patch_embed.patch_size  # type: ignore[union-attr]
-            options["img_size"] = (side * patch[0], side * patch[1])  # type: ignore[index]
-            module = _create(name, **options)
+    module: Any = _create(name, num_classes=head.shape[0])
+    size = _other_size(module, state.get("pos_embed"))
+    if size is not None:
+        module = _create(name, num_classes=head.shape[0], img_size=size)
     fit(module, state, f"timm/{name}")
     return module
+
+
+def _other_size(module: Any, position: Tensor | None) -> tuple[int, int] | None:
+    """The square input size a checkpoint's position embeddings are for, if not the module's."""
+    own = getattr(module, "pos_embed", None)
+    if position is None or own is None or position.shape[1] == own.shape[1]:
+        return None
+    patches = position.shape[1] - (own.shape[1] - module.patch_embed.num_patches)
+    side = math.isqrt(max(patches, 0))
+    if side == 0 or side * side != patches:
+        return None
+    height, width = module.patch_embed.patch_size
+    return (side * height, side * width)
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
@@ -220,16 +227,16 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, the model's {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    problems = (
-        [f"it lacks {missing[0]!r} ({len(missing)} missing)"] * bool(missing)
-        + [f"it has {unknown[0]!r}, which the model has not ({len(unknown)} so)"] * bool(unknown)
-        + shapes[:1]
-    )
+    problems = []
+    if missing:
+        problems.append(f"it lacks {missing[0]!r} ({len(missing)} missing)")
+    if unknown:
+        problems.append(f"it has {unknown[0]!r}, which the model has not ({len(unknown)} so)")
+    for key in own:
+        if key in state and state[key].shape != own[key].shape:
+            theirs, ours = tuple(state[key].shape), tuple(own[key].shape)
+            problems.append(f"{key} is {theirs}, the model's {ours}")
+            break
     if problems:
         raise ModelError(
             f"the checkpoint does not fit {name}: {'; '.join(problems)}; name the architecture it "

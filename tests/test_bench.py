@@ -1,0 +1,52 @@
+"""Measuring on scenes: which count, and what is recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import gradtoken
+from gradtoken.attribution import make_method
+from gradtoken.bench import FIGURES, column, measure, recognised
+from gradtoken.datasets import Scenes
+from gradtoken.metrics import Coverage, token_ap
+
+
+@pytest.fixture(scope="module")
+def demo() -> gradtoken.Model:
+    return gradtoken.load("demo", device="cpu")
+
+
+def test_recognised_scenes_are_those_whose_objects_are_the_top_classes(
+    demo: gradtoken.Model,
+) -> None:
+    scenes = Scenes("test", objects=(1, 2), seed=3)
+    found = dict(recognised(demo, scenes, 30))
+    for index in range(30):
+        scene = scenes[index]
+        logits = demo(demo.preprocess(scene.image)[None])[0]
+        top = set(logits.topk(len(scene.labels)).indices.tolist())
+        assert (index in found) == (top == set(scene.labels))
+
+
+def test_records_are_the_figures_of_each_object(demo: gradtoken.Model) -> None:
+    scenes = Scenes("test", objects=2, seed=3)
+    methods = {"ours": make_method("gradtoken"), "rollout": make_method("rollout")}
+    steps: list[int] = []
+    records, seen = measure(demo, methods, scenes, 2, progress=steps.append)
+    assert steps == [1, 2]
+    assert seen > records[-1]["scene"]
+    assert len(records) == 2 * 2 * 2
+    scene = scenes[records[0]["scene"]]
+    found = gradtoken.explain(demo, scene.image, list(scene.labels))
+    coverage = Coverage.of_scene(scene, (14, 14))
+    maps = found.tokens[0].flatten(1).double()
+    expected = coverage.figures(found.tokens[0])
+    expected["token_ap"] = token_ap(maps, coverage.tokens)
+    for figure in ("pointing", "share", "energy", "token_ap"):
+        values = [r[figure] for r in records if r["method"] == "ours"][:2]
+        torch.testing.assert_close(torch.tensor(values).double(), expected[figure])
+    assert records[0]["coupling"] == pytest.approx(gradtoken.coupling(found))
+    assert np.allclose(column(records, "rollout", "coupling"), 1)
+    assert set(FIGURES) < set(records[0])
