@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from gradtoken import display
 from gradtoken.explanation import Explanation
 
+_WIDTH, _TITLE = 2.4, 0.4
+"""Inches of a panel's width, and of the height its title takes."""
+
 
 def summary(explanation: Explanation, style: display.Style) -> Figure:
     """A row per image: the picture, then each target's overlay with its name and probability."""
     count, columns = explanation.tokens.shape[0], explanation.tokens.shape[1] + 1
-    figure = Figure(figsize=(2.4 * columns, 2.75 * count + 0.35), layout="constrained")
-    axes = np.asarray(figure.subplots(count, columns, squeeze=False))
+    sizes = [source.picture.size for source in explanation.sources]
+    heights = [_WIDTH * min(max(high / wide, 0.2), 4) + _TITLE for wide, high in sizes]
+    figure = Figure(figsize=(_WIDTH * columns, sum(heights) + 0.3), layout="constrained")
+    axes = figure.subplots(count, columns, squeeze=False, height_ratios=heights)
     for image, row in enumerate(axes):
         source = explanation.sources[image]
         picture = source.picture.copy()

@@ -17,6 +17,7 @@ import gradtoken
 from gradtoken.datasets import Scenes
 from gradtoken.errors import ModelError
 from gradtoken.models import Model
+from gradtoken.models.timm import build
 from tests.conftest import images_for, tiny_vit
 
 NAME = "vit_tiny_patch16_224"
@@ -82,11 +83,18 @@ def test_weights_that_cannot_be_downloaded_are_said_so(
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     monkeypatch.setattr("gradtoken.models.timm.getproxies", dict)
-    monkeypatch.setattr("huggingface_hub.scan_cache_dir", lambda: type("C", (), {"repos": ()}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     with pytest.raises(ModelError) as caught:
         gradtoken.load(f"timm/{NAME}")
     for word in ("cannot be downloaded", "--model demo", "checkpoint=FILE"):
         assert word in str(caught.value)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / f"models--timm--{NAME}.augreg_in21k_ft_in1k").mkdir()
+    asked = []
+    monkeypatch.setattr(timm, "create_model", lambda *_, **options: asked.append(options))
+    build(NAME)
+    assert asked == [{"pretrained": True}]
 
 
 def test_download_errors_become_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
@@ -153,8 +154,7 @@ def build(
         raise ModelError(
             f"timm has no pretrained weights for {name!r}; pass checkpoint=FILE, or use 'demo'."
         )
-    repository = tag.hf_hub_id and f"{tag.hf_hub_id}{name if tag.hf_hub_id.endswith('/') else ''}"
-    _refuse_when_offline(name, str(repository or tag.url))
+    _refuse_when_offline(name)
     try:
         return _create(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -169,21 +169,16 @@ def _create(name: str, **options: Any) -> nn.Module:
     return module
 
 
-def _refuse_when_offline(name: str, source: str) -> None:
-    """Fail at once where the hub's retries would take a minute and the cache has nothing."""
-    from huggingface_hub import constants, scan_cache_dir
+def _refuse_when_offline(name: str) -> None:
+    """Fail at once where the hub's retries would take a minute and its cache has nothing."""
+    from huggingface_hub import constants
 
-    if getproxies():
+    if getproxies() or any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{name}*")):
         return
     try:
         socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
     except OSError:
-        try:
-            cached = {repo.repo_id for repo in scan_cache_dir().repos}
-        except (OSError, ValueError):
-            cached = set()
-        if not any(source.startswith(repo) or repo.startswith(source) for repo in cached):
-            raise ModelError(_no_weights(name)) from None
+        raise ModelError(_no_weights(name)) from None
 
 
 def _no_weights(name: str) -> str:
