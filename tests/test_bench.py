@@ -50,3 +50,15 @@ def test_records_are_the_figures_of_each_object(demo: gradtoken.Model) -> None:
     assert records[0]["coupling"] == pytest.approx(gradtoken.coupling(found))
     assert np.allclose(column(records, "rollout", "coupling"), 1)
     assert set(FIGURES) < set(records[0])
+
+
+def test_gradtoken_is_ahead_of_attention_alone_on_the_bundled_scenes(demo: gradtoken.Model) -> None:
+    names = ("gradtoken", "raw-attention", "rollout")
+    methods = {name: make_method(name) for name in names}
+    records, _ = measure(demo, methods, Scenes("test", objects=(2, 3)), 24)
+    mean = {n: {f: np.nanmean(column(records, n, f)) for f in FIGURES} for n in names}
+    for other in names[1:]:
+        for figure in ("pointing", "token_ap", "share"):
+            assert mean["gradtoken"][figure] > mean[other][figure] + 0.05
+        assert mean[other]["coupling"] == pytest.approx(1)
+    assert mean["gradtoken"]["coupling"] < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -183,8 +184,6 @@ def test_save_writes_everything_a_run_needs_to_be_redone(
         "probability": float(found.probabilities[0, 0]),
     }
     assert manifest["targets"][1]["probability"] is None
-    import hashlib
-
     assert manifest["input"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     again = gradtoken.explain(
         model,
@@ -194,6 +193,28 @@ def test_save_writes_everything_a_run_needs_to_be_redone(
         **manifest["method"]["options"],
     )
     assert torch.equal(again.tokens[:, 0], found.tokens[:, 0])
+
+
+def test_saving_again_leaves_no_overlay_of_the_earlier_run(
+    model: Model, picture: Image.Image, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.png").write_text("not ours")
+    gradtoken.explain(model, picture, [1, 2]).save(tmp_path)
+    gradtoken.explain(model, picture, 3).save(tmp_path)
+    found = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert found == ["00_class-3.png", "mine.png", "summary.png"]
+
+
+def test_the_manifest_knows_the_file_as_it_was_read(
+    model: Model, picture: Image.Image, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.png"
+    picture.save(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = gradtoken.explain(model, path, 1)
+    path.unlink()
+    assert found.to_dict()[0]["input"]["sha256"] == digest
+    found.save(tmp_path / "out")
 
 
 def test_several_images_get_a_folder_each(

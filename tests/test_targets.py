@@ -83,6 +83,7 @@ def test_probabilities_are_of_classes_only() -> None:
         ([[1], 2], "mix lists and single targets"),
         (1.5, "1.5 is no target"),
         (True, "True is no target"),
+        (ClassTarget(7), "names a class this model does not have; it has 5"),
         (contrast("dog", "kat"), "no class is named 'kat'"),
     ],
 )

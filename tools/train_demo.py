@@ -78,6 +78,7 @@ def main() -> None:
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoint and log")
     train.add_argument("--minutes", type=float, default=90, help="training time in all")
     train.add_argument("--resume", action="store_true", help="continue the checkpoint in --out")
+    train.add_argument("--init", type=Path, help="start from the weights of an exported file")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--depth", type=int, default=6)
     train.add_argument("--dim", type=int, default=192)
@@ -128,6 +129,8 @@ def run_train(args: argparse.Namespace) -> None:
         }
     )
     model = VisionTransformer(**architecture)
+    if args.init and not saved:
+        model.load_state_dict(read_trained(args.init)[1])
     optimizers = make_optimizers(model, args.lr, args.adam_lr)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     if args.compile:

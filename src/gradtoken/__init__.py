@@ -45,6 +45,8 @@ _HOMES = {
     "wrap": "models",
 }
 
+_ROOMS = ("attribution", "datasets", "metrics")
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -71,10 +73,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, so that `import gradtoken` does not wait for torch."""
+    if name in _ROOMS:
+        return import_module(f"gradtoken.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'gradtoken' has no attribute {name!r}")
     return getattr(import_module(f"gradtoken.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, *_ROOMS])

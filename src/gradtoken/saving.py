@@ -37,6 +37,7 @@ def _save_one(explanation: Explanation, directory: Path, style: display.Style) -
         raise OutputError(f"cannot write to {directory}: {_reason(error)}.") from None
     try:
         _write(explanation, work, style)
+        _remove_earlier_overlays(directory)
         for path in sorted(work.iterdir(), key=lambda path: path.name == MANIFEST):
             os.replace(path, directory / path.name)
     except OSError as error:
@@ -46,6 +47,17 @@ def _save_one(explanation: Explanation, directory: Path, style: display.Style) -
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return directory
+
+
+def _remove_earlier_overlays(directory: Path) -> None:
+    """Remove the overlays an earlier result in the folder lists, so that none of them stays."""
+    try:
+        listed = json.loads((directory / MANIFEST).read_text("utf-8"))["files"]["overlays"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in listed:
+        if isinstance(name, str) and Path(name).name == name and name.endswith(".png"):
+            (directory / name).unlink(missing_ok=True)
 
 
 def _write(explanation: Explanation, work: Path, style: display.Style) -> None:

@@ -22,24 +22,27 @@ class Source:
         picture: upright RGB.
         path: the file it is from, if it is from one.
         kind: what it was given as: "file", "picture" or "tensor".
+        file_sha256: of the file's bytes as they were when it was read.
     """
 
     picture: Image.Image
     path: Path | None = None
     kind: str = "picture"
+    file_sha256: str | None = None
 
     @classmethod
     def read(cls, given: Any) -> Source:
         """Read a path, PIL image or array."""
         if isinstance(given, (str, os.PathLike)):
-            return cls(load_image(given), Path(given), "file")
+            picture = load_image(given)
+            path = Path(given)
+            return cls(picture, path, "file", hashlib.sha256(path.read_bytes()).hexdigest())
         return cls(load_image(given))
 
     @cached_property
     def sha256(self) -> str:
         """Of the file's bytes, or of the RGB pixels where there is no file."""
-        content = self.path.read_bytes() if self.path else self.picture.tobytes()
-        return hashlib.sha256(content).hexdigest()
+        return self.file_sha256 or hashlib.sha256(self.picture.tobytes()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -319,13 +319,23 @@ def resolve(
     return Targets([[_resolve_one(item, labels) for item in row] for row in targets])
 
 
+def _checked(target: Target, labels: Labels) -> Target:
+    try:
+        target.label(labels)
+    except IndexError:
+        raise TargetError(
+            f"{target} names a class this model does not have; it has {len(labels)}."
+        ) from None
+    return target
+
+
 def _is_list(item: Any) -> bool:
     return isinstance(item, (list, tuple, Tensor, np.ndarray))
 
 
 def _resolve_one(item: Any, labels: Labels) -> Target:
     if isinstance(item, Target):
-        return item
+        return _checked(item, labels)
     if isinstance(item, Pending):
         return item.resolve(labels)
     if isinstance(item, (int, str, np.integer)) and not isinstance(item, bool):

@@ -82,7 +82,7 @@ def read_layout(module: Any) -> TokenLayout:
 
 def read_preprocess(module: Any) -> Preprocess:
     """timm's own evaluation preprocessing for a module, from its `pretrained_cfg`."""
-    config = timm.data.resolve_data_config({}, model=module, use_test_size=True)
+    config = timm.data.resolve_data_config({}, model=module)
     size = getattr(module.patch_embed, "img_size", None)
     if size is not None:
         config["input_size"] = (3, *size)
