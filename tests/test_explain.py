@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +118,35 @@ def test_methods_by_name_and_made(model: Model, batch: Tensor) -> None:
         gradtoken.explain(model, batch, 1, method="gradtokn")
     with pytest.raises(MethodError, match="rollout has no option 'beta'; it has none"):
         gradtoken.explain(model, batch, 1, method="rollout", beta=1.0)
+    kind = gradtoken.methods()["rollout"]
+    assert gradtoken.explain(model, batch, 1, method=kind).about["method"]["name"] == "rollout"
+    with pytest.raises(MethodError, match="no method is named None"):
+        gradtoken.explain(model, batch, 1, method=None)
     with pytest.raises(MethodError, match="options go with a method's name"):
         gradtoken.explain(model, batch, 1, method=make_method("rollout"), beta=1.0)
+
+
+def test_relevance_that_is_not_finite_is_refused(model: Model, batch: Tensor) -> None:
+    with pytest.raises(MethodError, match="NaN or infinite relevance"):
+        gradtoken.explain(model, batch, lambda logits: logits[0] * torch.nan)
+
+
+@pytest.mark.parametrize("name", ["cash$_$.png", "bad\udcff.png"])
+def test_any_file_name(model: Model, picture: Image.Image, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    try:
+        picture.save(path, format="PNG")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system does not take the name")
+    gradtoken.explain(model, path, 1).save(tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_models_can_be_copied_and_sent_to_other_processes(batch: Tensor) -> None:
+    model = gradtoken.wrap(tiny_vit())
+    expected = gradtoken.explain(model, batch, 1).tokens
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(gradtoken.explain(other, batch, 1).tokens, expected)
 
 
 def test_a_module_instead_of_a_model_is_refused(batch: Tensor) -> None:

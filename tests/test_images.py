@@ -47,6 +47,30 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
     read = np.asarray(load_image(saved(tmp_path, Image.fromarray(values), "s.png")))
     assert np.array_equal(read[..., 0], (values / 65535.0 * 255).round().astype(np.uint8))
+    dark = np.full((4, 4), 200, dtype=np.uint16)
+    assert np.asarray(load_image(saved(tmp_path, Image.fromarray(dark), "d.png"))).max() == 1
+    assert np.asarray(load_image(dark)).max() == 1
+
+
+def test_a_pil_image_is_read_as_it_stands(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (5, 5), colour) for colour in ("red", "blue")]
+    path = saved(tmp_path, frames[0], "b.gif", save_all=True, append_images=frames[1:])
+    with Image.open(path) as image:
+        image.seek(1)
+        assert load_image(image).getpixel((2, 2))[2] > 200
+        assert image.tell() == 1
+
+
+def test_premultiplied_alpha() -> None:
+    read = load_image(Image.new("RGBA", (3, 3), (255, 0, 0, 128)).convert("RGBa"))
+    assert read.getpixel((0, 0))[0] > 250
+
+
+def test_no_path_at_all(tmp_path: Path, picture: Image.Image) -> None:
+    file = saved(tmp_path, picture, "f.png")
+    for path in (file / "x", "a\0b"):
+        with pytest.raises(ImageError, match="is no path to a file"):
+            load_image(path)
 
 
 def test_exif_rotation_is_applied(tmp_path: Path, picture: Image.Image) -> None:
@@ -125,7 +149,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
         (np.zeros((3, 4, 5)), "is not a picture"),
         (np.zeros((0, 4, 3)), "is not a picture"),
         (np.full((2, 2, 3), np.nan), "NaN or infinite"),
-        (np.full((2, 2, 3), 2.0), "must hold values in 0..1"),
+        (np.full((2, 2, 3), 2.0), "must hold 0 to 1"),
         (np.zeros((2, 2, 3), dtype=np.int64), "int64 is not a picture"),
     ],
 )

@@ -32,7 +32,7 @@ def test_known_geometry_is_what_the_transform_does(size: tuple[int, int], crop_p
     preprocess = build_preprocess(config(crop_pct=crop_pct))
     assert preprocess.geometry is not None
     expected = probe(preprocess.transform, size)
-    tolerance = 0.03 * max(size)
+    tolerance = max(0.005 * max(size), 0.5)
     for known, found in zip(preprocess.box(size), expected, strict=True):
         assert abs(known - found) < tolerance
 
@@ -69,10 +69,33 @@ def test_probing_a_very_wide_picture() -> None:
     assert 10 < box.right - box.left < 30
 
 
-def test_a_flipping_transform_is_refused() -> None:
-    transform = transforms.Compose([transforms.RandomHorizontalFlip(1.0), transforms.ToTensor()])
-    with pytest.raises(ImageError, match="not a fixed resize and crop"):
-        probe(transform, (60, 40))
+@pytest.mark.parametrize(
+    "step",
+    [
+        transforms.RandomHorizontalFlip(1.0),
+        transforms.RandomVerticalFlip(1.0),
+        transforms.RandomResizedCrop(64),
+        transforms.RandomCrop(64),
+        transforms.RandomRotation((15, 15)),
+        transforms.RandomRotation((90, 90)),
+        transforms.Lambda(lambda image: Image.new("RGB", (20, 20))),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_what_is_not_a_fixed_resize_and_crop_is_refused(step: object) -> None:
+    transform = transforms.Compose([step, transforms.Resize((64, 64)), transforms.ToTensor()])
+    for size in ((300, 200), (200, 300)):
+        with pytest.raises(ImageError, match="not a fixed resize and crop"):
+            probe(transform, size)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 100, 100), (3940, 3940, 4000, 4000), (0, 2000, 90, 2090)])
+def test_probing_finds_a_small_part_of_a_large_picture(box: tuple[int, int, int, int]) -> None:
+    transform = transforms.Compose(
+        [transforms.Lambda(lambda image: image.crop(box)), transforms.ToTensor()]
+    )
+    for found, expected in zip(probe(transform, (4000, 4000)), box, strict=True):
+        assert abs(found - expected) < 1.5
 
 
 def test_lay_out_puts_each_token_where_it_was() -> None:

@@ -31,7 +31,21 @@ def test_predicted_classes_by_default() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [2, "dog", "DOG", "2", np.int64(2), [2], ["dog"], torch.tensor([2]), np.array([2]), (2,)],
+    [
+        2,
+        "dog",
+        "DOG",
+        "2",
+        np.int64(2),
+        [torch.tensor(2)],
+        [np.array(2)],
+        torch.tensor(2),
+        [2],
+        ["dog"],
+        torch.tensor([2]),
+        np.array([2]),
+        (2,),
+    ],
 )
 def test_one_class_for_all_images(given: object) -> None:
     assert scores(resolve(given, LOGITS, LABELS)).tolist() == [[2.0], [4.0]]
@@ -81,9 +95,14 @@ def test_probabilities_are_of_classes_only() -> None:
         ([[1], [1, 2]], "different numbers of targets (1, 2)"),
         ([[1]], "1 lists of targets were given for 2 images"),
         ([[1], 2], "mix lists and single targets"),
-        (1.5, "1.5 is no target"),
-        (True, "True is no target"),
-        (ClassTarget(7), "names a class this model does not have; it has 5"),
+        (1.5, "1.5 is no class"),
+        (True, "True is no class"),
+        (ClassTarget(7), "class id 7 is out of range"),
+        (ClassTarget(-1), "class id -1 is out of range"),
+        ([None], "None is no target"),
+        (contrast(1.0, 2), "1.0 is no class"),
+        (contrast(True, 2), "True is no class"),
+        ([torch.tensor(1.5)], "1.5 is no class"),
         (contrast("dog", "kat"), "no class is named 'kat'"),
     ],
 )
@@ -93,7 +112,7 @@ def test_bad_targets_are_refused(given: object, words: str) -> None:
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("top_k", [0, 6])
+@pytest.mark.parametrize("top_k", [0, 6, 2.0, "2", True, None])
 def test_top_k_out_of_range(top_k: int) -> None:
     with pytest.raises(TargetError, match="use 1 to 5"):
         resolve(None, LOGITS, LABELS, top_k=top_k)

@@ -10,6 +10,7 @@ import torch
 
 from gradtoken.attribution import Method
 from gradtoken.datasets import Scene, Scenes
+from gradtoken.errors import ModelError
 from gradtoken.explaining import explain, read_batch
 from gradtoken.explanation import Explanation
 from gradtoken.metrics.localization import Coverage, token_ap
@@ -49,6 +50,11 @@ def measure(
         A record per scene, object and method (scene, object, method and the `FIGURES`; coupling,
         which belongs to a scene, is repeated for its objects), and how many scenes were looked at.
     """
+    if tuple(model.labels) != scenes.classes:
+        raise ModelError(
+            f"{model.spec} was not trained on the bundled scenes (its classes are others); measure "
+            "a model that names them, such as demo."
+        )
     records: list[dict[str, Any]] = []
     seen = 0
     for done, (index, scene) in enumerate(recognised(model, scenes, 1 << 40), start=1):

@@ -27,13 +27,14 @@ def explain(
     images: Any,
     targets: Any = None,
     *,
-    method: str | Method = "gradtoken",
+    method: str | type[Method] | Method = "gradtoken",
     top_k: int = 1,
     **options: Any,
 ) -> Explanation:
     """Explain why a model gives its classes to pictures: one relevance map per image and target.
 
-    The model runs forward once for all images and all targets, and is left exactly as it was.
+    The model runs forward once for all images and all targets (a second time for methods that
+    backpropagate through it, such as `gradient="full"`), and is left exactly as it was.
 
     Args:
         model: from `load` or `wrap`.
@@ -42,7 +43,7 @@ def explain(
         targets: None for the `top_k` predicted classes; a class id or name, `contrast(a, b)`,
             `log_prob(c)` or a function of one image's logits; a list of these for all images, or
             one list per image.
-        method: a name from `methods()`, or a `Method`.
+        method: a name from `methods()`, a `Method` class, or a method already made.
         top_k: how many predicted classes to explain where no targets are given.
         **options: the method's options, such as `preset="sharp"`.
 
@@ -77,6 +78,11 @@ def explain(
     found = resolve(targets, logits, model.labels, top_k=top_k)
     with torch.no_grad():
         relevance = chosen(trace, found)
+        if not bool(torch.isfinite(relevance).all()):
+            raise MethodError(
+                f"{chosen.name} gave NaN or infinite relevance for {model.spec}; use less extreme "
+                "options, or check a target function of your own."
+            )
         scores = found.scores(logits[:, None].expand(-1, found.count, -1))
         probabilities = found.probabilities(logits)
     return Explanation(

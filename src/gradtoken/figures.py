@@ -25,14 +25,16 @@ def summary(explanation: Explanation, style: display.Style) -> Figure:
         picture = source.picture.copy()
         picture.thumbnail((display.MAX_SIDE, display.MAX_SIDE))
         row[0].imshow(picture)
-        row[0].set_title(source.path.name if source.path else source.kind, fontsize=9)
+        row[0].set_title(source.name, fontsize=9, parse_math=False)
         for k, axis in enumerate(row[1:]):
             axis.imshow(explanation.overlay(k, image=image, style=style))
-            axis.set_title(_title(explanation, image, k), fontsize=9)
+            axis.set_title(_title(explanation, image, k), fontsize=9, parse_math=False)
         for axis in row:
             axis.set_axis_off()
     method = explanation.about["method"]["name"]
-    figure.suptitle(f"{method}, {explanation.about['model']['spec']}", fontsize=9, color="0.4")
+    figure.suptitle(
+        f"{method}, {explanation.about['model']['spec']}", fontsize=9, color="0.4", parse_math=False
+    )
     return figure
 
 

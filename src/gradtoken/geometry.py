@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradtoken.errors import ImageError
+
+Profile: TypeAlias = np.ndarray[Any, Any]
 
 
 class Box(NamedTuple):
@@ -65,65 +67,88 @@ def lay_out(tokens: Tensor, box: Box, size: tuple[int, int], *, mode: str = "bil
 
 
 def probe(transform: Callable[[Image.Image], Any], size: tuple[int, int]) -> Box:
-    """Find the box a transform keeps of a picture, by sending ramps of grey through it.
+    """Find the box a transform keeps of a picture, by sending grey pictures through it.
 
     Works for any deterministic resize, crop, squash or pad, whatever library it is from: a black
     and a white picture tell its normalisation, a ramp along an axis tells where each row or column
-    of its output comes from. A second, steeper ramp over the part found sharpens the answer.
+    of its output comes from. Steeper ramps over the part found so far sharpen the answer.
 
     Args:
         transform: PIL image to tensor (3, H, W).
         size: (width, height) of the pictures it will be used on.
 
     Raises:
-        ImageError: if the output is no shifted and scaled copy of the input (random or flipped).
+        ImageError: if the output is no shifted and scaled copy of the input: random, flipped,
+            turned, or the same whatever the input.
     """
     width, height = size
+    noise = np.random.default_rng(0).random((height, width))
+    first, second = (_grey(transform, noise) for _ in range(2))
     black = _grey(transform, np.zeros((height, width)))
-    span = _grey(transform, np.full((height, width), 1.0)) - black
+    span = _grey(transform, np.ones((height, width))) - black
     inside = np.abs(span) > 0.5 * np.abs(span).max()
+    if first.shape != second.shape or not np.array_equal(first, second) or not inside.any():
+        raise ImageError(_NOT_FIXED)
     scale = np.where(inside, span, 1)
-    ends = []
-    for axis, length in ((1, width), (0, height)):
-        low, high = 0.0, float(length)
-        for _ in range(3):
-            centres = np.arange(length) + 0.5
-            ramp = ((centres - low) / (high - low)).clip(0, 1)
-            picture = np.broadcast_to(ramp if axis == 1 else ramp[:, None], (height, width))
-            seen = np.where(inside, (_grey(transform, picture) - black) / scale, 0)
-            counts = inside.sum(axis=1 - axis)
-            profile = seen.sum(axis=1 - axis) / counts.clip(min=1)
-            found = _ends(np.where(counts > 0, profile, np.nan), low, high, length)
-            margin = 0.05 * (found[1] - found[0]) + 1.0
-            low, high = max(found[0] - margin, 0.0), min(found[1] + margin, float(length))
-        ends.append(found)
-    (left, right), (top, bottom) = ends
+
+    def seen(ramp: Profile, axis: int) -> np.ndarray[Any, Any]:
+        picture = np.broadcast_to(ramp if axis == 1 else ramp[:, None], (height, width))
+        values = np.where(inside, (_grey(transform, picture) - black) / scale, np.nan)
+        return values if axis == 1 else values.T
+
+    left, right = _find_ends(lambda ramp: seen(ramp, 1), width)
+    top, bottom = _find_ends(lambda ramp: seen(ramp, 0), height)
     return Box(left, top, right, bottom)
 
 
-def _grey(transform: Callable[[Image.Image], Any], values: np.ndarray[Any, Any]) -> Any:
-    grey = Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
-    return torch.as_tensor(transform(grey))[0].double().numpy()
+_NOT_FIXED = (
+    "the preprocessing is not a fixed resize and crop (it is random, flips or turns pictures), so "
+    "maps cannot be put back on the picture; pass the deterministic one used for evaluation."
+)
+_PASSES = 8
+_TOLERANCE = 0.06
+"""How far what is seen of a ramp may be from straight, relative to black and white."""
 
 
-def _ends(
-    profile: np.ndarray[Any, Any], low: float, high: float, length: int
-) -> tuple[float, float]:
-    """Original coordinates of the first and last edge of an output axis, from its ramp profile."""
+def _find_ends(seen: Callable[[Profile], Profile], length: int) -> tuple[float, float]:
+    """Original coordinates of an output axis's first and last edge.
+
+    `seen` gives what the transform makes of a ramp along the axis, (lines, places) with NaN where
+    it pads. Each pass looks closer at the part of the original found by the last one.
+    """
     if length == 1:
         return 0.0, 1.0
-    index = np.arange(len(profile)) + 0.5
-    usable = np.isfinite(profile) & (profile > 0.02) & (profile < 0.98)
-    if usable.sum() < 2:
+    low, high = 0.0, float(length)
+    centres = np.arange(length) + 0.5
+    for _ in range(_PASSES):
+        ramp = ((centres - low) / (high - low)).clip(0, 1)
+        values = seen(ramp)
+        known = np.isfinite(values)
+        counts = known.sum(axis=0)
+        profile = np.where(known, values, 0).sum(axis=0) / counts.clip(min=1)
+        usable = (counts > 0) & (profile > 0.02) & (profile < 0.98)
+        rise = np.ptp(profile[usable]) if usable.sum() > 1 else 0.0
+        if rise > 0.2:
+            break
+        middle = low + float(np.median(profile[counts > 0])) * (high - low)
+        reach = max(0.05 * (high - low), 2.0)
+        narrowed = (max(middle - reach, 0.0), min(middle + reach, float(length)))
+        if narrowed == (low, high):
+            break
+        low, high = narrowed
+    if rise <= 0:
         return low, high
-    slope, start = np.polyfit(index[usable], profile[usable], 1)
-    residual = np.abs(profile[usable] - (slope * index[usable] + start)).max()
-    if slope <= 0 or residual > 0.1:
-        raise ImageError(
-            "the preprocessing is not a fixed resize and crop (it flips, warps or is random), so "
-            "maps cannot be put back on the picture; pass a deterministic one."
-        )
-    return (
-        low + start * (high - low),
-        low + (start + slope * len(profile)) * (high - low),
-    )
+    places = np.arange(len(profile)) + 0.5
+    slope, start = np.polyfit(places[usable], profile[usable], 1)
+    crooked = np.abs(profile[usable] - (slope * places[usable] + start)).max()
+    spread = np.nanpercentile(np.abs(values - profile)[:, usable], 95)
+    if slope <= 0 or crooked > _TOLERANCE or spread > _TOLERANCE:
+        raise ImageError(_NOT_FIXED)
+    return low + start * (high - low), low + (start + slope * len(profile)) * (high - low)
+
+
+def _grey(transform: Callable[[Image.Image], Any], values: Profile) -> Profile:
+    """What a transform makes of a grey picture with values in 0..1, first channel."""
+    picture = Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
+    channel: Profile = torch.as_tensor(transform(picture))[0].double().numpy()
+    return channel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from gradtoken.errors import ImageError
 MAX_PIXELS = 100_000_000
 """Pictures of more pixels than this are refused before they are decoded."""
 
-_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
 def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -55,6 +55,8 @@ def _read(path: Path, max_pixels: int) -> Image.Image:
         with Image.open(path) as image:
             _check_size(image, str(path), max_pixels)
             return _to_rgb(image, str(path))
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist; check the path.") from None
     except PermissionError:
@@ -67,12 +69,10 @@ def _read(path: Path, max_pixels: int) -> Image.Image:
         raise ImageError(
             f"{path} has more pixels than the limit of {max_pixels:,}; make it smaller first."
         ) from None
-    except ImageError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(
-            f"{path} is damaged or truncated and cannot be decoded: {error}."
-        ) from None
+    except (NotADirectoryError, ValueError) as error:
+        raise ImageError(f"{str(path)!r} is no path to a file: {error}.") from None
+    except Exception as error:  # each format's decoder raises what it likes on damaged bytes
+        raise ImageError(f"{path} is damaged or truncated: {error}.") from None
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -87,30 +87,31 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    with suppress(AttributeError, EOFError):
-        image.seek(0)
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(
-            f"{name} is damaged or truncated and cannot be decoded: {error}."
-        ) from None
-    image = ImageOps.exif_transpose(image)
-    if image.mode in _SIXTEEN_BIT_MODES or image.mode == "I":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
-    elif image.mode == "F":
-        image = _from_array(np.asarray(image), MAX_PIXELS)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, "white")
-        canvas.alpha_composite(rgba)
-        image = canvas
-    return image.convert("RGB")
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F":
+            return _from_array(np.asarray(image), MAX_PIXELS, name)
+        if image.mode in _SIXTEEN_BIT_MODES:
+            values = np.asarray(image, dtype=np.float64).clip(0, 65535)
+            image = Image.fromarray((values / 257).round().astype(np.uint8))
+        elif image.mode in _PREMULTIPLIED:
+            image = image.convert(_PREMULTIPLIED[image.mode])
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            canvas = Image.new("RGBA", rgba.size, "white")
+            canvas.alpha_composite(rgba)
+            image = canvas
+        return image.convert("RGB")
+    except ImageError:
+        raise
+    except Exception as error:  # each format's decoder raises what it likes on damaged bytes
+        raise ImageError(f"{name} is damaged or truncated: {error}.") from None
 
 
-def _from_array(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
+def _from_array(
+    array: np.ndarray[Any, Any], max_pixels: int, name: str = "the array"
+) -> Image.Image:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
@@ -120,7 +121,7 @@ def _from_array(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
         )
     if array.shape[0] * array.shape[1] > max_pixels:
         raise ImageError(
-            f"the array has {array.shape[1]}x{array.shape[0]} pixels, above the limit of "
+            f"{name} has {array.shape[1]}x{array.shape[0]} pixels, above the limit of "
             f"{max_pixels:,}; make it smaller first."
         )
     if array.dtype == np.bool_:
@@ -129,11 +130,11 @@ def _from_array(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
         array = (array / 257.0).round().astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
-            raise ImageError("the array holds NaN or infinite values; clean it first.")
+            raise ImageError(f"{name} holds NaN or infinite values; clean it first.")
         if array.min() < 0 or array.max() > 1:
             raise ImageError(
-                f"a float array must hold values in 0..1, this one spans {array.min():.3g} to "
-                f"{array.max():.3g}; scale it, or pass uint8."
+                f"{name} holds floats from {array.min():.3g} to "
+                f"{array.max():.3g} where a float picture must hold 0 to 1; scale it."
             )
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype != np.uint8:
@@ -141,4 +142,4 @@ def _from_array(array: np.ndarray[Any, Any], max_pixels: int) -> Image.Image:
             f"an array of {array.dtype} is not a picture; use uint8, uint16 or floats in 0..1."
         )
     squeezed = array[..., 0] if array.shape[-1] == 1 else array
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(squeezed)), "the array")
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(squeezed)), name)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from gradtoken.errors import TargetError, did_you_mean
 
 
@@ -44,8 +42,12 @@ class Labels(Sequence[str]):
         Raises:
             TargetError: unknown, ambiguous or out of range; the nearest names are suggested.
         """
-        if isinstance(item, (int, np.integer)):
-            return self._checked(int(item))
+        if getattr(item, "ndim", None) == 0:
+            item = item.item()  # type: ignore[union-attr]
+        if isinstance(item, bool) or not isinstance(item, (int, str)):
+            raise TargetError(f"{item!r} is no class; use an id or a name.")
+        if isinstance(item, int):
+            return self._checked(item)
         ids = self._ids.get(_fold(item), set())
         if len(ids) == 1:
             return next(iter(ids))

@@ -41,6 +41,9 @@ class Preprocess:
         find = self.geometry or partial(probe, self.transform)
         object.__setattr__(self, "_box", lru_cache(maxsize=256)(find))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Preprocess, (self.transform, self.mean, self.std, self.geometry)
+
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
         """The model's input for one RGB picture.
 

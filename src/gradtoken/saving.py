@@ -37,7 +37,7 @@ def _save_one(explanation: Explanation, directory: Path, style: display.Style) -
         raise OutputError(f"cannot write to {directory}: {_reason(error)}.") from None
     try:
         _write(explanation, work, style)
-        _remove_earlier_overlays(directory)
+        _remove_earlier(directory)
         for path in sorted(work.iterdir(), key=lambda path: path.name == MANIFEST):
             os.replace(path, directory / path.name)
     except OSError as error:
@@ -49,12 +49,16 @@ def _save_one(explanation: Explanation, directory: Path, style: display.Style) -
     return directory
 
 
-def _remove_earlier_overlays(directory: Path) -> None:
-    """Remove the overlays an earlier result in the folder lists, so that none of them stays."""
+def _remove_earlier(directory: Path) -> None:
+    """Remove an earlier result's manifest, then the overlays it lists.
+
+    A folder without a manifest is incomplete, so an interruption never leaves a false one.
+    """
     try:
-        listed = json.loads((directory / MANIFEST).read_text("utf-8"))["files"]["overlays"]
+        listed = list(json.loads((directory / MANIFEST).read_text("utf-8"))["files"]["overlays"])
     except (OSError, ValueError, KeyError, TypeError):
-        return
+        listed = []
+    (directory / MANIFEST).unlink(missing_ok=True)
     for name in listed:
         if isinstance(name, str) and Path(name).name == name and name.endswith(".png"):
             (directory / name).unlink(missing_ok=True)

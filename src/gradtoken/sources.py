@@ -39,6 +39,11 @@ class Source:
             return cls(picture, path, "file", hashlib.sha256(path.read_bytes()).hexdigest())
         return cls(load_image(given))
 
+    @property
+    def name(self) -> str:
+        """The file's name, or what the picture was given as."""
+        return _printable(self.path.name) if self.path else self.kind
+
     @cached_property
     def sha256(self) -> str:
         """Of the file's bytes, or of the RGB pixels where there is no file."""
@@ -46,9 +51,14 @@ class Source:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "file": str(self.path) if self.path else None,
+            "file": _printable(str(self.path)) if self.path else None,
             "kind": self.kind,
             "size": list(self.picture.size),
             "sha256": self.sha256,
             "sha256_of": "file" if self.path else "pixels",
         }
+
+
+def _printable(path: str) -> str:
+    """A path as text; bytes that are no UTF-8 become replacement marks."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.tap import AttentionCall, wide
+from gradtoken.tap import AttentionCall, full_precision, wide
 
 Relevance = Float[Tensor, "batch targets patches"]
 
@@ -22,7 +22,8 @@ def spread_by_tokens(
     centred = wide(tokens)
     unit = F.normalize(centred - centred.mean(dim=1, keepdim=True), dim=-1)[:, None]
     value = relevance.transpose(1, 2)[:, None].to(unit.dtype)
-    spread = F.scaled_dot_product_attention(unit, unit, value, scale=1 / temperature)
+    with full_precision(unit):
+        spread = F.scaled_dot_product_attention(unit, unit, value, scale=1 / temperature)
     return spread[:, 0].transpose(1, 2)
 
 

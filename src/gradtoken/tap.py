@@ -36,8 +36,9 @@ class AttentionCall:
         """Attention of some queries to every token: softmax(q k / sqrt(d)), in float32 or wider."""
         picked = slice(rows, rows + 1) if isinstance(rows, int) else rows
         query = wide(self.query[:, :, picked])
-        scores = query @ wide(self.key).transpose(-2, -1) * self.scale
-        return (scores + self.bias(picked, scores)).softmax(-1)
+        with full_precision(query):
+            scores = query @ wide(self.key).transpose(-2, -1) * self.scale
+            return (scores + self.bias(picked, scores)).softmax(-1)
 
     def bias(self, rows: slice, like: Tensor) -> Tensor:
         """The mask's rows as an additive bias in the type of `like`."""
@@ -52,6 +53,11 @@ class AttentionCall:
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 if it is in half precision, else unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """A context without autocast on a tensor's device, for sums that half precision would blur."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 class AttentionTap(TorchFunctionMode):
@@ -134,8 +140,9 @@ class FrozenContext(AttentionTap):
         batch, heads = context.key.shape[:2]
         query, key, value = (_rows(t, batch) for t in (call.query, call.key, call.value))
         readout = slice(self._readout, self._readout + 1)
-        scores = query @ context.key.detach().transpose(-2, -1) * context.scale
-        own = (query * key).sum(-1, keepdim=True) * context.scale
+        scaled = query * context.scale
+        scores = scaled @ context.key.detach().transpose(-2, -1)
+        own = (scaled * key).sum(-1, keepdim=True).to(scores.dtype)
         is_own = torch.arange(scores.shape[-1], device=scores.device) == self._readout
         scores = wide(torch.where(is_own, own, scores))
         attention = (scores + context.bias(readout, scores)).softmax(-1)

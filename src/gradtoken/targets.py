@@ -40,6 +40,10 @@ class Target(ABC):
     def to_dict(self) -> dict[str, Any]:
         """The target as plain data, for manifests."""
 
+    def classes(self) -> tuple[int, ...]:
+        """The ids of the classes it speaks of."""
+        return ()
+
     def probability(self, logits: Logits) -> Scores:
         """The softmax probability of the class explained; NaN where the target is no class."""
         return logits.new_full(logits.shape[:-1], math.nan)
@@ -59,6 +63,9 @@ class ClassTarget(Target):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "logit", "id": self.id}
+
+    def classes(self) -> tuple[int, ...]:
+        return (self.id,)
 
     def probability(self, logits: Logits) -> Scores:
         return logits.softmax(-1)[..., self.id]
@@ -91,6 +98,9 @@ class Contrast(Target):
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "contrast", "a": self.a, "b": self.b}
 
+    def classes(self) -> tuple[int, ...]:
+        return (self.a, self.b)
+
 
 @dataclass(frozen=True)
 class Against(ClassTarget):
@@ -103,6 +113,9 @@ class Against(ClassTarget):
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "against", "id": self.id, "others": list(self.others)}
+
+    def classes(self) -> tuple[int, ...]:
+        return (self.id, *self.others)
 
 
 @dataclass(frozen=True)
@@ -292,9 +305,9 @@ def resolve(
     batch = len(logits)
     if targets is None:
         classes = logits.shape[-1]
-        if not 1 <= top_k <= classes:
+        if type(top_k) is not int or not 1 <= top_k <= classes:
             raise TargetError(
-                f"top_k is {top_k}; this model has {classes} classes, use 1 to {classes}."
+                f"top_k is {top_k!r}; this model has {classes} classes, use 1 to {classes}."
             )
         return Targets(
             [[ClassTarget(i) for i in row] for row in logits.topk(top_k, dim=-1).indices.tolist()]
@@ -320,17 +333,13 @@ def resolve(
 
 
 def _checked(target: Target, labels: Labels) -> Target:
-    try:
-        target.label(labels)
-    except IndexError:
-        raise TargetError(
-            f"{target} names a class this model does not have; it has {len(labels)}."
-        ) from None
+    for index in target.classes():
+        labels.find(index)
     return target
 
 
 def _is_list(item: Any) -> bool:
-    return isinstance(item, (list, tuple, Tensor, np.ndarray))
+    return isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) > 0
 
 
 def _resolve_one(item: Any, labels: Labels) -> Target:
@@ -338,13 +347,11 @@ def _resolve_one(item: Any, labels: Labels) -> Target:
         return _checked(item, labels)
     if isinstance(item, Pending):
         return item.resolve(labels)
-    if isinstance(item, (int, str, np.integer)) and not isinstance(item, bool):
-        return ClassTarget(labels.find(item if isinstance(item, str) else int(item)))
-    if isinstance(item, Tensor) and item.numel() == 1:
-        return ClassTarget(labels.find(int(item)))
     if callable(item):
         return OutputTarget(item)
-    raise TargetError(
-        f"{item!r} is no target; use a class id or name, contrast(a, b), log_prob(c) or a function "
-        "of the output."
-    )
+    if item is None:
+        raise TargetError(
+            "None is no target; use a class id or name, contrast(a, b), log_prob(c) or a function "
+            "of the output."
+        )
+    return ClassTarget(labels.find(item))

@@ -77,20 +77,21 @@ class Trace:
     def _stream(self, targets: Targets) -> list[Readout]:
         batch, heads, tokens, _ = self.calls[0].key.shape
         step = max(1, _STREAM_ELEMENTS // (batch * heads * tokens))
-        chunks = [
-            self._stream_chunk(targets[start : start + step])
-            for start in range(0, targets.count, step)
-        ]
-        attention, outputs, _ = chunks[0]
-        gradients = [torch.cat(parts, dim=2) for parts in zip(*(c[2] for c in chunks), strict=True)]
+        attention: list[Tensor] = []
+        outputs: list[Tensor] = []
+        chunks = []
+        for start in range(0, targets.count, step):
+            tap, gradients = self._stream_chunk(targets[start : start + step])
+            chunks.append(gradients)
+            if start == 0:
+                attention = [a[:, :, 0].detach().clone() for a in tap.attention]
+                outputs = [wide(o[:, :, 0].detach()).clone() for o in tap.outputs]
         return [
-            Readout(a[:, :, 0], wide(call.value), wide(o[:, :, 0]), wide(g))
-            for call, a, o, g in zip(self.calls, attention, outputs, gradients, strict=True)
+            Readout(a, wide(call.value), o, wide(torch.cat(parts, dim=2)))
+            for call, a, o, *parts in zip(self.calls, attention, outputs, *chunks, strict=True)
         ]
 
-    def _stream_chunk(
-        self, targets: Targets
-    ) -> tuple[list[Tensor], list[Tensor], tuple[Tensor, ...]]:
+    def _stream_chunk(self, targets: Targets) -> tuple[FrozenContext, tuple[Tensor, ...]]:
         layout, stream = self.model.layout, self.model.stream
         start = self.block_inputs[0][:, layout.readout : layout.readout + 1]
         with _plain_autograd(self.model), torch.enable_grad():
@@ -103,7 +104,7 @@ class Trace:
             self._check_stream(logits[:, 0].detach())
             total = targets.scores(wide(logits)).sum()
             gradients = _grad(total, tap.outputs)
-        return [a.detach() for a in tap.attention], [o.detach() for o in tap.outputs], gradients
+        return tap, gradients
 
     def _check_stream(self, logits: Float[Tensor, "batch classes"]) -> None:
         expected = wide(self.logits)
@@ -167,11 +168,21 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace
                 raise ModelError(
                     f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: {error}"
                 ) from error
+    if any(parameter.is_inference() for parameter in model.module.parameters()):
+        raise ModelError(
+            f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
+            "it; build it outside."
+        )
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(
             f"{model.spec} returned {shape} for {len(images)} images where logits (B, C) are "
             "needed; give it a classification head."
+        )
+    if logits.shape[-1] != len(model.labels):
+        raise ModelError(
+            f"{model.spec} returned {logits.shape[-1]} logits but has {len(model.labels)} labels; "
+            "wrap it again, with labels=[…] of as many names."
         )
     depth = len(model.stream.blocks)
     if len(recorder.calls) != depth:
@@ -183,8 +194,12 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace
 
 
 def _missed(model: Model, depth: int, seen: int) -> str:
-    return (
+    counted = (
         f"{model.spec} has {depth} blocks but {seen} calls of scaled_dot_product_attention were "
+    )
+    if seen > depth:
+        return counted + "seen; blocks with several attention calls are not supported."
+    return counted + (
         "seen, because it computes attention by hand; build it with fused attention "
         "(timm.layers.set_fused_attn(True) before timm.create_model)."
     )

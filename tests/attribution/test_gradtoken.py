@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -189,6 +190,8 @@ def test_many_targets_at_once_equal_one_by_one(
 def test_a_preset_yields_to_what_is_spelt_out() -> None:
     assert make_method("gradtoken", preset="faithful", spread="attention").spread == "attention"
     assert make_method("gradtoken", preset="faithful").options()["beta"] == 1.0
+    default = make_method("gradtoken", preset="faithful", beta=0.5, spread="token")
+    assert default == make_method("gradtoken")
     assert set(PRESETS) == {"faithful", "sharp", "contrastive"}
 
 
@@ -203,7 +206,8 @@ def test_a_preset_yields_to_what_is_spelt_out() -> None:
         ({"beta": -1.0}, "beta is -1.0; it must be"),
         ({"beta": float("nan")}, "beta is nan"),
         ({"beta": "big"}, "beta is 'big'"),
-        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": 1e-40}, "temperature is 1e-40; it must be"),
+        ({"rectify": ["head"]}, "rectify is ['head']"),
         ({"temprature": 0.2}, "no option 'temprature'; did you mean 'temperature'"),
     ],
 )
@@ -217,6 +221,11 @@ def test_wrong_target_kind_is_refused() -> None:
     for kind in ("rival", "rivals(0)"):
         with pytest.raises(TargetError, match="unknown target kind"):
             make_method("gradtoken", target=kind)
+
+
+def test_layers_of_other_kinds_become_plain_lists() -> None:
+    for layers in (range(2), np.array([0, 1]), (0, 1)):
+        assert make_method("gradtoken", layers=layers).options()["layers"] == [0, 1]
 
 
 @pytest.mark.parametrize("layers", [0, 5, -1, [], [4], [-5], "most", True, ["0"]])

@@ -133,7 +133,9 @@ def test_models_and_methods(capsys: pytest.CaptureFixture[str]) -> None:
         (["explain", "{scene}", "--device", "warp"], "device 'warp' cannot be used"),
         (["explain", "{scene}", "--dtype", "int4"], "dtype 'int4' cannot be used"),
         (["explain", "{scene}", "--out", "{scene}/x"], "cannot write to"),
+        (["explain", ""], "an empty name is no picture"),
         (["coupling", "{scene}", "-t", "rocket"], "--target twice"),
+        (["coupling", "{scene}", "-t", "rocket", "-t", "ROCKET"], "--target twice"),
         (["models", "resnext"], "no model matches 'resnext'"),
     ],
 )

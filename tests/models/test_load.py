@@ -100,8 +100,12 @@ def test_weights_that_cannot_be_downloaded_are_said_so(
 def test_download_errors_become_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
 
-    def broken(*_: object, **__: object) -> None:
-        raise OSError("connection reset")
+    create = timm.create_model
+
+    def broken(name: str, pretrained: bool = False, **options: object) -> nn.Module:
+        if pretrained:
+            raise OSError("connection reset")
+        return create(name, **options)
 
     monkeypatch.setattr(timm, "create_model", broken)
     with pytest.raises(ModelError, match="cannot be downloaded"):
@@ -169,6 +173,7 @@ def test_bad_checkpoints_are_refused(fine_tuned: nn.Module, tmp_path: Path) -> N
         "module.pt": (lambda p: torch.save(fine_tuned, p), "could run code"),
         "list.pt": (lambda p: torch.save([torch.zeros(1)], p), "holds a list, not a state dict"),
         "none.pt": (lambda p: torch.save({"epoch": 3}, p), "holds no tensors"),
+        "numbers.pt": (lambda p: torch.save({0: torch.zeros(1)}, p), "has no 'head.weight'"),
         "weights.h5": (lambda p: p.write_bytes(b""), "is no checkpoint by its name"),
     }
     for name, (write, words) in files.items():
@@ -255,6 +260,38 @@ def test_wrapping_with_your_own_parts(model: Model) -> None:
     wrong = gradtoken.wrap(tiny_vit(), layout=gradtoken.TokenLayout(patch=(16, 16)))
     with pytest.raises(ModelError, match=r"made 65 tokens of a 64x64 input.*a 4x4 grid"):
         gradtoken.explain(wrong, images_for((64, 64)))
+
+
+def test_a_head_put_in_place_of_timms_own() -> None:
+    module = _random(NAME, {})
+    module.head = nn.Linear(192, 7)
+    picture = Image.new("RGB", (30, 30), "teal")
+    found = gradtoken.explain(gradtoken.wrap(module), picture, 3)
+    assert found.labels == [["class 3"]]
+    named = gradtoken.wrap(module, labels=list("abcdefg"))
+    assert gradtoken.explain(named, picture, "d").labels == [["d"]]
+    wrapped = gradtoken.wrap(_random(NAME, {}))
+    wrapped.module.head = nn.Linear(192, 7)
+    with pytest.raises(ModelError, match="returned 7 logits but has 1000 labels"):
+        gradtoken.explain(wrapped, picture)
+
+
+def test_a_compiled_module_is_explained_as_the_original() -> None:
+    module = tiny_vit()
+    model = gradtoken.wrap(torch.compile(module))
+    assert model.module is module
+
+
+def test_a_module_built_in_inference_mode_is_refused() -> None:
+    with torch.inference_mode():
+        module = tiny_vit()
+    with pytest.raises(ModelError, match=r"built inside torch.inference_mode"):
+        gradtoken.explain(gradtoken.wrap(module), images_for((64, 64)), 1)
+
+
+def test_no_vision_transformer_is_refused_before_its_weights_are_looked_for() -> None:
+    with pytest.raises(ModelError, match=r"timm/resnet18 \(ResNet\) is not a timm-style Vision"):
+        gradtoken.load("timm/resnet18")
 
 
 def test_what_is_no_module_or_has_no_head_is_refused() -> None:

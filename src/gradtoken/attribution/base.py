@@ -24,6 +24,8 @@ class Method(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Named sets of options, for `preset=`."""
     class_aware: ClassVar[bool] = True
     """Whether maps depend on the target."""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
 from gradtoken.spread import spread_by_attention, spread_by_tokens
+from gradtoken.tap import full_precision
 from gradtoken.targets import Targets, parse_kind
 from gradtoken.trace import Readout, Trace
 
@@ -27,14 +29,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "sharp": {"rectify": "head"},
     "contrastive": {"target": "rivals(5)", "beta": 0.7},
 }
-"""Named settings: first order and complete; best localisation; most class separation."""
+"""Named settings: first order and complete; supporting evidence only; classes set apart."""
+
+_COLDEST = 1e-3
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "gradient": ("stream", "full"),
     "rectify": (None, "head", "layer", "final"),
     "spread": (None, "token", "attention"),
     "channel_weight": (None, "content", "product"),
-    "preset": (None, *PRESETS),
 }
 
 
@@ -59,13 +62,15 @@ class GradToken(Method):
         channel_weight: None, "content" (gamma * |o|) or "product" (gamma * o), o being what the
             head writes.
         target: what class targets mean: "logit", "log_prob", "rivals(m)" or "others".
-        preset: "faithful" (beta 1, no spread: complete to first order), "sharp" (rectify per head)
-            or "contrastive" (rivals(5), beta 0.7). A preset changes only options left at their
-            default.
+
+    `make_method` and `explain` also take `preset=`: "faithful" (beta 1, no spread: complete to
+    first order), "sharp" (rectify per head) or "contrastive" (rivals(5), beta 0.7). Options that
+    are spelt out go before a preset's.
     """
 
     name: ClassVar[str] = "gradtoken"
     summary: ClassVar[str] = "class token decoupled by class-aware gradient, related to patches"
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     source: ClassVar[str] = "Cheng et al., Neural Networks 181:106837, 2025 (our derivation)"
 
     gradient: Literal["stream", "full"] = "stream"
@@ -76,24 +81,22 @@ class GradToken(Method):
     temperature: float = 0.1
     channel_weight: Literal["content", "product"] | None = None
     target: str = "logit"
-    preset: Literal["faithful", "sharp", "contrastive"] | None = None
 
     def __post_init__(self) -> None:
         for option, choices in _CHOICES.items():
             value = getattr(self, option)
-            if value not in choices:
+            if not (value is None or isinstance(value, str)) or value not in choices:
                 raise MethodError(
                     f"gradtoken's {option} is {value!r}; it can be {', '.join(map(repr, choices))}."
                 )
-        for option, value in PRESETS.get(self.preset or "", {}).items():
-            default = next(f.default for f in fields(self) if f.name == option)
-            if getattr(self, option) == default:
-                object.__setattr__(self, option, value)
+        if not isinstance(self.layers, (str, int)):
+            object.__setattr__(self, "layers", _listed(self.layers))
         if not (_is_number(self.beta) and self.beta >= 0):
             raise MethodError(f"gradtoken's beta is {self.beta!r}; it must be a number from 0 up.")
-        if not (_is_number(self.temperature) and self.temperature > 0):
+        if not (_is_number(self.temperature) and self.temperature >= _COLDEST):
             raise MethodError(
-                f"gradtoken's temperature is {self.temperature!r}; it must be a number above 0."
+                f"gradtoken's temperature is {self.temperature!r}; it must be a number from "
+                f"{_COLDEST} up."
             )
         parse_kind(self.target)
 
@@ -116,21 +119,32 @@ class GradToken(Method):
         readouts = trace.readouts(
             targets.sharpen(self.target, trace.logits), gradient=self.gradient
         )
-        relevance = torch.stack([self._relate(readouts[block]) for block in blocks]).sum(0)
+        relevance = self._relate(readouts[blocks[0]])
+        for block in blocks[1:]:
+            relevance += self._relate(readouts[block])
         return relevance.clamp_min(0) if self.rectify == "final" else relevance
 
     def _relate(self, block: Readout) -> Float[Tensor, "batch targets tokens"]:
-        gamma = block.gradient
-        if self.channel_weight == "content":
-            gamma = gamma * block.output.abs()[:, :, None]
-        elif self.channel_weight == "product":
-            gamma = gamma * block.output[:, :, None]
-        relation = gamma @ block.value.transpose(-2, -1)
-        if self.rectify == "head":
-            relation = relation.clamp_min(0)
-        weight = block.attention if self.beta == 1 else block.attention**self.beta
-        relevance = torch.einsum("bhn,bhkn->bkn", weight, relation)
-        return relevance.clamp_min(0) if self.rectify == "layer" else relevance
+        with full_precision(block.gradient):
+            gamma = block.gradient
+            if self.channel_weight == "content":
+                gamma = gamma * block.output.abs()[:, :, None]
+            elif self.channel_weight == "product":
+                gamma = gamma * block.output[:, :, None]
+            relation = gamma @ block.value.transpose(-2, -1)
+            if self.rectify == "head":
+                relation = relation.clamp_min(0)
+            weight = block.attention if self.beta == 1 else block.attention**self.beta
+            relevance = torch.einsum("bhn,bhkn->bkn", weight, relation)
+            return relevance.clamp_min(0) if self.rectify == "layer" else relevance
+
+
+def _listed(layers: object) -> object:
+    """An array or range of block indices as a plain list; anything else as it is."""
+    try:
+        return [int(i) if isinstance(i, (int, np.integer)) else i for i in layers]  # type: ignore[attr-defined]
+    except TypeError:
+        return layers
 
 
 def _is_number(value: object) -> bool:

@@ -18,23 +18,43 @@ def methods() -> dict[str, type[Method]]:
     return {name: _load(name) for name in _entries()}
 
 
-def make_method(name: str, **options: Any) -> Method:
-    """A method with options.
+def make_method(method: str | type[Method], **options: Any) -> Method:
+    """A method, by name or class, with options.
+
+    Args:
+        method: a name from `methods()` or a subclass of `Method`.
+        **options: its fields; and `preset`, where the method has presets, whose options yield to
+            those that are spelt out.
 
     Raises:
         MethodError: unknown name or option (the nearest are suggested), or a value out of range.
     """
-    if name not in _entries():
-        hint = did_you_mean(name, _entries()) or f"; there are {', '.join(_entries())}."
-        raise MethodError(f"no method is named {name!r}{hint}")
-    kind = _load(name)
+    kind = _find(method)
+    preset = options.pop("preset", None) if kind.presets else None
+    if preset is not None:
+        if preset not in kind.presets:
+            raise MethodError(
+                f"{kind.name}'s preset is {preset!r}; it can be "
+                f"{', '.join(map(repr, kind.presets))}."
+            )
+        options = {**kind.presets[preset], **options}
     known = [field.name for field in fields(kind)]
     for option in options:
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             hint = did_you_mean(option, known) or f"; {has}."
-            raise MethodError(f"{name} has no option {option!r}{hint}")
+            raise MethodError(f"{kind.name} has no option {option!r}{hint}")
     return kind(**options)
+
+
+def _find(method: object) -> type[Method]:
+    if isinstance(method, type) and issubclass(method, Method):
+        return method
+    if isinstance(method, str) and method in _entries():
+        return _load(method)
+    known = ", ".join(_entries())
+    near = did_you_mean(method, _entries()) if isinstance(method, str) else ""
+    raise MethodError(f"no method is named {method!r}{near or f'; there are {known}.'}")
 
 
 @cache

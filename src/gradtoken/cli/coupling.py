@@ -49,7 +49,7 @@ def coupling(
     paths = shared.find_images(images)
     loaded = shared.load_model(model, checkpoint, device, dtype)
     targets = [loaded.labels.find(name) for name in target] if target else None
-    if len(targets or ()) == 1 or (targets is None and top_k < 2):
+    if (targets and len(set(targets)) < 2) or (targets is None and top_k < 2):
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")
     values: dict[str, list[float]] = {one.name: [] for one in chosen}
     failed = 0

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gradtoken.cli import options as shared
 from gradtoken.cli.app import app, console
-from gradtoken.errors import TargetError
+from gradtoken.errors import OutputError, TargetError
 
 if TYPE_CHECKING:
     from gradtoken.datasets import Scene
@@ -105,11 +105,17 @@ def _figure(scene: Scene, found: dict[str, Explanation], path: Path) -> None:
     axes = figure.subplots(len(found), columns, squeeze=False)
     for row, (method, explanation) in zip(axes, found.items(), strict=True):
         row[0].imshow(scene.image)
-        row[0].set_title(f"{method} →", fontsize=11)
+        row[0].set_title(f"{method} →", fontsize=11, parse_math=False)
         for k, axis in enumerate(row[1:]):
             axis.imshow(explanation.overlay(k))
             axis.contour(scene.masks[k], levels=[0.5], colors="white", linewidths=0.8)
-            axis.set_title(f"why {scene.names[k]}?", fontsize=11)
+            axis.set_title(f"why {scene.names[k]}?", fontsize=11, parse_math=False)
         for axis in row:
             axis.set_axis_off()
-    figure.savefig(path, dpi=130)
+    work = path.with_suffix(".part.png")
+    try:
+        figure.savefig(work, dpi=130)
+        work.replace(path)
+    except OSError as error:
+        work.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from None

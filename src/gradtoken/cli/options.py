@@ -66,10 +66,13 @@ def find_images(given: Iterable[str]) -> list[Path]:
     """
     found: list[Path] = []
     for item in given:
+        if not item:
+            raise ImageError("an empty name is no picture.")
         path = Path(item)
         if path.is_dir():
             try:
-                inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+                pictures = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+                inside = sorted(p for p in pictures if p.is_file())
             except OSError as error:
                 raise ImageError(f"the folder {path} cannot be read: {error.strerror}.") from None
             if not inside:

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 Array = np.ndarray
+# Share of coloured sprites that stay as they were drawn.
+PLAIN = 0.4
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 AXIS = np.full((3, 3), 1 / 3, np.float32)
 CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32) / math.sqrt(3)
@@ -19,6 +21,8 @@ def restyle(rng: np.random.Generator, picture: Array, solid: Array | None) -> Ar
     ``picture`` is RGBA uint8 (h, w, 4), ``solid`` the filled silhouette of a line drawing, uint8
     (h, w), or None. Returns RGBA uint8 (h, w, 4); the silhouette stays, up to outlines and holes.
     """
+    if solid is None and rng.random() < PLAIN:
+        return picture
     colour = picture[..., :3].astype(np.float32) / 255
     alpha = picture[..., 3].astype(np.float32) / 255
     if solid is not None:

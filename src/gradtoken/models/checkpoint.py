@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradtoken.errors import ModelError
 
+_WRAPPERS = ("module.", "_orig_mod.")
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
@@ -40,7 +41,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ModelError(
             f"{path} is no checkpoint by its name; use a .safetensors, .pt, .pth or .bin file."
         )
-    tensors = {_plain(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {_plain(str(key)): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ModelError(f"{path} holds no tensors; save model.state_dict().")
     return tensors, metadata
@@ -77,6 +78,6 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
 
 
 def _plain(key: str) -> str:
-    for prefix in ("module.", "_orig_mod."):
-        key = key.removeprefix(prefix)
+    while key.startswith(_WRAPPERS):
+        key = key.partition(".")[2]
     return key

@@ -49,6 +49,8 @@ def load(
     Raises:
         ModelError: unknown name, weights that cannot be had, or a model that cannot be explained.
     """
+    if not isinstance(spec, (str, os.PathLike)):
+        raise ModelError(f"load() takes a name or a path, it got {type(spec).__name__}.")
     name = os.fspath(spec)
     if name == "demo":
         with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
@@ -78,10 +80,12 @@ def wrap(
     """Make your own timm-style Vision Transformer explainable. The module itself is not changed.
 
     Args:
-        module: a module with a class token, blocks and a head, as timm builds them.
+        module: a module with a class token, blocks and a head, as timm builds them; of a module
+            from `torch.compile` the original is explained.
         preprocess: from a PIL image to a normalised (3, H, W) tensor: any deterministic resize and
             crop. None uses timm's for this module.
-        labels: one name per class. None uses ImageNet's names where the module was made for them.
+        labels: one name per class. None uses ImageNet's names where the head has as many classes
+            as timm's pretrained one, and "class 0", "class 1", … otherwise.
         layout: which tokens are what; None reads it from the module.
 
     Raises:
@@ -91,6 +95,7 @@ def wrap(
         raise ModelError(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
         )
+    module = getattr(module, "_orig_mod", module)
     name = type(module).__name__
     family.check_readable(module, name)
     if preprocess is None:
@@ -112,6 +117,7 @@ def _timm(spec: str, checkpoint: str | os.PathLike[str] | None) -> Model:
     state, description = (
         (None, {}) if checkpoint is None else read_checkpoint(os.fspath(checkpoint))
     )
+    family.check_name(name, spec)
     module = family.build(name, state=state)
     family.check_readable(module, spec)
     labels = description.get("classes")
@@ -141,7 +147,14 @@ def _described(path: Path, spec: str) -> Model:
                 "crop_pct": 1.0,
             }
         )
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
         raise ModelError(
             f"{path} does not describe its architecture ({error}); name it, as in "
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
@@ -160,9 +173,9 @@ def _described(path: Path, spec: str) -> Model:
 
 
 def _labels(module: Any, labels: Sequence[str] | None, name: str) -> Labels:
-    classes = getattr(module, "num_classes", 0)
+    classes = family.count_classes(module)
     if not classes:
-        raise ModelError(f"{name} has no classification head (num_classes is 0); give it one.")
+        raise ModelError(f"{name} has no classification head (no classes); give it one.")
     if labels is None:
         return family.read_labels(module, classes)
     if len(labels) != classes:
@@ -187,7 +200,9 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+        if found.type == "meta":
+            raise RuntimeError("it holds no data")
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ModelError(f"device {str(device)!r} cannot be used: {_first_line(error)}") from None
     return found
 
@@ -201,6 +216,6 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
         return torch.float32
     if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
         return dtype
-    if dtype in _DTYPES:
+    if str(dtype) in _DTYPES:
         return _DTYPES[str(dtype)]
     raise ModelError(f"dtype {str(dtype)!r} cannot be used; choose from {', '.join(_DTYPES)}.")

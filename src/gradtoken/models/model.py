@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -28,7 +29,7 @@ class Stream(Protocol):
         """The model's final norm and head on the readout token alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """An unmodified Vision Transformer with what is needed to explain it.
 
@@ -51,10 +52,6 @@ class Model:
     layout: TokenLayout
     stream: Stream
     weights: str = "as given"
-    _modes: _Modes = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_modes", _Modes(self.module))
 
     @property
     def device(self) -> torch.device:
@@ -69,11 +66,14 @@ class Model:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The module in evaluation mode; every submodule's own mode is put back afterwards."""
-        self._modes.enter()
+        with _LOCK:
+            modes = _MODES.setdefault(self.module, _Modes())
+            modes.enter(self.module)
         try:
             yield
         finally:
-            self._modes.leave()
+            with _LOCK:
+                modes.leave()
 
     def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         """Logits of a preprocessed batch, in evaluation mode and without a graph."""
@@ -83,26 +83,26 @@ class Model:
 
 
 class _Modes:
-    """Counts who needs evaluation mode, so that threads sharing a module do not undo each other."""
+    """Counts who needs a module in evaluation mode, so that threads do not undo each other."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
         self._users = 0
         self._training: list[nn.Module] = []
 
-    def enter(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._training = [m for m in self._module.modules() if m.training]
-                for module in self._training:
-                    module.training = False
-            self._users += 1
+    def enter(self, module: nn.Module) -> None:
+        if self._users == 0:
+            self._training = [part for part in module.modules() if part.training]
+            for part in self._training:
+                part.training = False
+        self._users += 1
 
     def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                for module in self._training:
-                    module.training = True
-                self._training = []
+        self._users -= 1
+        if self._users == 0:
+            for part in self._training:
+                part.training = True
+            self._training = []
+
+
+_MODES: WeakKeyDictionary[nn.Module, _Modes] = WeakKeyDictionary()
+_LOCK = threading.Lock()

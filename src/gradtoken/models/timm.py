@@ -74,6 +74,22 @@ def check_readable(module: nn.Module, name: str) -> None:
         raise ModelError(f"{name} ({kind}) has no class token, so there is none to decouple.")
 
 
+def check_name(name: str, spec: str) -> None:
+    """Refuse a model by its name alone, before any weights are looked for."""
+    _check_known(name)
+    with torch.device("meta"):
+        module = _create(name)
+    check_readable(module, spec)
+
+
+def _check_known(name: str) -> None:
+    if not timm.is_model(name):
+        hint = did_you_mean(name.split(".")[0], timm.list_models())
+        raise ModelError(
+            f"timm has no model named {name!r}{hint or '; `gradtoken models` lists them.'}"
+        )
+
+
 def read_layout(module: Any) -> TokenLayout:
     """The token layout of a timm ViT: class token first, then registers, then the patches."""
     height, width = module.patch_embed.patch_size
@@ -117,6 +133,14 @@ def _centre_box(size: tuple[int, int], *, input_size: int, crop_pct: float) -> B
     )
 
 
+def count_classes(module: Any) -> int:
+    """How many classes the head has, also where another was put in place of timm's own."""
+    head = module.get_classifier() if hasattr(module, "get_classifier") else None
+    parts = head.modules() if isinstance(head, nn.Module) else ()
+    sizes = [part.out_features for part in parts if isinstance(part, nn.Linear)]
+    return int(sizes[-1] if sizes else getattr(module, "num_classes", 0))
+
+
 def read_labels(module: Any, classes: int) -> Labels:
     """ImageNet names where the module has as many classes as an ImageNet subset, else numbers."""
     pretrained = getattr(module, "pretrained_cfg", None) or {}
@@ -140,11 +164,7 @@ def build(
     Raises:
         ModelError: unknown name, no weights to be had, or a checkpoint that does not fit.
     """
-    if not timm.is_model(name):
-        hint = did_you_mean(name.split(".")[0], timm.list_models())
-        raise ModelError(
-            f"timm has no model named {name!r}{hint or '; `gradtoken models` lists them.'}"
-        )
+    _check_known(name)
     if state is not None:
         return _from_state(name, state)
     if not pretrained:
@@ -157,8 +177,10 @@ def build(
     _refuse_when_offline(name)
     try:
         return _create(name, pretrained=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except OSError as error:
         raise ModelError(_no_weights(name)) from error
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"timm cannot load the weights of {name!r}: {error}") from error
 
 
 def _create(name: str, **options: Any) -> nn.Module:
