@@ -208,7 +208,8 @@ def run_train(args: argparse.Namespace) -> None:
             if state["seconds"] >= next_save:
                 save()
                 next_save += args.save_minutes * 60
-            if stopping or stage_at(state["seconds"] / budget) is not stage:
+            spent = state["seconds"] / budget
+            if stopping or spent >= 1 or stage_at(spent) is not stage:
                 break
     save()
     figures = measure(with_weights(architecture, average), "test", 300, 300)
