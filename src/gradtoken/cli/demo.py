@@ -29,7 +29,7 @@ _LOOK_AT = 200
 @app.command(epilog=EXAMPLES)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("gradtoken-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 1,
     objects: Annotated[int, typer.Option(min=2, max=5, help="Objects in the scene.")] = 3,
 ) -> None:
     """Draw a test scene, explain every object in it with the bundled model, and check the maps.
@@ -81,7 +81,7 @@ def demo(
     picture = out / "demo.png"
     _figure(scene, found, picture)
     if index:
-        console.print(f"passed over {index} scenes whose objects the model does not all recognise.")
+        console.print(f"passed over {index} scene(s) whose objects the model does not all recognise.")
     console.print(f"picture: {escape(str(picture))}", soft_wrap=True)
 
 
