@@ -81,7 +81,7 @@ def demo(
     picture = out / "demo.png"
     _figure(scene, found, picture)
     if index:
-        console.print(f"passed over {index} scene(s) whose objects the model does not all recognise.")
+        console.print(f"passed over {index} scene(s) whose objects the model does not all name.")
     console.print(f"picture: {escape(str(picture))}", soft_wrap=True)
 
 
