@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -135,7 +136,7 @@ def _shown(model: Model, batch: Tensor) -> tuple[list[Source], list[Box], Tensor
 
 def _about(model: Model, method: Method) -> dict[str, Any]:
     return {
-        "versions": _versions(),
+        "versions": dict(_versions()),
         "model": {
             "spec": model.spec,
             "weights": model.weights,
@@ -146,6 +147,7 @@ def _about(model: Model, method: Method) -> dict[str, Any]:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in ("gradtoken", "torch", "timm", "numpy", "pillow"):

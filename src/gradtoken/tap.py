@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,9 +112,7 @@ class Recorder(AttentionTap):
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         output = run()
-        self.calls.append(
-            AttentionCall(call.query, call.key, call.value, output, call.mask, call.scale)
-        )
+        self.calls.append(replace(call, output=output))
         return output
 
 

@@ -158,6 +158,11 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace
     Raises:
         ModelError: if the forward fails, returns no (B, C) logits, or its attention is not seen.
     """
+    if any(parameter.is_inference() for parameter in model.module.parameters()):
+        raise ModelError(
+            f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
+            "it; build it outside."
+        )
     recorder = Recorder()
     with _plain_autograd(model), torch.no_grad():
         images = images.to(model.device, model.dtype).clone()
@@ -168,11 +173,6 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace
                 raise ModelError(
                     f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: {error}"
                 ) from error
-    if any(parameter.is_inference() for parameter in model.module.parameters()):
-        raise ModelError(
-            f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
-            "it; build it outside."
-        )
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(

@@ -193,6 +193,8 @@ def test_a_checkpoint_without_its_architecture_asks_for_it(
     save_file(fine_tuned.state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(ModelError, match=r"does not describe its architecture.*load\('timm/"):
         gradtoken.load(tmp_path / "bare.safetensors")
+    with pytest.raises(ModelError, match=f"did you mean 'timm/{NAME}'"):
+        gradtoken.load(NAME, checkpoint=tmp_path / "bare.safetensors")
     with pytest.raises(ModelError, match="brings its own weights"):
         gradtoken.load("demo", checkpoint=tmp_path / "bare.safetensors")
 

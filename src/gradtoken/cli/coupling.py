@@ -20,7 +20,7 @@ Example:
 
 @app.command(epilog=EXAMPLES)
 def coupling(
-    images: Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")],
+    images: shared.Images,
     model: shared.ModelSpec = "demo",
     target: Annotated[
         list[str] | None,
@@ -48,7 +48,7 @@ def coupling(
     chosen = [make_method(name) for name in method or methods()]
     paths = shared.find_images(images)
     loaded = shared.load_model(model, checkpoint, device, dtype)
-    targets = [loaded.labels.find(name) for name in target] if target else None
+    targets = shared.find_targets(loaded, target)
     if (targets and len(set(targets)) < 2) or (targets is None and top_k < 2):
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")
     values: dict[str, list[float]] = {one.name: [] for one in chosen}

@@ -14,8 +14,9 @@ from gradtoken.cli.app import app, console
 from gradtoken.errors import OutputError, TargetError
 
 if TYPE_CHECKING:
-    from gradtoken.datasets import Scene
+    from gradtoken.datasets import Scene, Scenes
     from gradtoken.explanation import Explanation
+    from gradtoken.models import Model
 
 EXAMPLES = """
 Examples:
@@ -85,10 +86,10 @@ def demo(
     console.print(f"picture: {escape(str(picture))}", soft_wrap=True)
 
 
-def _recognised(model: object, scenes: object) -> tuple[int, Scene]:
+def _recognised(model: Model, scenes: Scenes) -> tuple[int, Scene]:
     from gradtoken.bench import recognised
 
-    for index, scene in recognised(model, scenes, _LOOK_AT):  # type: ignore[arg-type]
+    for index, scene in recognised(model, scenes, _LOOK_AT):
         return index, scene
     raise TargetError(
         f"the model recognised all objects in none of {_LOOK_AT} scenes; try another --seed or "

@@ -29,7 +29,7 @@ Examples:
 
 @app.command(epilog=EXAMPLES)
 def explain(
-    images: Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")],
+    images: shared.Images,
     model: shared.ModelSpec = "demo",
     target: Annotated[
         list[str] | None,
@@ -58,7 +58,7 @@ def explain(
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)
     loaded = shared.load_model(model, checkpoint, device, dtype)
-    targets = [loaded.labels.find(name) for name in target] if target else None
+    targets = shared.find_targets(loaded, target)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
     table = Table("picture", "class", "probability", "score", "folder")

@@ -15,6 +15,7 @@ from gradtoken.errors import ImageError, MethodError, OutputError
 if TYPE_CHECKING:
     from gradtoken.models import Model
 
+Images = Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")]
 ModelSpec = Annotated[
     str, typer.Option("--model", "-m", help="demo, timm/NAME or a .safetensors file.")
 ]
@@ -38,6 +39,11 @@ def load_model(spec: str, checkpoint: Path | None, device: str | None, dtype: st
     from gradtoken.models import load
 
     return load(spec, checkpoint=checkpoint, device=device, dtype=dtype)
+
+
+def find_targets(model: Model, names: Sequence[str] | None) -> list[int] | None:
+    """The class ids of `--target` texts, or None where there are none."""
+    return [model.labels.find(name) for name in names] if names else None
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:

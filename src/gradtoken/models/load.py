@@ -8,6 +8,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
@@ -52,15 +53,16 @@ def load(
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(f"load() takes a name or a path, it got {type(spec).__name__}.")
     name = os.fspath(spec)
+    describes_itself = name == "demo" or Path(name).suffix == ".safetensors"
+    if describes_itself and checkpoint is not None:
+        raise ModelError(f"{name!r} brings its own weights; checkpoint= goes with 'timm/NAME'.")
     if name == "demo":
         with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
             model = _described(path, "demo")
-        _refuse_checkpoint(name, checkpoint)
     elif name.startswith("timm/"):
         model = _timm(name, checkpoint)
-    elif Path(name).suffix == ".safetensors":
+    elif describes_itself:
         model = _described(Path(name), name)
-        _refuse_checkpoint(name, checkpoint)
     else:
         near = did_you_mean(name, ["demo"]) or _as_timm(name)
         raise ModelError(
@@ -96,19 +98,29 @@ def wrap(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
         )
     module = getattr(module, "_orig_mod", module)
-    name = type(module).__name__
-    family.check_readable(module, name)
-    if preprocess is None:
-        preprocess = family.read_preprocess(module)
-    elif not isinstance(preprocess, Preprocess):
+    if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Preprocess(preprocess)
+    return _read(module, type(module).__name__, preprocess, labels, layout)
+
+
+def _read(
+    module: nn.Module,
+    spec: str,
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+    layout: TokenLayout | None = None,
+    weights: str = "as given",
+) -> Model:
+    """A module as a `Model`; what is not given is read from the module."""
+    family.check_readable(module, spec)
     return Model(
         module=module,
-        spec=name,
-        preprocess=preprocess,
-        labels=_labels(module, labels, name),
+        spec=spec,
+        preprocess=preprocess or family.read_preprocess(module),
+        labels=_labels(module, labels, spec),
         layout=layout or family.read_layout(module),
         stream=family.TimmStream(module),
+        weights=weights,
     )
 
 
@@ -119,17 +131,8 @@ def _timm(spec: str, checkpoint: str | os.PathLike[str] | None) -> Model:
     )
     family.check_name(name, spec)
     module = family.build(name, state=state)
-    family.check_readable(module, spec)
-    labels = description.get("classes")
-    return Model(
-        module=module,
-        spec=spec,
-        preprocess=family.read_preprocess(module),
-        labels=_labels(module, labels, spec),
-        layout=family.read_layout(module),
-        stream=family.TimmStream(module),
-        weights="timm" if checkpoint is None else os.fspath(checkpoint),
-    )
+    weights = "timm" if checkpoint is None else os.fspath(checkpoint)
+    return _read(module, spec, labels=description.get("classes"), weights=weights)
 
 
 def _described(path: Path, spec: str) -> Model:
@@ -159,17 +162,9 @@ def _described(path: Path, spec: str) -> Model:
             f"{path} does not describe its architecture ({error}); name it, as in "
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
         ) from None
-    family.check_readable(module, spec)
     family.fit(module, {key: value.float() for key, value in state.items()}, spec)
-    return Model(
-        module=module,
-        spec=spec,
-        preprocess=preprocess,
-        labels=_labels(module, labels, spec),
-        layout=family.read_layout(module),
-        stream=family.TimmStream(module),
-        weights="bundled" if spec == "demo" else str(path),
-    )
+    weights = "bundled" if spec == "demo" else str(path)
+    return _read(module, spec, preprocess, labels, weights=weights)
 
 
 def _labels(module: Any, labels: Sequence[str] | None, name: str) -> Labels:
@@ -183,14 +178,7 @@ def _labels(module: Any, labels: Sequence[str] | None, name: str) -> Labels:
     return Labels(labels)
 
 
-def _refuse_checkpoint(name: str, checkpoint: object) -> None:
-    if checkpoint is not None:
-        raise ModelError(f"{name!r} brings its own weights; checkpoint= goes with 'timm/NAME'.")
-
-
 def _as_timm(name: str) -> str:
-    import timm
-
     return f"; did you mean 'timm/{name}'?" if timm.is_model(name) else ""
 
 

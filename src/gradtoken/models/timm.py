@@ -76,18 +76,14 @@ def check_readable(module: nn.Module, name: str) -> None:
 
 def check_name(name: str, spec: str) -> None:
     """Refuse a model by its name alone, before any weights are looked for."""
-    _check_known(name)
-    with torch.device("meta"):
-        module = _create(name)
-    check_readable(module, spec)
-
-
-def _check_known(name: str) -> None:
     if not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], timm.list_models())
         raise ModelError(
             f"timm has no model named {name!r}{hint or '; `gradtoken models` lists them.'}"
         )
+    with torch.device("meta"):
+        module = _create(name)
+    check_readable(module, spec)
 
 
 def read_layout(module: Any) -> TokenLayout:
@@ -151,24 +147,18 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels([info.index_to_description(index) for index in range(classes)])
 
 
-def build(
-    name: str, *, state: Mapping[str, Tensor] | None = None, pretrained: bool = True
-) -> nn.Module:
+def build(name: str, *, state: Mapping[str, Tensor] | None = None) -> nn.Module:
     """A timm model by name, with timm's pretrained weights, or made to fit a checkpoint.
 
     Args:
-        name: a timm model name, with or without a pretrained tag.
+        name: a timm model name that `check_name` let pass, with or without a pretrained tag.
         state: a checkpoint to load; the number of classes and the input size are read from it.
-        pretrained: download (or find in timm's cache) the weights of the name's tag.
 
     Raises:
-        ModelError: unknown name, no weights to be had, or a checkpoint that does not fit.
+        ModelError: no weights to be had, or a checkpoint that does not fit.
     """
-    _check_known(name)
     if state is not None:
         return _from_state(name, state)
-    if not pretrained:
-        return _create(name)
     tag = timm.get_pretrained_cfg(name)
     if tag is None or not tag.has_weights:
         raise ModelError(
