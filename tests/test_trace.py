@@ -108,11 +108,17 @@ def test_one_forward_serves_all_targets(model: Model, batch: Tensor) -> None:
     assert len(calls) == 1
 
 
-def test_the_forward_keeps_no_graph(model: Model, batch: Tensor) -> None:
+def test_the_forward_keeps_a_graph_of_its_tail_only(model: Model, batch: Tensor) -> None:
     trace = record(model, batch)
     for call in trace.calls:
         assert not any(t.requires_grad for t in (call.query, call.key, call.value, call.output))
     assert not trace.logits.requires_grad
+    assert trace.seen.last is not None
+    assert trace.seen.last.is_leaf
+    (found,) = torch.autograd.grad(trace.output[:, 3].sum(), trace.seen.last)
+    last = trace.seen.last.detach().clone().requires_grad_()
+    logits = model.module.forward_head(model.module.norm(last))
+    torch.testing.assert_close(found, torch.autograd.grad(logits[:, 3].sum(), last)[0])
 
 
 def test_keys_and_values_are_not_copied(model: Model, batch: Tensor) -> None:
@@ -121,7 +127,7 @@ def test_keys_and_values_are_not_copied(model: Model, batch: Tensor) -> None:
         assert call.key.untyped_storage().data_ptr() == call.value.untyped_storage().data_ptr()
 
 
-def test_the_streams_logits_are_the_models(variant: Model) -> None:
+def test_the_stream_leads_to_the_models_logits(variant: Model) -> None:
     images = inputs(variant)
     trace = record(variant, images)
     torch.testing.assert_close(trace.logits, variant(images), rtol=0, atol=0)
@@ -131,30 +137,63 @@ def test_the_streams_logits_are_the_models(variant: Model) -> None:
         patch.setattr(
             type(trace),
             "_check_stream",
-            lambda self, logits: (seen.append(logits), original(self, logits)),
+            lambda self, tokens: (seen.append(tokens), original(self, tokens)),
         )
         trace.readouts(resolve([1], trace.logits, variant.labels))
-    torch.testing.assert_close(seen[0], trace.logits, rtol=1e-10, atol=1e-12)
+    logits = variant.module.forward_head(variant.module.norm(seen[0]))
+    torch.testing.assert_close(logits, trace.logits, rtol=1e-10, atol=1e-12)
 
 
-def test_a_stream_that_is_not_the_model_is_refused(batch: Tensor) -> None:
+def test_what_follows_the_blocks_is_the_models_own(batch: Tensor) -> None:
     class Sharper(type(tiny_vit())):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * 2 + 1
 
     module = tiny_vit()
+    plain = gradtoken.explain(gradtoken.wrap(module), batch, 1, beta=1).tokens
     module.__class__ = Sharper
+    found = gradtoken.explain(gradtoken.wrap(module), batch, 1, beta=1).tokens
+    torch.testing.assert_close(found, 2 * plain)
+
+
+def test_a_stream_that_is_not_the_model_is_refused(batch: Tensor) -> None:
+    class Shifted(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self:
+                x = block(x) + 0.1
+            return x
+
+    module = tiny_vit()
+    module.blocks.__class__ = Shifted
     model = gradtoken.wrap(module)
-    with pytest.raises(ModelError, match=r'gives other logits than Sharper.*use gradient="full"'):
+    with pytest.raises(ModelError, match=r'does not lead where .* leads.*use gradient="full"'):
         gradtoken.explain(model, batch, 1)
     assert gradtoken.explain(model, batch, 1, gradient="full").tokens.abs().max() > 0
 
 
-def test_attention_by_hand_is_refused_with_the_remedy(batch: Tensor) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_eager_attention_is_explained_as_fused(batch: Tensor, method: str) -> None:
     module = tiny_vit()
+    fused = gradtoken.explain(gradtoken.wrap(module), batch, [1, 2], method=method).tokens
     for block in module.blocks:
         block.attn.fused_attn = False
-    with pytest.raises(ModelError, match=r"4 blocks but 0 calls.*set_fused_attn\(True\)"):
+    before = Snapshot(module)
+    eager = gradtoken.explain(gradtoken.wrap(module), batch, [1, 2], method=method).tokens
+    torch.testing.assert_close(eager, fused)
+    before.check(module)
+    assert not any(block.attn.fused_attn for block in module.blocks)
+
+
+def test_attention_by_hand_is_refused_with_the_remedy(batch: Tensor) -> None:
+    class ByHand(type(tiny_vit().blocks[0].attn)):
+        def forward(self, x: Tensor, **_: object) -> Tensor:
+            q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            out = (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
+            return self.proj(out.transpose(1, 2).flatten(2))
+
+    module = tiny_vit()
+    module.blocks[2].attn.__class__ = ByHand
+    with pytest.raises(ModelError, match=r"4 blocks but attention was seen in 3.*fused attention"):
         gradtoken.explain(gradtoken.wrap(module), batch, 1)
 
 

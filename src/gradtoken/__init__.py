@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gradtoken.models import Model, load, wrap
     from gradtoken.preprocess import Preprocess
     from gradtoken.semantic_coupling import coupling
-    from gradtoken.targets import contrast, log_prob
+    from gradtoken.targets import contrast, log_prob, text
 
 _HOMES = {
     "Explanation": "explanation",
@@ -42,6 +42,7 @@ _HOMES = {
     "load": "models",
     "log_prob": "targets",
     "methods": "attribution",
+    "text": "targets",
     "wrap": "models",
 }
 
@@ -67,6 +68,7 @@ __all__ = [
     "load",
     "log_prob",
     "methods",
+    "text",
     "wrap",
 ]
 

@@ -43,7 +43,7 @@ def explain(
             (B, 3, H, W), or a list of these.
         targets: None for the `top_k` predicted classes; a class id or name, `contrast(a, b)`,
             `log_prob(c)` or a function of one image's logits; a list of these for all images, or
-            one list per image.
+            one list per image. `text("a photo of a cat", …)` for models such as CLIP.
         method: a name from `methods()`, a `Method` class, or a method already made.
         top_k: how many predicted classes to explain where no targets are given.
         **options: the method's options, such as `preset="sharp"`.
@@ -76,7 +76,8 @@ def explain(
             f"{model.spec} returned NaN or infinite logits; use dtype='float32' or 'bfloat16', or "
             "check its weights."
         )
-    found = resolve(targets, logits, model.labels, top_k=top_k)
+    prompts = model.read_text if model.prompts is not None else None
+    found = resolve(targets, logits, model.labels, top_k=top_k, prompts=prompts)
     with torch.no_grad():
         relevance = chosen(trace, found)
         if not bool(torch.isfinite(relevance).all()):
@@ -150,7 +151,16 @@ def _about(model: Model, method: Method) -> dict[str, Any]:
 @cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in ("gradtoken", "torch", "timm", "numpy", "pillow"):
+    for package in (
+        "gradtoken",
+        "torch",
+        "timm",
+        "transformers",
+        "torchvision",
+        "open_clip_torch",
+        "numpy",
+        "pillow",
+    ):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,16 +1,17 @@
 """Seeing every attention call of a forward, without touching the model.
 
 A `TorchFunctionMode` is asked before each torch function runs on this thread; the tap looks at
-`scaled_dot_product_attention` only. Nothing is patched, fused kernels stay on, and leaving the
-`with` block is all the undoing there is.
+`scaled_dot_product_attention` and `multi_head_attention_forward` (what `nn.MultiheadAttention`
+calls). Nothing is patched, fused kernels stay on, and leaving the `with` block is all the undoing
+there is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -20,10 +21,19 @@ from torch.overrides import TorchFunctionMode
 
 from gradtoken.errors import ModelError
 
+Rows: TypeAlias = slice | list[int]
+
+
+TAIL = -1
+"""The place of attention calls after the last block: attention pools and class attention."""
+
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One attention call: what went in and what came out. Shapes (batch, heads, tokens, width)."""
+    """One attention call: what went in and what came out. Shapes (batch, heads, tokens, width).
+
+    `place` is the index of the block that made it, or `TAIL`.
+    """
 
     query: Float[Tensor, "batch heads queries width"]
     key: Float[Tensor, "batch heads tokens width"]
@@ -31,16 +41,16 @@ class AttentionCall:
     output: Float[Tensor, "batch heads queries width"] | None
     mask: Tensor | None
     scale: float
+    place: int = 0
 
-    def rows(self, rows: slice | int) -> Float[Tensor, "batch heads rows tokens"]:
+    def rows(self, rows: Rows) -> Float[Tensor, "batch heads rows tokens"]:
         """Attention of some queries to every token: softmax(q k / sqrt(d)), in float32 or wider."""
-        picked = slice(rows, rows + 1) if isinstance(rows, int) else rows
-        query = wide(self.query[:, :, picked])
+        query = wide(self.query[:, :, rows])
         with full_precision(query):
             scores = query @ wide(self.key).transpose(-2, -1) * self.scale
-            return (scores + self.bias(picked, scores)).softmax(-1)
+            return (scores + self.bias(rows, scores)).softmax(-1)
 
-    def bias(self, rows: slice, like: Tensor) -> Tensor:
+    def bias(self, rows: Rows, like: Tensor) -> Tensor:
         """The mask's rows as an additive bias in the type of `like`."""
         if self.mask is None:
             return like.new_zeros(())
@@ -61,7 +71,7 @@ def full_precision(like: Tensor) -> torch.autocast:
 
 
 class AttentionTap(TorchFunctionMode):
-    """Hands every `scaled_dot_product_attention` call made under it to `attend`."""
+    """Hands every attention call made under it to `attend`."""
 
     def __torch_function__(
         self,
@@ -71,14 +81,78 @@ class AttentionTap(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        call = _call(*args, **kwargs)
-        return self.attend(call, lambda: func(*args, **kwargs))
+        if func is F.scaled_dot_product_attention:
+            call = _call(*args, **kwargs)
+            return self.attend(call, lambda: func(*args, **kwargs))
+        if func is F.multi_head_attention_forward:
+            return self._multi_head(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         """Answer one call; `run` computes it as the model would."""
         raise NotImplementedError
+
+    def _multi_head(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        embed_dim_to_check: int,
+        num_heads: int,
+        in_proj_weight: Tensor | None,
+        in_proj_bias: Tensor | None,
+        bias_k: Tensor | None,
+        bias_v: Tensor | None,
+        add_zero_attn: bool,
+        dropout_p: float,
+        out_proj_weight: Tensor,
+        out_proj_bias: Tensor | None,
+        training: bool = True,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        use_separate_proj_weight: bool = False,
+        q_proj_weight: Tensor | None = None,
+        k_proj_weight: Tensor | None = None,
+        v_proj_weight: Tensor | None = None,
+        static_k: Tensor | None = None,
+        static_v: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`F.multi_head_attention_forward` as projections around one `attend`.
+
+        Tokens come first: `query` (L, B, E), `key` and `value` (S, B, E).
+        """
+        unread = [
+            t for t in (bias_k, bias_v, key_padding_mask, static_k, static_v) if t is not None
+        ]
+        if unread or add_zero_attn or query.ndim != 3:
+            raise ModelError(
+                "the model calls multi_head_attention_forward with padding, extra keys or without "
+                "a batch, which cannot be read; use a model whose attention sees every token."
+            )
+        given: Sequence[Tensor | None] = (q_proj_weight, k_proj_weight, v_proj_weight)
+        if not use_separate_proj_weight and in_proj_weight is not None:
+            given = in_proj_weight.chunk(3)
+        weights = [weight for weight in given if weight is not None]
+        biases = [None] * 3 if in_proj_bias is None else list(in_proj_bias.chunk(3))
+        q, k, v = (
+            F.linear(tokens, weight, bias).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
+            for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+        mask = attn_mask
+        if mask is not None:
+            mask = mask.logical_not() if mask.dtype == torch.bool else mask
+            mask = mask.view(-1, num_heads, *mask.shape[1:]) if mask.ndim == 3 else mask
+        call = _call(q, k, v, mask, is_causal=is_causal)
+        output = self.attend(call, lambda: F.scaled_dot_product_attention(q, k, v, mask))
+        joined = output.permute(2, 0, 1, 3).flatten(2)
+        weights_out = None
+        if need_weights:
+            weights_out = call.rows(slice(None)).to(output.dtype)
+            weights_out = weights_out.mean(dim=1) if average_attn_weights else weights_out
+        return F.linear(joined, out_proj_weight, out_proj_bias), weights_out
 
 
 def _call(
@@ -91,7 +165,7 @@ def _call(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> AttentionCall:
-    if is_causal:
+    if is_causal and query.shape[-2] > 1:
         raise ModelError(
             "the model's attention is causal; only bidirectional attention can be read."
         )
@@ -104,57 +178,68 @@ def _call(
 
 
 class Recorder(AttentionTap):
-    """Keeps references to what every attention call used and made."""
+    """Keeps references to what attention calls used and made, from the first block on.
+
+    `place` says where the forward is: the index of a block, `TAIL` after the last one, or None
+    where attention is of no interest (earlier stages of a hierarchical model).
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.place: int | None = None
         self.calls: list[AttentionCall] = []
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         output = run()
-        self.calls.append(replace(call, output=output))
+        if self.place is not None:
+            self.calls.append(replace(call, output=output, place=self.place))
         return output
 
 
 class FrozenContext(AttentionTap):
-    """Lets one token attend to the tokens of an earlier forward.
+    """Lets the readout tokens alone attend to the tokens of an earlier forward.
 
-    Each call's own key and value (one live token per row) stand in for position `readout` of the
-    recorded ones; all other keys and values are the recorded constants. Rows are targets: the live
-    batch is (batch · rows) and each row sees the context of its picture, which is never copied.
+    Each call's own keys and values (the live tokens of each row) stand in for the positions
+    `readout` of the recorded ones; all other keys and values are the recorded constants. Rows are
+    targets: the live batch is (batch · targets) and each row sees the context of its picture,
+    which is never copied.
     """
 
-    def __init__(self, calls: list[AttentionCall], readout: int) -> None:
+    def __init__(self, calls: list[AttentionCall], readout: tuple[int, ...]) -> None:
         super().__init__()
         self._calls = calls
-        self._readout = readout
-        self.outputs: list[Float[Tensor, "batch heads rows width"]] = []
+        self._readout = list(readout)
+        self.outputs: list[Float[Tensor, "batch heads targets rows width"]] = []
         self.attention: list[Float[Tensor, "batch heads rows tokens"]] = []
+        """Of the first target; the others' are equal."""
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         if len(self.outputs) == len(self._calls):
             raise ModelError("the blocks made more attention calls for one token than for all.")
         context = self._calls[len(self.outputs)]
         batch, heads = context.key.shape[:2]
-        query, key, value = (_rows(t, batch) for t in (call.query, call.key, call.value))
-        readout = slice(self._readout, self._readout + 1)
+        query, key, value = (self._live(t, batch) for t in (call.query, call.key, call.value))
         scaled = query * context.scale
-        scores = scaled @ context.key.detach().transpose(-2, -1)
-        own = (scaled * key).sum(-1, keepdim=True).to(scores.dtype)
-        is_own = torch.arange(scores.shape[-1], device=scores.device) == self._readout
-        scores = wide(torch.where(is_own, own, scores))
-        attention = (scores + context.bias(readout, scores)).softmax(-1)
-        self.attention.append(attention)
+        flat = scaled.flatten(2, 3)
+        scores = (flat @ context.key.detach().transpose(-2, -1)).unflatten(2, query.shape[2:4])
+        own = (scaled @ key.transpose(-2, -1)).to(scores.dtype)
+        index = torch.tensor(self._readout, device=scores.device)
+        scores = wide(scores.index_copy(-1, index, own))
+        bias = context.bias(self._readout, scores)
+        scores = scores + (bias.unsqueeze(-3) if bias.ndim > 2 else bias)
+        attention = scores.softmax(-1)
+        self.attention.append(attention[:, :, 0].detach())
         attention, values = attention.to(value.dtype), context.value.detach()
-        output = attention @ values + attention[..., readout] * (value - values[:, :, readout])
+        spatial = (attention.flatten(2, 3) @ values).unflatten(2, query.shape[2:4])
+        change = value - values[:, :, None, self._readout]
+        output = spatial + attention[..., self._readout] @ change
         self.outputs.append(output)
-        return output.transpose(1, 2).reshape(-1, heads, 1, output.shape[-1])
+        return output.transpose(1, 2).reshape(-1, heads, *output.shape[3:])
 
-
-def _rows(tensor: Tensor, batch: int) -> Float[Tensor, "batch heads rows width"]:
-    """(batch · rows, heads, 1, width) to (batch, heads, rows, width)."""
-    if tensor.shape[2] != 1:
-        raise ModelError(
-            "a block added tokens of its own, so one token cannot run through it alone."
-        )
-    return tensor.reshape(batch, -1, tensor.shape[1], tensor.shape[3]).transpose(1, 2)
+    def _live(self, tensor: Tensor, batch: int) -> Float[Tensor, "batch heads targets rows width"]:
+        """(batch · targets, heads, rows, width) with the targets as an axis of their own."""
+        if tensor.shape[2] != len(self._readout):
+            raise ModelError(
+                "a block added tokens of its own, so the readout cannot run through it alone."
+            )
+        return tensor.unflatten(0, (batch, -1)).transpose(1, 2)

@@ -11,15 +11,18 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from gradtoken.errors import TargetError
 from gradtoken.labels import Labels
+from gradtoken.prompts import PromptBatch
 
 Logits: TypeAlias = Float[Tensor, "*rows classes"]
 Scores: TypeAlias = Float[Tensor, "*rows"]
@@ -175,6 +178,55 @@ def log_prob(c: int | str) -> Pending:
     return Pending(LogProb, (c,))
 
 
+@dataclass(frozen=True, eq=False)
+class Similarity(Target):
+    """How like a picture is to a prompt: the cosine of their embeddings, prompt `index` of some."""
+
+    prompt: str
+    index: int
+    batch: PromptBatch
+
+    def _cosines(self, embedding: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows prompts"]:
+        prompts = self.batch.embeddings.to(embedding.device, embedding.dtype)
+        return F.normalize(embedding, dim=-1) @ prompts.T
+
+    def score(self, logits: Logits) -> Scores:
+        return self._cosines(logits)[..., self.index]
+
+    def label(self, labels: Labels) -> str:
+        return self.prompt
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "text", "prompt": self.prompt}
+
+    def probability(self, logits: Logits) -> Scores:
+        """Among the prompts given together (CLIP), or of this prompt alone (SigLIP)."""
+        values = self._cosines(logits) * self.batch.scale + self.batch.bias
+        shares = values.sigmoid() if self.batch.independent else values.softmax(-1)
+        return shares[..., self.index]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt among others, not yet read by a model."""
+
+    prompts: tuple[str, ...]
+    index: int
+
+
+def text(*prompts: str) -> list[Prompt]:
+    """Prompts to explain a picture's similarity with, for models such as CLIP and SigLIP.
+
+    A list of targets, one for each prompt; CLIP's probabilities are shares among them.
+
+    Raises:
+        TargetError: no prompt, or one that is no text.
+    """
+    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise TargetError('text() needs prompts, as in text("a photo of a cat", "a dog").')
+    return [Prompt(prompts, index) for index in range(len(prompts))]
+
+
 class Targets:
     """K targets for each of B images.
 
@@ -290,6 +342,7 @@ def resolve(
     labels: Labels,
     *,
     top_k: int = 1,
+    prompts: Callable[[tuple[str, ...]], PromptBatch] | None = None,
 ) -> Targets:
     """Turn what a user asks for into `Targets`.
 
@@ -298,11 +351,19 @@ def resolve(
             `log_prob(c)`, `Target` or function of the output; a list of these for all images; or
             one list per image. Integer tensors and arrays count as lists.
         logits: the model's output, (B, C).
+        prompts: reads text, where the model compares pictures with it; the targets are then
+            `text(…)` or functions of the picture's embedding.
 
     Raises:
         TargetError: unknown names (with the nearest ones), ids out of range, ragged lists.
     """
     batch = len(logits)
+    if prompts is not None and targets is None:
+        raise TargetError(
+            "this model compares pictures with text and has no classes of its own; give prompts, "
+            'as in targets=text("a photo of a cat", "a photo of a dog") (--text on the command '
+            "line)."
+        )
     if targets is None:
         classes = logits.shape[-1]
         if type(top_k) is not int or not 1 <= top_k <= classes:
@@ -312,12 +373,13 @@ def resolve(
         return Targets(
             [[ClassTarget(i) for i in row] for row in logits.topk(top_k, dim=-1).indices.tolist()]
         )
+    resolve_one = partial(_resolve_one, labels=labels, read=cache(prompts) if prompts else None)
     if isinstance(targets, (Tensor, np.ndarray)):
         targets = targets.tolist()
     if not _is_list(targets):
         targets = [targets]
     if not any(_is_list(item) for item in targets):
-        shared = [_resolve_one(item, labels) for item in targets]
+        shared = [resolve_one(item) for item in targets]
         return Targets([shared] * batch)
     if not all(_is_list(item) for item in targets):
         raise TargetError(
@@ -329,7 +391,7 @@ def resolve(
             f"{len(targets)} lists of targets were given for {batch} images; give one per image, "
             "or one flat list for all."
         )
-    return Targets([[_resolve_one(item, labels) for item in row] for row in targets])
+    return Targets([[resolve_one(item) for item in row] for row in targets])
 
 
 def _checked(target: Target, labels: Labels) -> Target:
@@ -342,7 +404,21 @@ def _is_list(item: Any) -> bool:
     return isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) > 0
 
 
-def _resolve_one(item: Any, labels: Labels) -> Target:
+def _resolve_one(
+    item: Any, labels: Labels, read: Callable[[tuple[str, ...]], PromptBatch] | None
+) -> Target:
+    if isinstance(item, Prompt):
+        if read is None:
+            raise TargetError(
+                "text(…) is for models that compare pictures with text, such as CLIP; this one has "
+                "classes, so give their names or ids."
+            )
+        return Similarity(item.prompts[item.index], item.index, read(item.prompts))
+    if read is not None and not callable(item) and not isinstance(item, Target):
+        raise TargetError(
+            f"{item!r} is no target of a model that compares pictures with text; give prompts, as "
+            f'in targets=text("{item}").'
+        )
     if isinstance(item, Target):
         return _checked(item, labels)
     if isinstance(item, Pending):

@@ -1,14 +1,13 @@
 """One forward through a model, and everything a method may ask of it.
 
-The forward runs once and keeps no graph; the tap holds references to each attention call's keys
-and values. What depends on a class is computed on demand: along the readout token's own stream, or
-by backpropagation through the whole model.
+The forward runs once and keeps no graph but for its tail, from the last block to the output; the
+tap holds references to each attention call's keys and values. What depends on a class is computed
+on demand: along the readout's own stream, or by backpropagation through the whole model.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.errors import ModelError
+from gradtoken.errors import MethodError, ModelError
+from gradtoken.models.anatomy import Pool
 from gradtoken.models.model import Model
-from gradtoken.tap import AttentionCall, FrozenContext, Recorder, wide
+from gradtoken.tap import TAIL, AttentionCall, FrozenContext, Recorder, wide
 from gradtoken.targets import Targets
+from gradtoken.watch import Seen, affinity_block, first, watching
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
-"""How far the stream's logits may be from the model's, relative to the largest logit."""
+"""How far the stream's last token may be from the model's, relative to its largest channel."""
 
 _STREAM_ELEMENTS = 1 << 23
 """Attention weights of one chunk of targets per block; more targets run in several chunks."""
@@ -31,182 +32,356 @@ _STREAM_ELEMENTS = 1 << 23
 
 @dataclass(frozen=True)
 class Readout:
-    """What one block's attention wrote into the readout token, and what each target makes of it."""
+    """What one attention step wrote into the readout, and what each target makes of it.
 
-    attention: Float[Tensor, "batch heads tokens"]
+    The readout has `rows`: one for a class token, two with a distillation token, one per pooled
+    token in the blocks of a model that averages them. An average is a step too: one head, one row
+    of equal weights, and the averaged tokens as values.
+    """
+
+    attention: Float[Tensor, "batch heads rows tokens"]
     value: Float[Tensor, "batch heads tokens width"]
-    output: Float[Tensor, "batch heads width"]
-    gradient: Float[Tensor, "batch heads targets width"]
+    output: Float[Tensor, "batch heads rows width"]
+    gradient: Float[Tensor, "batch heads targets rows width"]
     """The class-aware gradient: of each target's score by `output`."""
 
 
 @dataclass(frozen=True)
+class Readouts:
+    """The readout's steps: those of each block, and those after the last one (pools, class
+    attention)."""
+
+    blocks: list[list[Readout]]
+    tail: list[Readout]
+
+
+@dataclass(frozen=True)
 class Trace:
-    """One recorded forward. Made by `record`."""
+    """One recorded forward. Made by `record`.
+
+    `logits` is the model's output; of a model that compares pictures with text, its embedding.
+    """
 
     model: Model
     images: Float[Tensor, "batch 3 height width"]
     logits: Float[Tensor, "batch classes"]
     calls: list[AttentionCall]
     grid: tuple[int, int]
-    block_inputs: dict[int, Float[Tensor, "batch tokens dim"]]
+    seen: Seen
+    output: Float[Tensor, "batch classes"]
+    """`logits` with the tail's graph."""
 
     @property
     def depth(self) -> int:
-        """L, the number of transformer blocks."""
-        return len(self.calls)
+        """L, the number of transformer blocks followed."""
+        return len(self.model.anatomy.blocks)
+
+    @property
+    def spatial(self) -> int:
+        """N, the number of spatial tokens: the last ones of every sequence."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def block_calls(self) -> list[AttentionCall]:
+        """The attention calls of the blocks, in order."""
+        return [call for call in self.calls if call.place != TAIL]
+
+    @property
+    def tail_calls(self) -> list[AttentionCall]:
+        """The attention calls after the last block."""
+        return [call for call in self.calls if call.place == TAIL]
 
     @property
     def affinity_tokens(self) -> Float[Tensor, "batch patches dim"]:
-        """The spatial tokens entering the second-last block."""
-        return self.block_inputs[_affinity_block(self.depth)][:, self.model.layout.prefix :]
+        """The spatial tokens entering the second-last block, or those pooled if none is known."""
+        inputs = self.seen.inputs
+        tokens = inputs[affinity_block(self.depth)] if inputs else self._pooled().detach()
+        return tokens[:, -self.spatial :]
 
-    def readouts(self, targets: Targets, *, gradient: str = "stream") -> list[Readout]:
-        """Attention, values, output and class-aware gradient at the readout token of every block.
+    def global_calls(self, method: str) -> list[AttentionCall]:
+        """One call per block in which every token attends to every token, for rollout and its like.
+
+        Raises:
+            MethodError: if the model's attention is not of that kind, or is not seen.
+        """
+        calls = self.block_calls
+        shape = (self.spatial + self.model.layout.prefix,) * 2
+        whole = all((c.query.shape[-2], c.key.shape[-2]) == shape for c in calls)
+        if not calls or not whole or [c.place for c in calls] != list(range(self.depth)):
+            raise MethodError(
+                f"{method} multiplies the attention of all tokens in every block, which "
+                f"{self.model.spec} does not have or computes by hand; use gradtoken."
+            )
+        return calls
+
+    def rows(self) -> list[int]:
+        """The rows of a block's attention that belong to the readout: its tokens and those pooled.
+
+        Of a readout that attends for itself after the last block, all rows.
+        """
+        layout = self.model.layout
+        tokens = layout.prefix + self.spatial
+        if not layout.rows and layout.pool is None:
+            return list(range(tokens))
+        pooled = range(tokens if layout.pool is None else layout.pool, tokens)
+        return sorted({*layout.rows, *pooled})
+
+    def readouts(self, targets: Targets, *, gradient: str = "auto") -> Readouts:
+        """Attention, values, output and class-aware gradient at every step of the readout.
 
         Args:
             targets: K targets for each image.
-            gradient: "stream" (along the readout token alone, the other tokens' keys and values
-                frozen) or "full" (backpropagation through the whole model).
+            gradient: "stream" (along the readout alone: its tokens among the others' frozen keys
+                and values, then what the head pools or attends to), "full" (backpropagation
+                through the whole model), or "auto": "full" where the head only averages tokens of
+                known blocks, "stream" otherwise.
 
         Raises:
-            ModelError: if the stream does not give the model's own logits.
+            ModelError: if the stream does not lead to the model's own readout.
         """
-        return self._stream(targets) if gradient == "stream" else self._full(targets)
+        layout = self.model.layout
+        if gradient == "auto":
+            averages = not layout.rows and layout.pool is not None
+            gradient = "full" if averages and self.depth else "stream"
+        if gradient == "full" and self.depth and self.model.anatomy.attends:
+            return self._full(targets)
+        tail, arriving = self._tail(targets)
+        return Readouts([] if arriving is None else self._stream(targets, arriving), tail)
 
-    def _stream(self, targets: Targets) -> list[Readout]:
-        batch, heads, tokens, _ = self.calls[0].key.shape
-        step = max(1, _STREAM_ELEMENTS // (batch * heads * tokens))
+    def _tail(self, targets: Targets) -> tuple[list[Readout], Tensor | None]:
+        """The tail's steps, and the gradient (B, K, R, D) at the readout tokens it begins with."""
+        rows = list(self.model.layout.rows)
+        steps = self.tail_calls
+        at: list[Tensor] = [call.output for call in steps if call.output is not None]
+        if self.seen.pooled is not None:
+            at.append(self.seen.pooled)
+        if rows:
+            assert self.seen.last is not None
+            at.append(self.seen.last)
+        with _plain_autograd(self.model), torch.enable_grad():
+            scores = targets.scores(wide(self.output)[:, None].expand(-1, targets.count, -1))
+            found = [_grad(score, at, True) for score in scores.sum(0)]
+        columns = [list(column) for column in zip(*found, strict=True)]
+        arriving = None
+        if rows:
+            arriving = torch.stack([grad[:, rows] for grad in columns.pop()], dim=1)
+        tail = [_called(c, slice(None), columns.pop(0)) for c in steps]
+        if self.seen.pooled is not None:
+            tail.append(self._average(self._pooled(), columns.pop()))
+        return tail, arriving
+
+    def _pooled(self) -> Float[Tensor, "batch tokens dim"]:
+        pool = self.model.anatomy.pool
+        assert pool is not None
+        assert self.seen.pooled is not None
+        return pool.flat(self.seen.pooled)
+
+    def _average(self, tokens: Tensor, gradients: Sequence[Tensor]) -> Readout:
+        """The average of `tokens` (B, N, D) as an attention step with equal weights."""
+        pool = self.model.anatomy.pool
+        assert pool is not None
+        start = self.model.layout.pool or 0
+        tokens = wide(tokens.detach())
+        weight = tokens.new_zeros(len(tokens), 1, 1, tokens.shape[1])
+        weight[..., start:] = 1 / (tokens.shape[1] - start)
+        each = torch.stack([wide(pool.flat(g))[:, start:] for g in gradients], dim=1)
+        _check_average(each, self.model.spec)
+        return Readout(
+            weight,
+            tokens[:, None],
+            (weight[:, 0] @ tokens)[:, None],
+            each.sum(dim=2)[:, None, :, None],
+        )
+
+    def _stream(self, targets: Targets, arriving: Tensor) -> list[list[Readout]]:
+        calls = self.block_calls
+        batch, heads, tokens, _ = calls[0].key.shape
+        step = max(1, _STREAM_ELEMENTS // (batch * heads * tokens * arriving.shape[2]))
         attention: list[Tensor] = []
         outputs: list[Tensor] = []
         chunks = []
         for start in range(0, targets.count, step):
-            tap, gradients = self._stream_chunk(targets[start : start + step])
+            tap, gradients = self._stream_chunk(arriving[:, start : start + step])
             chunks.append(gradients)
             if start == 0:
-                attention = [a[:, :, 0].detach().clone() for a in tap.attention]
+                attention = tap.attention
                 outputs = [wide(o[:, :, 0].detach()).clone() for o in tap.outputs]
-        return [
-            Readout(a, wide(call.value), o, wide(torch.cat(parts, dim=2)))
-            for call, a, o, *parts in zip(self.calls, attention, outputs, *chunks, strict=True)
-        ]
+        blocks: list[list[Readout]] = [[] for _ in range(self.depth)]
+        for call, a, o, *parts in zip(calls, attention, outputs, *chunks, strict=True):
+            gradient = wide(torch.cat(parts, dim=2))
+            blocks[call.place].append(Readout(a, wide(call.value), o, gradient))
+        return blocks
 
-    def _stream_chunk(self, targets: Targets) -> tuple[FrozenContext, tuple[Tensor, ...]]:
-        layout, stream = self.model.layout, self.model.stream
-        start = self.block_inputs[0][:, layout.readout : layout.readout + 1]
+    def _stream_chunk(self, arriving: Tensor) -> tuple[FrozenContext, tuple[Tensor, ...]]:
+        anatomy, rows = self.model.anatomy, self.model.layout.rows
+        start = self.seen.inputs[0][:, list(rows)]
         with _plain_autograd(self.model), torch.enable_grad():
-            token = start.detach().repeat_interleave(targets.count, dim=0).requires_grad_()
-            tap = FrozenContext(self.calls, layout.readout)
+            token = start.detach().repeat_interleave(arriving.shape[1], dim=0).requires_grad_()
+            tap = FrozenContext(self.block_calls, rows)
             with tap:
-                for block in stream.blocks:
-                    token = block(token)
-            logits = stream.head(token).unflatten(0, (len(self.logits), targets.count))
-            self._check_stream(logits[:, 0].detach())
-            total = targets.scores(wide(logits)).sum()
-            gradients = _grad(total, tap.outputs)
+                for block, given in zip(anatomy.blocks, self.seen.given, strict=True):
+                    token = first(anatomy.step(block, token, given))
+            self._check_stream(token.detach()[:: arriving.shape[1]])
+            gradients = _grad(token, tap.outputs, vector=arriving.flatten(0, 1).to(token.dtype))
         return tap, gradients
 
-    def _check_stream(self, logits: Float[Tensor, "batch classes"]) -> None:
-        expected = wide(self.logits)
-        gap = float((wide(logits) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    def _check_stream(self, tokens: Float[Tensor, "batch rows dim"]) -> None:
+        assert self.seen.last is not None
+        expected = wide(self.seen.last.detach()[:, list(self.model.layout.rows)])
+        gap = float((wide(tokens) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
         allowed = _TOLERANCE[self.calls[0].key.dtype]
         if not gap <= allowed:
             raise ModelError(
-                f"the class token's own stream gives other logits than {self.model.spec} (relative "
+                f"the readout's own stream does not lead where {self.model.spec} leads (relative "
                 f"difference {gap:.2g}, at most {allowed:g} is rounding), so the model does more "
-                'with it than its blocks and head; use gradient="full".'
+                'with it than its blocks; use gradient="full".'
             )
 
-    def _full(self, targets: Targets) -> list[Readout]:
-        row = self.model.layout.readout
+    def _full(self, targets: Targets) -> Readouts:
+        anatomy, rows = self.model.anatomy, self.rows()
         recorder = Recorder()
         with _plain_autograd(self.model), torch.enable_grad():
             images = self.images.clone().requires_grad_()
-            with recorder:
-                logits = self.model.module(images)
-            outputs = [call.output for call in recorder.calls if call.output is not None]
+            with watching(anatomy, recorder, tail_graph=False) as seen, recorder:
+                logits = anatomy.forward(self.model.module, images)
+            calls = _on_the_way(recorder.calls, logits)
+            at: list[Tensor] = [call.output for call in calls if call.output is not None]
+            if seen.pooled is not None:
+                at.append(seen.pooled)
             scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)).sum(0)
-            gradients: list[list[Tensor]] = [[] for _ in outputs]
-            for k, score in enumerate(scores):
-                keep = k + 1 < targets.count
-                for found, grad in zip(gradients, _grad(score, outputs, keep), strict=True):
-                    found.append(grad[:, :, row])
-        return [
-            Readout(
-                call.rows(row)[:, :, 0].detach(),
-                wide(call.value.detach()),
-                wide(output[:, :, row].detach()),
-                wide(torch.stack(found, dim=2)),
-            )
-            for call, output, found in zip(recorder.calls, outputs, gradients, strict=True)
-        ]
+            found = [_grad(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
+        columns = [list(column) for column in zip(*found, strict=True)]
+        blocks: list[list[Readout]] = [[] for _ in range(self.depth)]
+        tail = []
+        for call, gradients in zip(calls, columns, strict=False):
+            if call.place == TAIL:
+                tail.append(_called(call, slice(None), gradients))
+            else:
+                blocks[call.place].append(_called(call, rows, gradients))
+        if anatomy.pool is not None and seen.pooled is not None:
+            tail.append(self._average(anatomy.pool.flat(seen.pooled), columns[-1]))
+        return Readouts(blocks, tail)
 
 
-def _grad(score: Tensor, outputs: list[Tensor], retain_graph: bool = False) -> tuple[Tensor, ...]:
-    found = torch.autograd.grad(score, outputs, retain_graph=retain_graph, allow_unused=True)
-    return tuple(
-        torch.zeros_like(o) if g is None else g for o, g in zip(outputs, found, strict=True)
-    )
+def _called(call: AttentionCall, rows: slice | list[int], gradients: Sequence[Tensor]) -> Readout:
+    assert call.output is not None
+    with torch.no_grad():
+        return Readout(
+            call.rows(rows).detach(),
+            wide(call.value.detach()),
+            wide(call.output.detach()[:, :, rows]),
+            wide(torch.stack([grad[:, :, rows] for grad in gradients], dim=2)),
+        )
+
+
+def _check_average(gradients: Float[Tensor, "batch targets tokens dim"], spec: str) -> None:
+    """The tokens of an average all matter equally; of a maximum, say, they do not."""
+    size = gradients.abs().amax(dim=(2, 3), keepdim=True)
+    allowed = 1e-2 if size.dtype == torch.float32 else 1e-6
+    if bool(((gradients - gradients[:, :, :1]).abs() > allowed * size).any()):
+        raise ModelError(
+            f"the head of {spec} does not average the tokens it pools, so no one readout speaks "
+            "for them; use a model with a class token, average or attention pooling."
+        )
+
+
+def _needs_grad(output: Tensor | None) -> bool:
+    return output is not None and output.requires_grad
+
+
+def _grad(
+    score: Tensor, at: list[Tensor], retain_graph: bool = False, *, vector: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    found = torch.autograd.grad(score, at, vector, retain_graph=retain_graph, allow_unused=True)
+    return tuple(torch.zeros_like(o) if g is None else g for o, g in zip(at, found, strict=True))
 
 
 def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace:
     """Run a model once on a preprocessed batch and keep what methods need.
 
-    The forward is the model's own, in evaluation mode and without a graph. The model is as before
-    afterwards, also when it raises.
+    The forward is the model's own, in evaluation mode; only its tail, from the last block on,
+    keeps a graph. The model is as before afterwards, also when it raises.
 
     Raises:
-        ModelError: if the forward fails, returns no (B, C) logits, or its attention is not seen.
+        ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
     """
     if any(parameter.is_inference() for parameter in model.module.parameters()):
         raise ModelError(
             f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
             "it; build it outside."
         )
-    recorder = Recorder()
+    recorder, anatomy = Recorder(), model.anatomy
     with _plain_autograd(model), torch.no_grad():
         images = images.to(model.device, model.dtype).clone()
-        with _block_inputs(model) as block_inputs, recorder:
+        with watching(anatomy, recorder, tail_graph=True) as seen, recorder:
             try:
-                logits: Any = model.module(images)
+                output: Any = anatomy.forward(model.module, images)
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise ModelError(
                     f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: {error}"
                 ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    _check_output(model, output, len(images))
+    calls = _on_the_way(recorder.calls, output)
+    _check_seen(model, calls, seen)
+    tokens = seen.inputs[0] if seen.inputs else _flat(anatomy.pool, seen.pooled)
+    grid = model.layout.grid_for((images.shape[-2], images.shape[-1]), tokens.shape[1])
+    return Trace(model, images, output.detach(), calls, grid, seen, output)
+
+
+def _on_the_way(calls: list[AttentionCall], output: Tensor) -> list[AttentionCall]:
+    """Without the attention after the last block that the output does not depend on."""
+    tail = [call for call in calls if call.place == TAIL and _needs_grad(call.output)]
+    if not tail:
+        return [call for call in calls if call.place != TAIL]
+    at = [call.output for call in tail if call.output is not None]
+    with torch.enable_grad():
+        found = torch.autograd.grad(output.sum(), at, retain_graph=True, allow_unused=True)
+    used = [call for call, grad in zip(tail, found, strict=True) if grad is not None]
+    return [call for call in calls if call.place != TAIL] + used
+
+
+def _flat(pool: Pool | None, pooled: Tensor | None) -> Tensor:
+    assert pool is not None
+    assert pooled is not None
+    return pool.flat(pooled)
+
+
+def _check_output(model: Model, output: Any, count: int) -> None:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ModelError(
-            f"{model.spec} returned {shape} for {len(images)} images where logits (B, C) are "
-            "needed; give it a classification head."
+            f"{model.spec} returned {shape} for {count} images where logits (B, C) are needed; "
+            "give it a classification head."
         )
-    if logits.shape[-1] != len(model.labels):
+    if model.prompts is None and output.shape[-1] != len(model.labels):
         raise ModelError(
-            f"{model.spec} returned {logits.shape[-1]} logits but has {len(model.labels)} labels; "
+            f"{model.spec} returned {output.shape[-1]} logits but has {len(model.labels)} labels; "
             "wrap it again, with labels=[…] of as many names."
         )
-    depth = len(model.stream.blocks)
-    if len(recorder.calls) != depth:
-        raise ModelError(_missed(model, depth, len(recorder.calls)))
-    grid = model.layout.grid_for(
-        (images.shape[-2], images.shape[-1]), recorder.calls[-1].key.shape[-2]
-    )
-    return Trace(model, images, logits, recorder.calls, grid, block_inputs)
 
 
-def _missed(model: Model, depth: int, seen: int) -> str:
-    counted = (
-        f"{model.spec} has {depth} blocks but {seen} calls of scaled_dot_product_attention were "
-    )
-    if seen > depth:
-        return counted + "seen; blocks with several attention calls are not supported."
-    return counted + (
-        "seen, because it computes attention by hand; build it with fused attention "
-        "(timm.layers.set_fused_attn(True) before timm.create_model)."
-    )
-
-
-def _affinity_block(depth: int) -> int:
-    return max(depth - 2, 0)
+def _check_seen(model: Model, calls: list[AttentionCall], seen: Seen) -> None:
+    """Refuse a model whose readout was not seen at work."""
+    layout, depth = model.layout, len(model.anatomy.blocks)
+    places = {call.place for call in calls}
+    if layout.rows or (layout.pool is not None and depth):
+        missing = depth - len(places - {TAIL})
+        if missing:
+            raise ModelError(
+                f"{model.spec} has {depth} blocks but attention was seen in {depth - missing}, "
+                "because it computes attention by hand; build it with fused attention "
+                "(scaled_dot_product_attention or nn.MultiheadAttention)."
+            )
+    elif layout.pool is None and TAIL not in places:
+        raise ModelError(
+            f"{model.spec} reads its class by attention after the last block, but none was seen, "
+            "because it computes it by hand; build it with fused attention."
+        )
+    if model.anatomy.pool is not None and seen.pooled is None:
+        raise ModelError(
+            f"{model.spec} did not run the module whose output its head pools; tell where the "
+            "class is read with wrap(…, layout=…)."
+        )
 
 
 @contextmanager
@@ -217,25 +392,3 @@ def _plain_autograd(model: Model) -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(model.evaluating())
         yield
-
-
-@contextmanager
-def _block_inputs(model: Model) -> Iterator[dict[int, Tensor]]:
-    """Catch the tokens entering the first and second-last block, in this thread's forward only."""
-    caught: dict[int, Tensor] = {}
-    blocks = model.stream.blocks
-    with ExitStack() as stack:
-        for index in {0, _affinity_block(len(blocks))}:
-            handle = blocks[index].register_forward_pre_hook(_catch(caught, index))
-            stack.callback(handle.remove)
-        yield caught
-
-
-def _catch(caught: dict[int, Tensor], index: int) -> Callable[[Any, tuple[Any, ...]], None]:
-    thread = threading.get_ident()
-
-    def hook(_: Any, args: tuple[Any, ...]) -> None:
-        if threading.get_ident() == thread:
-            caught[index] = args[0]
-
-    return hook

@@ -139,7 +139,10 @@ def test_contrastive_preset_is_rivals_5_with_beta_07(model: Model, batch: Tensor
 def test_stream_gradient_is_the_full_gradient_in_the_last_two_blocks(variant: Model) -> None:
     trace = record(variant, inputs(variant))
     targets = resolve(CLASSES, trace.logits, variant.labels)
-    stream, full = (trace.readouts(targets, gradient=kind) for kind in ("stream", "full"))
+    stream, full = (
+        [step for block in trace.readouts(targets, gradient=kind).blocks for step in block]
+        for kind in ("stream", "full")
+    )
     for one, other in zip(stream[-2:], full[-2:], strict=True):
         torch.testing.assert_close(one.gradient, other.gradient, rtol=1e-10, atol=1e-13)
     assert not torch.allclose(stream[0].gradient, full[0].gradient, rtol=1e-6)
@@ -154,8 +157,8 @@ def test_first_order_setting_is_complete(variant: Model) -> None:
     for block in range(trace.depth):
         method = make_method("gradtoken", preset="faithful", layers=[block])
         total = method.all_tokens(trace, targets).sum(-1)
-        readout = trace.readouts(targets)[block]
-        expected = torch.einsum("bhkd,bhd->bk", readout.gradient, readout.output)
+        (step,) = trace.readouts(targets).blocks[block]
+        expected = torch.einsum("bhkrd,bhrd->bk", step.gradient, step.output)
         torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-12)
 
 
@@ -163,7 +166,7 @@ def test_first_order_relation_is_the_gradient_by_attention(model: Model, batch: 
     """<gamma, v_i> = dy/da_i, so A * dA in the class row is an independent oracle."""
     trace = record(model, batch[:1])
     targets = resolve([3], trace.logits, model.labels)
-    (last,) = trace.readouts(targets)[-1:]
+    (last,) = trace.readouts(targets).blocks[-1]
     written = Written(model.module, batch[0])
     blocks, _ = written.forward()
     weights = blocks[-1].attention[:, 0].detach().requires_grad_()
@@ -171,7 +174,7 @@ def test_first_order_relation_is_the_gradient_by_attention(model: Model, batch: 
     output = torch.cat([row[:, None], blocks[-1].output[:, 1:].detach()], dim=1)
     tokens = written.after(model.module.blocks[-1], blocks[-1].entering.detach(), output)
     (expected,) = torch.autograd.grad(written.logits(tokens)[3], weights)
-    relation = torch.einsum("hd,hnd->hn", last.gradient[0, :, 0], last.value[0])
+    relation = torch.einsum("hd,hnd->hn", last.gradient[0, :, 0, 0], last.value[0])
     torch.testing.assert_close(relation, expected, rtol=1e-10, atol=1e-13)
 
 
@@ -198,7 +201,7 @@ def test_a_preset_yields_to_what_is_spelt_out() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"gradient": "half"}, "gradient is 'half'; it can be 'stream', 'full'"),
+        ({"gradient": "half"}, "gradient is 'half'; it can be 'auto', 'stream', 'full'"),
         ({"rectify": "relu"}, "rectify is 'relu'"),
         ({"spread": "value"}, "spread is 'value'"),
         ({"channel_weight": "sum"}, "channel_weight is 'sum'"),

@@ -1,4 +1,4 @@
-"""GradToken: decouple the class token by its class-aware gradient, then relate it to the patches.
+"""GradToken: decouple the readout by its class-aware gradient, then relate it to the patches.
 
 After Cheng, Liang, Lu, Cheung, "GradToken: Decoupling tokens with class-aware gradient for visual
 explanation of Transformer network", Neural Networks 181:106837, 2025. The equations are this
@@ -22,7 +22,7 @@ from gradtoken.errors import MethodError
 from gradtoken.spread import spread_by_attention, spread_by_tokens
 from gradtoken.tap import full_precision
 from gradtoken.targets import Targets, parse_kind
-from gradtoken.trace import Readout, Trace
+from gradtoken.trace import Readout, Readouts, Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
     "faithful": {"beta": 1.0, "spread": None},
@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _COLDEST = 1e-3
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "gradient": ("stream", "full"),
+    "gradient": ("auto", "stream", "full"),
     "rectify": (None, "head", "layer", "final"),
     "spread": (None, "token", "attention"),
     "channel_weight": (None, "content", "product"),
@@ -43,14 +43,18 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GradToken(Method):
-    """R_i = sum over blocks and heads of a_i^beta * phi(<gamma, v_i>), then spread over patches.
+    """R_i = sum over steps and heads of a_i^beta * phi(<gamma, v_i>), then spread over patches.
 
-    a is the class token's attention to token i, v_i the token's value vector, and gamma the
-    gradient of the target's score by what the head writes into the class token.
+    a is the readout's attention to token i, v_i the token's value vector, and gamma the gradient
+    of the target's score by what the head writes into the readout. The steps are those that make
+    the readout: the blocks for a class token, the pool's attention for an attention pool, class
+    attention, and an average of tokens as a step with equal weights. A readout of several tokens
+    (class and distillation token, averaged tokens) sums over them.
 
     Args:
-        gradient: "stream" (along the class token alone, about 1/N of a backward pass) or "full"
-            (backpropagation through the whole model).
+        gradient: "stream" (along the readout alone, about 1/N of a backward pass), "full"
+            (backpropagation through the whole model) or "auto": "full" where the head averages
+            tokens, whose way through the blocks is the whole model, and "stream" elsewhere.
         layers: "all", "half" (the upper one), "last", the number of last blocks, or a list of
             block indices (0-based, negative from the end).
         beta: exponent of the attention weight; 1 is first order, smaller damps attention sinks.
@@ -73,7 +77,7 @@ class GradToken(Method):
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     source: ClassVar[str] = "Cheng et al., Neural Networks 181:106837, 2025 (our derivation)"
 
-    gradient: Literal["stream", "full"] = "stream"
+    gradient: Literal["auto", "stream", "full"] = "auto"
     layers: str | int | Sequence[int] = "all"
     beta: float = 0.5
     rectify: Literal["head", "layer", "final"] | None = None
@@ -101,41 +105,54 @@ class GradToken(Method):
         parse_kind(self.target)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        prefix = trace.model.layout.prefix
-        relevance = self.all_tokens(trace, targets)[..., prefix:]
+        relevance = self.all_tokens(trace, targets)[..., -trace.spatial :]
         if self.spread == "token":
             return spread_by_tokens(relevance, trace.affinity_tokens, self.temperature)
         if self.spread == "attention":
-            return spread_by_attention(relevance, trace.calls, prefix)
+            calls = trace.global_calls('gradtoken with spread="attention"')
+            return spread_by_attention(relevance, calls, trace.model.layout.prefix)
         return relevance
 
     def all_tokens(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets tokens"]:
-        """Relevance of every token, prefix included, before spreading.
+        """Relevance of every token, prefix included, before spreading; spatial tokens come last.
 
-        With beta 1 and neither rectify nor channel_weight, each block's share sums over tokens to
-        sum_h <gamma, o> exactly (completeness).
+        With beta 1 and neither rectify nor channel_weight, each step's share sums over tokens to
+        the sum over heads and rows of <gamma, o> exactly (completeness).
         """
-        blocks = select_layers(self.layers, trace.depth)
         readouts = trace.readouts(
             targets.sharpen(self.target, trace.logits), gradient=self.gradient
         )
-        relevance = self._relate(readouts[blocks[0]])
-        for block in blocks[1:]:
-            relevance += self._relate(readouts[block])
+        shares = [self._relate(step) for step in self._chosen(readouts, trace)]
+        relevance = shares[0].new_zeros(*shares[0].shape[:2], max(s.shape[-1] for s in shares))
+        for share in shares:
+            relevance[..., relevance.shape[-1] - share.shape[-1] :] += share
         return relevance.clamp_min(0) if self.rectify == "final" else relevance
 
-    def _relate(self, block: Readout) -> Float[Tensor, "batch targets tokens"]:
-        with full_precision(block.gradient):
-            gamma = block.gradient
+    def _chosen(self, readouts: Readouts, trace: Trace) -> list[Readout]:
+        """The steps that `layers` chooses; those after the last block always count."""
+        if not readouts.blocks:
+            if self.layers != "all":
+                raise MethodError(
+                    f"layers={self.layers!r} chooses among blocks, but the readout of "
+                    f"{trace.model.spec} ({trace.model.anatomy.readout}) is followed after the "
+                    'last one only; use layers="all".'
+                )
+            return readouts.tail
+        chosen = select_layers(self.layers, trace.depth)
+        return [step for block in chosen for step in readouts.blocks[block]] + readouts.tail
+
+    def _relate(self, step: Readout) -> Float[Tensor, "batch targets tokens"]:
+        with full_precision(step.gradient):
+            gamma = step.gradient
             if self.channel_weight == "content":
-                gamma = gamma * block.output.abs()[:, :, None]
+                gamma = gamma * step.output.abs()[:, :, None]
             elif self.channel_weight == "product":
-                gamma = gamma * block.output[:, :, None]
-            relation = gamma @ block.value.transpose(-2, -1)
+                gamma = gamma * step.output[:, :, None]
+            relation = gamma @ step.value.transpose(-2, -1)[:, :, None]
             if self.rectify == "head":
                 relation = relation.clamp_min(0)
-            weight = block.attention if self.beta == 1 else block.attention**self.beta
-            relevance = torch.einsum("bhn,bhkn->bkn", weight, relation)
+            weight = step.attention if self.beta == 1 else step.attention**self.beta
+            relevance = torch.einsum("bhrn,bhkrn->bkn", weight, relation)
             return relevance.clamp_min(0) if self.rectify == "layer" else relevance
 
 

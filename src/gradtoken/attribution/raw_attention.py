@@ -9,13 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
+from gradtoken.errors import MethodError
+from gradtoken.tap import TAIL
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawAttention(Method):
-    """R_i = mean over heads of A^L[r, i]: the readout token's attention in the last block."""
+    """R_i = mean over heads of A^L[r, i]: the readout's attention in its last attention step.
+
+    That is the last block, or the attention pool or class attention after it; where tokens are
+    averaged, the mean over their rows.
+    """
 
     name: ClassVar[str] = "raw-attention"
     summary: ClassVar[str] = "the class token's attention in the last block, same for every class"
@@ -23,6 +29,11 @@ class RawAttention(Method):
     class_aware: ClassVar[bool] = False
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        layout = trace.model.layout
-        row = trace.calls[-1].rows(layout.readout).mean(dim=1)
-        return row[..., layout.prefix :].expand(-1, targets.count, -1)
+        if not trace.calls:
+            raise MethodError(
+                f"raw-attention shows the last block's attention, which {trace.model.spec} "
+                "computes by hand or within windows; use gradtoken."
+            )
+        last = trace.calls[-1]
+        row = last.rows(slice(None) if last.place == TAIL else trace.rows()).mean(dim=(1, 2))
+        return row[:, None, -trace.spatial :].expand(-1, targets.count, -1)

@@ -10,13 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
+from gradtoken.tap import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionRollout(Method):
-    """Row r of the product over blocks of rownorm(mean over heads of A + I)."""
+    """Row r of the product over blocks of rownorm(mean over heads of A + I).
+
+    Where the head averages tokens, the mean of their rows; where it reads them by attention, the
+    rows weighted by that attention.
+    """
 
     name: ClassVar[str] = "rollout"
     summary: ClassVar[str] = "attention multiplied through all blocks, same for every class"
@@ -24,12 +29,20 @@ class AttentionRollout(Method):
     class_aware: ClassVar[bool] = False
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        layout = trace.model.layout
-        row: Tensor | None = None
-        for call in reversed(trace.calls):
+        calls = trace.global_calls("rollout")
+        row = self._reading(trace)
+        for call in reversed(calls):
             mixing = call.rows(slice(None)).mean(dim=1)
             mixing = mixing + torch.eye(mixing.shape[-1], device=mixing.device, dtype=mixing.dtype)
-            mixing = mixing / mixing.sum(-1, keepdim=True)
-            row = mixing[:, layout.readout : layout.readout + 1] if row is None else row @ mixing
-        assert row is not None
-        return row[..., layout.prefix :].expand(-1, targets.count, -1)
+            row = row @ (mixing / mixing.sum(-1, keepdim=True))
+        return row[..., -trace.spatial :].expand(-1, targets.count, -1)
+
+    def _reading(self, trace: Trace) -> Float[Tensor, "batch 1 tokens"]:
+        """How the head reads the last block's tokens: one of them, their mean, or by attention."""
+        if trace.tail_calls:
+            return trace.tail_calls[-1].rows(slice(None)).mean(dim=(1, 2))[:, None]
+        key = trace.calls[-1].key
+        row = wide(key).new_zeros(len(key), 1, key.shape[-2])
+        rows = trace.rows()
+        row[..., rows] = 1 / len(rows)
+        return row

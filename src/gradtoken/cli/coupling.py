@@ -28,6 +28,10 @@ def coupling(
             "--target", "-t", help="A class id or name; at least two. Default: predicted."
         ),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="A prompt, for models such as CLIP; at least two."),
+    ] = None,
     top_k: Annotated[int, typer.Option(help="Predicted classes to compare without --target.")] = 2,
     method: Annotated[
         list[str] | None, typer.Option("--method", help="Repeat it. Default: every method.")
@@ -35,6 +39,7 @@ def coupling(
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
+    random_weights: shared.RandomWeights = False,
 ) -> None:
     """Print the semantic coupling of each method: the correlation between classes' maps.
 
@@ -47,8 +52,8 @@ def coupling(
 
     chosen = [make_method(name) for name in method or methods()]
     paths = shared.find_images(images)
-    loaded = shared.load_model(model, checkpoint, device, dtype)
-    targets = shared.find_targets(loaded, target)
+    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights)
+    targets = shared.find_targets(loaded, target, text)
     if (targets and len(set(targets)) < 2) or (targets is None and top_k < 2):
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")
     values: dict[str, list[float]] = {one.name: [] for one in chosen}

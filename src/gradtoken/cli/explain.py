@@ -23,6 +23,7 @@ Examples:
 - `gradtoken explain photo.jpg --model timm/vit_base_patch16_224 --top-k 3`
 - `gradtoken explain photo.jpg -m timm/vit_base_patch16_224 -t tabby -t "tiger cat"`
 - `gradtoken explain photos/ --model timm/vit_small_patch16_224 --checkpoint mine.safetensors`
+- `gradtoken explain photo.jpg -m open_clip/ViT-B-32/openai --text "a cat" --text "a dog"`
 - `gradtoken explain photo.jpg --model demo --option preset=contrastive --top-k 2`
 """
 
@@ -35,6 +36,10 @@ def explain(
         list[str] | None,
         typer.Option("--target", "-t", help="A class id or name; repeat it. Default: predicted."),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="A prompt, for models such as CLIP; repeat it."),
+    ] = None,
     top_k: Annotated[int, typer.Option(help="Predicted classes to explain without --target.")] = 1,
     method: shared.MethodName = "gradtoken",
     option: shared.MethodOptions = None,
@@ -44,6 +49,7 @@ def explain(
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
+    random_weights: shared.RandomWeights = False,
 ) -> None:
     """Explain why a model gives its classes to pictures: one map per picture and class.
 
@@ -57,8 +63,8 @@ def explain(
 
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)
-    loaded = shared.load_model(model, checkpoint, device, dtype)
-    targets = shared.find_targets(loaded, target)
+    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights)
+    targets = shared.find_targets(loaded, target, text)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
     table = Table("picture", "class", "probability", "score", "folder")

@@ -19,10 +19,11 @@ def models(
         str, typer.Argument(help="Part of a name, or a pattern such as *dinov2*.")
     ] = "",
 ) -> None:
-    """List the models that `--model` takes: demo, and timm's Vision Transformers.
+    """List models that `--model` takes: demo, and what timm, torchvision and open_clip offer.
 
-    A name in this list whose class is not read from a class token is refused, with the reason,
-    when it is loaded.
+    Models of transformers are named by hub id or folder, as in hf/google/vit-base-patch16-224. A
+    name in this list that cannot be explained is refused, with the reason; `gradtoken check` tells
+    without a download.
     """
     from gradtoken.models.listing import list_models
 

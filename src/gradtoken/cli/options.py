@@ -10,14 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradtoken.errors import ImageError, MethodError, OutputError
+from gradtoken.errors import ImageError, MethodError, OutputError, TargetError
 
 if TYPE_CHECKING:
     from gradtoken.models import Model
 
 Images = Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")]
 ModelSpec = Annotated[
-    str, typer.Option("--model", "-m", help="demo, timm/NAME or a .safetensors file.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="demo, timm/NAME, hf/ID, torchvision/NAME, open_clip/ARCHITECTURE/TAG or a "
+        ".safetensors file.",
+    ),
+]
+RandomWeights = Annotated[
+    bool,
+    typer.Option(
+        "--random-weights", help="Build the architecture without weights; nothing is downloaded."
+    ),
 ]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Your weights for --model timm/NAME (.safetensors or .pt).")
@@ -34,15 +46,47 @@ _FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
 SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 
 
-def load_model(spec: str, checkpoint: Path | None, device: str | None, dtype: str | None) -> Model:
+def load_model(
+    spec: str,
+    checkpoint: Path | None,
+    device: str | None,
+    dtype: str | None,
+    random_weights: bool = False,
+) -> Model:
     """The model the options name."""
     from gradtoken.models import load
 
-    return load(spec, checkpoint=checkpoint, device=device, dtype=dtype)
+    return load(
+        spec, checkpoint=checkpoint, device=device, dtype=dtype, pretrained=not random_weights
+    )
 
 
-def find_targets(model: Model, names: Sequence[str] | None) -> list[int] | None:
-    """The class ids of `--target` texts, or None where there are none."""
+def find_targets(
+    model: Model, names: Sequence[str] | None, texts: Sequence[str] | None = None
+) -> list[Any] | None:
+    """What `--target` or `--text` ask for, or None for the predicted classes.
+
+    Raises:
+        TargetError: unknown names, or texts for a model without a text side (or the reverse).
+    """
+    from gradtoken.targets import text
+
+    if texts and names:
+        raise TargetError(
+            "--target names classes and --text gives prompts; a model takes one kind, so give one."
+        )
+    if texts:
+        if model.prompts is None:
+            raise TargetError(
+                f"{model.spec} has classes and reads no text, so --text does not fit; use --target "
+                "with their names, or a model such as open_clip/ViT-B-32/openai."
+            )
+        return list(text(*texts))
+    if model.prompts is not None:
+        raise TargetError(
+            f"{model.spec} compares pictures with text and has no classes of its own; give "
+            'prompts, as in --text "a photo of a cat" --text "a photo of a dog".'
+        )
     return [model.labels.find(name) for name in names] if names else None
 
 

@@ -1,6 +1,6 @@
 """How a Vision Transformer is read: `load` by name, `wrap` your own."""
 
-from gradtoken.models.load import load, wrap
-from gradtoken.models.model import Model, Stream
+from gradtoken.models.load import describes_itself, load, wrap
+from gradtoken.models.model import Model
 
-__all__ = ["Model", "Stream", "load", "wrap"]
+__all__ = ["Model", "describes_itself", "load", "wrap"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from torch import Tensor, nn
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
-from gradtoken.models import timm as family
+from gradtoken.models import timm as timm_family
+from gradtoken.models import unknown
 from gradtoken.models.checkpoint import read_checkpoint
+from gradtoken.models.families import FAMILIES, family, family_of
 from gradtoken.models.model import Model
 from gradtoken.preprocess import Preprocess
+from gradtoken.prompts import Prompts
 
 _DTYPES = {
     "float64": torch.float64,
@@ -30,22 +34,32 @@ _DTYPES = {
 }
 
 
+def describes_itself(name: str) -> bool:
+    """Whether a name is the bundled model's or a file's that brings architecture and weights."""
+    return name == "demo" or Path(name).suffix == ".safetensors"
+
+
 def load(
     spec: str | os.PathLike[str],
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    pretrained: bool = True,
 ) -> Model:
     """Load a model to explain.
 
     Args:
-        spec: "demo" (the bundled model), "timm/NAME" (timm's weights, cache and preprocessing), or
-            the path of a `.safetensors` file that describes its architecture, as the demo's does.
+        spec: "demo" (the bundled model); "timm/NAME", "torchvision/NAME",
+            "hf/HUB-ID" or "hf/LOCAL-FOLDER", "open_clip/ARCHITECTURE/TAG", each with its library's
+            own weights, cache, preprocessing and labels; or the path of a `.safetensors` file that
+            describes its architecture, as the demo's does.
         device: where to put it; None is CUDA if there is one, else the CPU.
         dtype: what to compute in ("float32", "bfloat16", …); None is float32.
         checkpoint: your own weights for the architecture "timm/NAME": a `.safetensors` or `.pt`
             state dict. The number of classes is read from it.
+        pretrained: False builds the architecture with random weights (always the same ones), from
+            nothing but its name; "hf/" then also takes model types such as "hf/dinov2".
 
     Raises:
         ModelError: unknown name, weights that cannot be had, or a model that cannot be explained.
@@ -53,21 +67,28 @@ def load(
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(f"load() takes a name or a path, it got {type(spec).__name__}.")
     name = os.fspath(spec)
-    describes_itself = name == "demo" or Path(name).suffix == ".safetensors"
-    if describes_itself and checkpoint is not None:
-        raise ModelError(f"{name!r} brings its own weights; checkpoint= goes with 'timm/NAME'.")
+    prefix, _, rest = name.partition("/")
+    if checkpoint is not None and prefix != "timm":
+        raise ModelError(
+            f"{name!r} brings its own weights; checkpoint= goes with 'timm/NAME'"
+            + (" (for hf/, name the local folder)." if prefix == "hf" else ".")
+        )
+    if not pretrained and (describes_itself(name) or checkpoint is not None):
+        raise ModelError("pretrained=False builds an architecture by name, without a weights file.")
     if name == "demo":
         with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
             model = _described(path, "demo")
-    elif name.startswith("timm/"):
-        model = _timm(name, checkpoint)
-    elif describes_itself:
+    elif describes_itself(name):
         model = _described(Path(name), name)
+    elif prefix in FAMILIES and rest:
+        with _same_random_weights(not pretrained):
+            model = _named(prefix, rest, checkpoint, pretrained)
+            if not pretrained:
+                _fill_blank_layers(model.module)
     else:
         near = did_you_mean(name, ["demo"]) or _as_timm(name)
-        raise ModelError(
-            f"no model is named {name!r}{near or '; use demo, timm/NAME or a .safetensors file.'}"
-        )
+        usual = "; use demo, timm/NAME, hf/ID, torchvision/NAME, open_clip/NAME/TAG or a file."
+        raise ModelError(f"no model is named {name!r}{near or usual}")
     model.module.eval().to(device=_device(device), dtype=_dtype(dtype))
     return model
 
@@ -79,28 +100,60 @@ def wrap(
     labels: Sequence[str] | None = None,
     layout: TokenLayout | None = None,
 ) -> Model:
-    """Make your own timm-style Vision Transformer explainable. The module itself is not changed.
+    """Make your own Vision Transformer explainable. The module itself is not changed.
 
     Args:
-        module: a module with a class token, blocks and a head, as timm builds them; of a module
-            from `torch.compile` the original is explained.
+        module: a live module of timm, transformers, torchvision or open_clip, or any other whose
+            attention goes through `scaled_dot_product_attention` or `nn.MultiheadAttention`. Of a
+            module from `torch.compile` or in DataParallel the original is explained.
         preprocess: from a PIL image to a normalised (3, H, W) tensor: any deterministic resize and
-            crop. None uses timm's for this module.
-        labels: one name per class. None uses ImageNet's names where the head has as many classes
-            as timm's pretrained one, and "class 0", "class 1", … otherwise.
+            crop. None uses the module's library's; a module of no known library needs one.
+        labels: one name per class. None uses the names that the library knows for this module, and
+            "class 0", "class 1", … otherwise.
         layout: which tokens are what; None reads it from the module.
 
     Raises:
-        ModelError: if the class token of this module cannot be followed, or the labels do not fit.
+        ModelError: if the readout of this module cannot be followed, or the labels do not fit.
     """
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
         )
-    module = getattr(module, "_orig_mod", module)
+    module = _unwrapped(module)
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Preprocess(preprocess)
     return _read(module, type(module).__name__, preprocess, labels, layout)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, DataParallel and DistributedDataParallel."""
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            module = module._orig_mod  # type: ignore[assignment]
+        else:
+            return module
+
+
+def _refuse_opaque(module: nn.Module, name: str) -> None:
+    """Refuse what hides its attention or has no gradients."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{name} is a scripted module, which hides its attention; pass the original."
+        )
+    for part in module.modules():
+        home = type(part).__module__
+        if "quantized" in home or home.startswith(("bitsandbytes", "torchao.")):
+            raise ModelError(
+                f"{name} is quantised ({type(part).__name__}), and quantised layers have no "
+                "gradients; explain the model before quantisation, in float32 or bfloat16."
+            )
+    if any(not value.is_floating_point() for value in module.parameters()):
+        raise ModelError(
+            f"{name} is quantised (it has integer weights), which have no gradients; explain the "
+            "model before quantisation, in float32 or bfloat16."
+        )
 
 
 def _read(
@@ -110,29 +163,93 @@ def _read(
     labels: Sequence[str] | None = None,
     layout: TokenLayout | None = None,
     weights: str = "as given",
+    prompts: Prompts | None = None,
 ) -> Model:
     """A module as a `Model`; what is not given is read from the module."""
-    family.check_readable(module, spec)
+    _refuse_opaque(module, spec)
+    reader = family_of(module)
+    if reader is None:
+        return _unknown(module, spec, preprocess, labels, layout)
+    anatomy, found = reader.read(module, spec)
+    prompts = prompts or reader.read_prompts(module)
     return Model(
         module=module,
         spec=spec,
-        preprocess=preprocess or family.read_preprocess(module),
-        labels=_labels(module, labels, spec),
-        layout=layout or family.read_layout(module),
-        stream=family.TimmStream(module),
+        preprocess=preprocess or reader.read_preprocess(module),
+        labels=Labels([]) if prompts else _labels(reader, module, labels, spec),
+        layout=layout or found,
+        anatomy=anatomy,
         weights=weights,
+        prompts=prompts,
     )
 
 
-def _timm(spec: str, checkpoint: str | os.PathLike[str] | None) -> Model:
-    name = spec.removeprefix("timm/")
-    state, description = (
-        (None, {}) if checkpoint is None else read_checkpoint(os.fspath(checkpoint))
-    )
-    family.check_name(name, spec)
-    module = family.build(name, state=state)
-    weights = "timm" if checkpoint is None else os.fspath(checkpoint)
-    return _read(module, spec, labels=description.get("classes"), weights=weights)
+def _unknown(
+    module: nn.Module,
+    spec: str,
+    preprocess: Preprocess | None,
+    labels: Sequence[str] | None,
+    layout: TokenLayout | None,
+) -> Model:
+    """A module of no known library, read by watching it at work."""
+    if preprocess is None:
+        raise ModelError(
+            f"{spec} is a module of no library that gradtoken knows (timm, transformers, "
+            "torchvision, open_clip), so its input is not known either; pass "
+            "wrap(…, preprocess=…) to have it read by watching it at work."
+        )
+    like = next(module.parameters(), torch.empty(0))
+    pixels = preprocess(Image.effect_noise((256, 256), 64).convert("RGB"))[None]
+    pixels = pixels.to(like.device, like.dtype)
+    anatomy, found = unknown.read(module, spec, pixels, layout)
+    with torch.no_grad():
+        classes = unknown.count_classes(module, pixels)
+    if labels is not None and len(labels) != classes:
+        raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {spec}.")
+    names = Labels.numbered(classes) if labels is None else Labels(labels)
+    return Model(module, spec, preprocess, names, layout or found, anatomy)
+
+
+def _named(
+    prefix: str, name: str, checkpoint: str | os.PathLike[str] | None, pretrained: bool
+) -> Model:
+    """A model of a library, by name."""
+    reader, spec = family(prefix), f"{prefix}/{name}"
+    weights = prefix if pretrained else "random"
+    if prefix == "timm":
+        state, description = (
+            (None, {}) if checkpoint is None else read_checkpoint(os.fspath(checkpoint))
+        )
+        reader.check_name(name, spec)
+        module = reader.build(name, pretrained=pretrained, state=state)
+        weights = weights if checkpoint is None else os.fspath(checkpoint)
+        return _read(module, spec, labels=description.get("classes"), weights=weights)
+    if prefix == "torchvision":
+        module, preprocess = reader.build(name, pretrained=pretrained)
+        return _read(module, spec, preprocess, weights=weights)
+    module = reader.build(name, pretrained=pretrained)
+    prompts = None
+    if prefix == "open_clip":
+        prompts = reader.read_prompts(module, name.partition("/")[0])
+    return _read(module, spec, weights=weights, prompts=prompts)
+
+
+@contextmanager
+def _same_random_weights(wanted: bool) -> Iterator[None]:
+    """Random weights that are the same each time, and a caller's generator left alone."""
+    if not wanted:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def _fill_blank_layers(module: nn.Module) -> None:
+    """Give linear layers that start at zero small random weights, or every map would be blank."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear) and not bool(part.weight.any()):
+            nn.init.trunc_normal_(part.weight, std=0.02)
 
 
 def _described(path: Path, spec: str) -> Model:
@@ -141,7 +258,7 @@ def _described(path: Path, spec: str) -> Model:
     try:
         module = VisionTransformer(**description["architecture"])
         labels, side = description["classes"], description["input_size"]
-        preprocess = family.build_preprocess(
+        preprocess = timm_family.build_preprocess(
             {
                 "input_size": (3, side, side),
                 "interpolation": "bicubic",
@@ -162,17 +279,17 @@ def _described(path: Path, spec: str) -> Model:
             f"{path} does not describe its architecture ({error}); name it, as in "
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
         ) from None
-    family.fit(module, {key: value.float() for key, value in state.items()}, spec)
+    timm_family.fit(module, {key: value.float() for key, value in state.items()}, spec)
     weights = "bundled" if spec == "demo" else str(path)
     return _read(module, spec, preprocess, labels, weights=weights)
 
 
-def _labels(module: Any, labels: Sequence[str] | None, name: str) -> Labels:
-    classes = family.count_classes(module)
+def _labels(reader: Any, module: Any, labels: Sequence[str] | None, name: str) -> Labels:
+    classes = reader.count_classes(module)
     if not classes:
         raise ModelError(f"{name} has no classification head (no classes); give it one.")
     if labels is None:
-        return family.read_labels(module, classes)
+        return reader.read_labels(module, classes)
     if len(labels) != classes:
         raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {name}.")
     return Labels(labels)

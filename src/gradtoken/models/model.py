@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,18 +15,9 @@ from torch import Tensor, nn
 
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
+from gradtoken.models.anatomy import Anatomy
 from gradtoken.preprocess import Preprocess
-
-
-class Stream(Protocol):
-    """What carries the readout token through a model: its own blocks, then its own head."""
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """The transformer blocks in order, each called as block(tokens)."""
-
-    def head(self, token: Float[Tensor, "rows 1 dim"]) -> Float[Tensor, "rows classes"]:
-        """The model's final norm and head on the readout token alone."""
+from gradtoken.prompts import PromptBatch, Prompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +27,14 @@ class Model:
     Made by `load` and `wrap`; the module is used as it is and left as it was.
 
     Args:
-        module: the network, called as module(images) -> (B, C) logits.
+        module: the network; `anatomy.forward` calls it for (B, C) logits.
         spec: the name it was loaded by.
         preprocess: from a picture to the module's input.
         labels: names of the classes.
         layout: which tokens are what.
-        stream: how the readout token runs through the blocks.
+        anatomy: where its blocks and pools are, and how its class is read.
         weights: where the weights are from, for manifests.
+        prompts: reads text, for a model whose output is an embedding to compare with text.
     """
 
     module: nn.Module
@@ -50,8 +42,9 @@ class Model:
     preprocess: Preprocess
     labels: Labels
     layout: TokenLayout
-    stream: Stream
+    anatomy: Anatomy
     weights: str = "as given"
+    prompts: Prompts | None = None
 
     @property
     def device(self) -> torch.device:
@@ -75,25 +68,40 @@ class Model:
             with _LOCK:
                 modes.leave()
 
+    def read_text(self, texts: tuple[str, ...]) -> PromptBatch:
+        """Embeddings of prompts, in evaluation mode and without a graph."""
+        assert self.prompts is not None
+        with self.evaluating(), torch.no_grad():
+            return self.prompts(texts)
+
     def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         """Logits of a preprocessed batch, in evaluation mode and without a graph."""
         with self.evaluating(), torch.no_grad():
-            out: Tensor = self.module(images.to(self.device, self.dtype))
+            out: Tensor = self.anatomy.forward(self.module, images.to(self.device, self.dtype))
             return out
 
 
 class _Modes:
-    """Counts who needs a module in evaluation mode, so that threads do not undo each other."""
+    """Counts who needs a module ready, so that threads do not undo each other.
+
+    Ready is evaluation mode, and attention through `scaled_dot_product_attention` where a library
+    has a switch for it.
+    """
 
     def __init__(self) -> None:
         self._users = 0
         self._training: list[nn.Module] = []
+        self._switched: list[tuple[Any, str, Any]] = []
 
     def enter(self, module: nn.Module) -> None:
         if self._users == 0:
             self._training = [part for part in module.modules() if part.training]
             for part in self._training:
                 part.training = False
+            switches = _switches(module)
+            self._switched = [(owner, name, getattr(owner, name)) for owner, name, _ in switches]
+            for owner, name, value in switches:
+                setattr(owner, name, value)
         self._users += 1
 
     def leave(self) -> None:
@@ -101,7 +109,27 @@ class _Modes:
         if self._users == 0:
             for part in self._training:
                 part.training = True
-            self._training = []
+            for owner, name, value in self._switched:
+                setattr(owner, name, value)
+            self._training, self._switched = [], []
+
+
+def _switches(module: nn.Module) -> list[tuple[Any, str, Any]]:
+    """What turns on attention that can be tapped: (owner, attribute, value) where it is off.
+
+    timm's modules carry `fused_attn`, transformers' share a config with `_attn_implementation`, and
+    a module that was compiled in place runs as it was written.
+    """
+    found: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+    for part in module.modules():
+        if getattr(part, "fused_attn", None) is False:
+            found[id(part), "fused_attn"] = (part, "fused_attn", True)
+        if getattr(part, "_compiled_call_impl", None) is not None:
+            found[id(part), "compiled"] = (part, "_compiled_call_impl", None)
+        config = getattr(part, "config", None)
+        if getattr(config, "_attn_implementation", "sdpa") not in ("sdpa", None):
+            found[id(config), "config"] = (config, "_attn_implementation", "sdpa")
+    return list(found.values())
 
 
 _MODES: WeakKeyDictionary[nn.Module, _Modes] = WeakKeyDictionary()

@@ -3,75 +3,145 @@
 from __future__ import annotations
 
 import math
-import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
 import timm
 import timm.data
 import torch
-from jaxtyping import Float
+from timm.models.cait import Cait
+from timm.models.hiera import Hiera
+from timm.models.maxxvit import MaxxVit
+from timm.models.pit import PoolingVisionTransformer
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
+from timm.models.xcit import Xcit
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.geometry import Box
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
+from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.models.hub import unreachable
 from gradtoken.preprocess import Preprocess
 
-_PARTS = ("patch_embed", "blocks", "norm", "forward_head", "num_prefix_tokens", "global_pool")
+_PARTS = ("blocks", "norm", "forward_head", "num_prefix_tokens", "global_pool")
+_WINDOWED = (SwinTransformer, SwinTransformerV2, SwinTransformerV2Cr, Hiera, MaxxVit)
 
 
-@dataclass(frozen=True)
-class TimmStream:
-    """The class token through a timm ViT: `blocks`, then `norm` and `forward_head`."""
-
-    module: Any
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        return list(self.module.blocks)
-
-    def head(self, token: Float[Tensor, "rows 1 dim"]) -> Float[Tensor, "rows classes"]:
-        out: Tensor = self.module.forward_head(self.module.norm(token))
-        return out
-
-
-def check_readable(module: nn.Module, name: str) -> None:
-    """Refuse, by name and reason, a module whose class token cannot be followed.
+def read(module: nn.Module, name: str) -> tuple[Anatomy, TokenLayout]:
+    """Where things happen in a timm Vision Transformer, and which of its tokens are what.
 
     Raises:
-        ModelError: no Vision Transformer, or one that does not read its class from a class token.
+        ModelError: no Vision Transformer, or one whose readout cannot be followed.
     """
-    kind = type(module).__name__
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ModelError(
-            f"{name} is a scripted module, which hides its attention; pass the original."
-        )
+    if isinstance(module, _WINDOWED):
+        return _last_stage(module)
+    if isinstance(module, PoolingVisionTransformer):
+        return _pooling(module, name)
+    if isinstance(module, (Cait, Xcit)):
+        return _class_attention(module, name)
     missing = [part for part in _PARTS if not hasattr(module, part)]
+    if not missing and not hasattr(_embedding(module), "patch_size"):
+        missing = ["patch_size"]
     if missing:
         raise ModelError(
-            f"{name} ({kind}) is not a timm-style Vision Transformer: it has no {missing[0]!r}; "
-            "GradToken explains transformers with a class token, such as timm/vit_base_patch16_224."
+            f"{name} ({type(module).__name__}) is not a Vision Transformer that can be read: it "
+            f"has no {missing[0]!r}; use a transformer such as timm/vit_base_patch16_224 or "
+            "timm/swin_tiny_patch4_window7_224."
         )
-    readable: Any = module
-    if getattr(readable, "dist_token", None) is not None:
+    return _plain(module, name)
+
+
+def looks_like(module: nn.Module) -> bool:
+    """Whether a module of no known library is built as timm builds its Vision Transformers."""
+    return all(hasattr(module, part) for part in _PARTS)
+
+
+def _plain(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
+    """Prefix tokens and patches through `blocks`, then `norm` and `forward_head`."""
+    pooling, prefix = module.global_pool, module.num_prefix_tokens
+    place: dict[str, Any] = {"patch": _pair(_embedding(module).patch_size), "prefix": prefix}
+    blocks = tuple(module.blocks)
+    if pooling == "token" and prefix:
+        if getattr(module, "dist_token", None) is not None:
+            return (
+                Anatomy("class and distillation token", blocks),
+                TokenLayout(**place, readout=(0, 1)),
+            )
+        if getattr(module, "cls_token", True) is None:
+            raise ModelError(
+                f"{name} ({type(module).__name__}) has no class token though global_pool='token', "
+                "so its first patch would be its readout; use global_pool='avg'."
+            )
+        return Anatomy("class token", blocks), TokenLayout(**place)
+    if pooling == "avg":
+        whole = bool(getattr(module, "pool_include_prefix", False)) and prefix > 0
+        words = "mean of all tokens" if whole else "mean of patch tokens"
+        layout = TokenLayout(**place, readout=(), pool=0 if whole else prefix)
+        return Anatomy(words, blocks, pool=Pool(module.norm)), layout
+    if pooling == "map":
+        return Anatomy("attention pool", blocks), TokenLayout(**place, readout=())
+    raise ModelError(
+        f"{name} ({type(module).__name__}) reads its class from global_pool={pooling!r}, which is "
+        "no one readout; use a model with 'token', 'avg' or 'map'."
+    )
+
+
+def _embedding(module: Any) -> Any:
+    return getattr(module, "patch_embed", None) or getattr(module, "embeds", None)
+
+
+def _class_attention(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
+    """CaiT and XCiT: a class token that attends to the patches after their blocks."""
+    if module.global_pool != "token":
         raise ModelError(
-            f"{name} ({kind}) reads a distillation token beside the class token, which is not "
-            "supported yet; use its undistilled sibling."
+            f"{name} reads its class from global_pool={module.global_pool!r}; only its class "
+            "attention (global_pool='token') can be followed."
         )
-    if readable.global_pool != "token" or getattr(readable, "attn_pool", None) is not None:
-        raise ModelError(
-            f"{name} ({kind}) reads its class from {readable.global_pool!r} pooling, not from a "
-            "class token, which is not supported yet; use a model with global_pool='token'."
-        )
-    if getattr(readable, "cls_token", None) is None:
-        raise ModelError(f"{name} ({kind}) has no class token, so there is none to decouple.")
+    patch = _pair(module.patch_embed.patch_size)
+    return (
+        Anatomy("class attention", tuple(module.blocks), attends=False),
+        TokenLayout(patch=patch, prefix=0, readout=()),
+    )
+
+
+def _pooling(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
+    """PiT: the class token in its last stage, at that stage's grid."""
+    count = module.cls_token.shape[1]
+    words = "class token" if count == 1 else "class and distillation token"
+    return (
+        Anatomy(f"{words} of the last stage", tuple(module.transformers[-1].blocks)),
+        TokenLayout(patch=None, prefix=count, readout=tuple(range(count))),
+    )
+
+
+def _last_stage(module: Any) -> tuple[Anatomy, TokenLayout]:
+    """Windowed and hierarchical models: what the head averages, at the last stage's grid."""
+    flat = channels_last
+    if isinstance(module, (MaxxVit, SwinTransformerV2Cr)):
+        flat = channels_first
+    elif isinstance(module, Hiera):
+        flat = partial(_reroll, module)
+    return (
+        Anatomy("mean of the last stage", (), pool=Pool(module.head, at_input=True, flat=flat)),
+        TokenLayout(patch=None, prefix=0, readout=(), pool=0),
+    )
+
+
+def _reroll(module: Any, features: Tensor) -> Tensor:
+    """Hiera's tokens in the order of rows and columns."""
+    if features.ndim == 3:
+        features = module.reroll(features, len(module.blocks) - 1)
+    return features.flatten(1, 2)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def check_name(name: str, spec: str) -> None:
@@ -83,20 +153,14 @@ def check_name(name: str, spec: str) -> None:
         )
     with torch.device("meta"):
         module = _create(name)
-    check_readable(module, spec)
-
-
-def read_layout(module: Any) -> TokenLayout:
-    """The token layout of a timm ViT: class token first, then registers, then the patches."""
-    height, width = module.patch_embed.patch_size
-    return TokenLayout(patch=(height, width), prefix=module.num_prefix_tokens, readout=0)
+    read(module, spec)
 
 
 def read_preprocess(module: Any) -> Preprocess:
     """timm's own evaluation preprocessing for a module, from its `pretrained_cfg`."""
     config = timm.data.resolve_data_config({}, model=module)
-    size = getattr(module.patch_embed, "img_size", None)
-    if size is not None:
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    if isinstance(size, tuple):
         config["input_size"] = (3, *size)
     return build_preprocess(config)
 
@@ -132,6 +196,7 @@ def _centre_box(size: tuple[int, int], *, input_size: int, crop_pct: float) -> B
 def count_classes(module: Any) -> int:
     """How many classes the head has, also where another was put in place of timm's own."""
     head = module.get_classifier() if hasattr(module, "get_classifier") else None
+    head = head[0] if isinstance(head, tuple) else head
     parts = head.modules() if isinstance(head, nn.Module) else ()
     sizes = [part.out_features for part in parts if isinstance(part, nn.Linear)]
     return int(sizes[-1] if sizes else getattr(module, "num_classes", 0))
@@ -147,11 +212,18 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels([info.index_to_description(index) for index in range(classes)])
 
 
-def build(name: str, *, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+def read_prompts(module: Any) -> None:
+    """These models read no text."""
+
+
+def build(
+    name: str, *, pretrained: bool = True, state: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """A timm model by name, with timm's pretrained weights, or made to fit a checkpoint.
 
     Args:
         name: a timm model name that `check_name` let pass, with or without a pretrained tag.
+        pretrained: whether to load weights; without, they are random.
         state: a checkpoint to load; the number of classes and the input size are read from it.
 
     Raises:
@@ -159,6 +231,8 @@ def build(name: str, *, state: Mapping[str, Tensor] | None = None) -> nn.Module:
     """
     if state is not None:
         return _from_state(name, state)
+    if not pretrained:
+        return _create(name)
     tag = timm.get_pretrained_cfg(name)
     if tag is None or not tag.has_weights:
         raise ModelError(
@@ -185,12 +259,9 @@ def _refuse_when_offline(name: str) -> None:
     """Fail at once where the hub's retries would take a minute and its cache has nothing."""
     from huggingface_hub import constants
 
-    if getproxies() or any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{name}*")):
-        return
-    try:
-        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        raise ModelError(_no_weights(name)) from None
+    cached = any(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{name}*"))
+    if not cached and unreachable():
+        raise ModelError(_no_weights(name))
 
 
 def _no_weights(name: str) -> str:
@@ -202,10 +273,13 @@ def _no_weights(name: str) -> str:
 
 
 def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
-    head = state.get("head.weight")
+    tag = timm.get_pretrained_cfg(name)
+    classifier = (tag and tag.classifier) or "head"
+    key = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
+    head = state.get(key)
     if head is None:
         raise ModelError(
-            f"the checkpoint has no 'head.weight', so it is no fine-tuned {name}: it begins with "
+            f"the checkpoint has no {key!r}, so it is no fine-tuned {name}: it begins with "
             f"{', '.join(list(state)[:3])}; save model.state_dict() of the timm model."
         )
     module: Any = _create(name, num_classes=head.shape[0])

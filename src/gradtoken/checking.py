@@ -1,0 +1,106 @@
+"""What works on a model: found out by trying, on noise."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from gradtoken.attribution import make_method, methods
+from gradtoken.errors import GradTokenError, MethodError
+from gradtoken.models.model import Model
+from gradtoken.targets import OutputTarget, Targets
+from gradtoken.trace import Trace, record
+
+WORKS = "works"
+_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `check` found.
+
+    Args:
+        spec: the model's name.
+        blocks: transformer blocks followed (0: only the last stage's average is).
+        attention_calls: attention calls seen in them and after them.
+        grid: rows and columns of spatial tokens.
+        prefix: tokens before them.
+        readout: how the class is read.
+        methods: for every method, "works" or why not.
+    """
+
+    spec: str
+    blocks: int
+    attention_calls: int
+    grid: tuple[int, int]
+    prefix: int
+    readout: str
+    methods: dict[str, str]
+
+    @property
+    def works(self) -> bool:
+        """Whether GradToken itself does."""
+        return self.methods["gradtoken"] == WORKS
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def check(model: Model) -> Check:
+    """Try every method on a picture of noise and two outputs of the model.
+
+    Raises:
+        ModelError: if the model cannot be followed at all.
+    """
+    trace = record(model, _noise(model)[None])
+    targets = Targets([[OutputTarget(_first), OutputTarget(_last)]])
+    return Check(
+        spec=model.spec,
+        blocks=trace.depth,
+        attention_calls=len(trace.calls),
+        grid=trace.grid,
+        prefix=model.layout.prefix,
+        readout=model.anatomy.readout,
+        methods={name: _try(name, trace, targets) for name in methods()},
+    )
+
+
+def _noise(model: Model) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    from PIL import Image
+
+    values = torch.randint(0, 256, (_SIDE, _SIDE, 3), generator=generator, dtype=torch.uint8)
+    return model.preprocess(Image.fromarray(values.numpy()))
+
+
+def _first(output: torch.Tensor) -> torch.Tensor:
+    return output[0]
+
+
+def _last(output: torch.Tensor) -> torch.Tensor:
+    return output[-1]
+
+
+def _try(name: str, trace: Trace, targets: Targets) -> str:
+    try:
+        method = make_method(name)
+        with torch.no_grad():
+            relevance = method(trace, targets)
+        _judge(name, method.class_aware, relevance)
+    except GradTokenError as error:
+        return str(error)
+    return WORKS
+
+
+def _judge(name: str, class_aware: bool, relevance: torch.Tensor) -> None:
+    """A map that is blank, not finite, or the same for two classes is no explanation."""
+    if not bool(torch.isfinite(relevance).all()):
+        raise MethodError(f"{name} gave NaN or infinite relevance.")
+    if not bool(relevance.abs().amax(dim=-1).all()):
+        raise MethodError(f"{name} gave a blank map.")
+    one, other = relevance[0]
+    if class_aware and torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+        raise MethodError(f"{name} gave the same map for two outputs.")

@@ -1,0 +1,68 @@
+"""`gradtoken check`: whether a model can be explained, and how it is read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from gradtoken.cli import options as shared
+from gradtoken.cli.app import app, console
+from gradtoken.errors import ModelError
+
+if TYPE_CHECKING:
+    from gradtoken.checking import Check
+
+EXAMPLES = """
+Examples:
+
+- `gradtoken check timm/vit_base_patch16_224`
+- `gradtoken check hf/dinov2 --json`
+- `gradtoken check open_clip/ViT-B-32/openai --pretrained`
+"""
+
+
+@app.command(epilog=EXAMPLES)
+def check(
+    spec: Annotated[str, typer.Argument(help="A model, named as for --model.")],
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="With its weights, not with random ones.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    checkpoint: shared.Checkpoint = None,
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
+) -> None:
+    """Build a model, without its weights unless asked, and try every method on it.
+
+    The exit code is 1 if GradToken does not work on it.
+    """
+    from gradtoken.checking import check as run
+    from gradtoken.models import describes_itself
+
+    bare = not (pretrained or checkpoint or describes_itself(spec))
+    try:
+        found = run(shared.load_model(spec, checkpoint, device, dtype, random_weights=bare))
+    except ModelError as error:
+        raise ModelError(f"GradToken does not work on {spec}: {error}") from None
+    if as_json:
+        console.print_json(json.dumps(found.to_dict()))
+    else:
+        _show(found)
+    if not found.works:
+        raise typer.Exit(1)
+
+
+def _show(found: Check) -> None:
+    table = Table(show_header=False, title=escape(found.spec), title_justify="left")
+    rows, columns = found.grid
+    table.add_row("blocks followed", str(found.blocks))
+    table.add_row("attention calls", str(found.attention_calls))
+    table.add_row("token grid", f"{rows}x{columns}, {found.prefix} prefix tokens")
+    table.add_row("readout", escape(found.readout))
+    for name, verdict in found.methods.items():
+        table.add_row(name, escape(verdict))
+    console.print(table)

@@ -1,0 +1,83 @@
+"""Where in an unmodified module the things happen that explanations need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def alone(block: nn.Module, tokens: Tensor, given: Given) -> Any:
+    """The usual step: a block called on nothing but tokens, without what is for all positions."""
+    return block(tokens)
+
+
+def as_given(block: nn.Module, tokens: Tensor, given: Given) -> Any:
+    """A step with whatever else the block was given in the forward."""
+    return block(tokens, *given.args, **given.kwargs)
+
+
+def call(module: nn.Module, images: Tensor) -> Any:
+    """The usual forward."""
+    return module(images)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a block was called with beside its tokens."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def as_sequence(features: Tensor) -> Tensor:
+    """Features that are a token sequence (B, N, D) already."""
+    return features
+
+
+def channels_last(features: Float[Tensor, "batch h w dim"]) -> Float[Tensor, "batch tokens dim"]:
+    """A map with its channels last as tokens."""
+    return features.flatten(1, 2)
+
+
+def channels_first(features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch tokens dim"]:
+    """A map with its channels first as tokens."""
+    return features.flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Where the head averages tokens: at the output (or the input) of `module`.
+
+    `flat` turns what is found there into tokens (B, N, D).
+    """
+
+    module: nn.Module
+    at_input: bool = False
+    flat: Callable[[Tensor], Tensor] = as_sequence
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """What a family file tells about a module.
+
+    Args:
+        readout: how the class is read, in words: "class token", "mean of patch tokens", …
+        blocks: the transformer blocks that relate the readout to the spatial tokens, in order;
+            none where only the last stage's readout is followed (windowed models).
+        attends: whether those blocks attend from token to token (XCiT's do so between channels,
+            CaiT's mix heads), so that their attention can be read.
+        step: runs one block on the readout tokens alone, (rows, R, D) to the same.
+        pool: where tokens are averaged, or None.
+        forward: module and pixels (B, 3, H, W) to the output (B, C).
+    """
+
+    readout: str
+    blocks: tuple[nn.Module, ...]
+    attends: bool = True
+    step: Callable[[nn.Module, Tensor, Given], Any] = alone
+    pool: Pool | None = None
+    forward: Callable[[nn.Module, Tensor], Any] = call

@@ -1,0 +1,43 @@
+"""Which family file reads a module or a name."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from gradtoken.errors import ModelError
+
+FAMILIES = ("timm", "hf", "torchvision", "open_clip")
+"""Prefixes of names: timm/NAME, hf/ID, torchvision/NAME, open_clip/ARCHITECTURE/TAG."""
+
+_LIBRARIES = {"timm": "timm", "hf": "transformers", "open_clip": "open_clip_torch"}
+
+
+def family(name: str) -> Any:
+    """The module that reads models of a family.
+
+    Raises:
+        ModelError: if its library is not installed.
+    """
+    try:
+        return importlib.import_module(f"gradtoken.models.{name}")
+    except ImportError as error:
+        raise ModelError(
+            f"{name}/ models need {_LIBRARIES.get(name, name)}, which cannot be imported "
+            f"({error}); install gradtoken[{name}]."
+        ) from None
+
+
+def family_of(module: nn.Module) -> ModuleType | None:
+    """The family file that knows a live module, by the library its classes are from."""
+    roots = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
+    for name, root in (("hf", "transformers"), ("open_clip", "open_clip")):
+        if root in roots:
+            return family(name)
+    if "torchvision" in roots:
+        return family("torchvision")
+    found = family("timm")
+    return found if "timm" in roots or found.looks_like(module) else None

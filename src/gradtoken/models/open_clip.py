@@ -1,0 +1,163 @@
+"""open_clip: reading an unmodified CLIP, and building one by architecture and pretrained tag."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import open_clip
+from open_clip.timm_model import TimmModel
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from gradtoken.errors import ModelError, did_you_mean
+from gradtoken.labels import Labels
+from gradtoken.layout import TokenLayout
+from gradtoken.models import timm as timm_family
+from gradtoken.models.anatomy import Anatomy, Pool
+from gradtoken.models.hub import no_retries, quiet
+from gradtoken.preprocess import Preprocess
+from gradtoken.prompts import PromptBatch
+
+
+def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
+    """Where things happen in the image side of a CLIP, and which of its tokens are what.
+
+    Raises:
+        ModelError: an image side that is no Vision Transformer, or one that cannot be followed.
+    """
+    visual = getattr(module, "visual", None)
+    if isinstance(visual, TimmModel):
+        anatomy, layout = timm_family.read(visual.trunk, f"{name} (image side)")
+        return replace(anatomy, forward=_embed_image), layout
+    if not isinstance(visual, VisionTransformer):
+        raise ModelError(
+            f"{name} has an image side of kind {type(visual).__name__}, which is no Vision "
+            "Transformer; use one such as open_clip/ViT-B-32."
+        )
+    blocks, patch = tuple(visual.transformer.resblocks), tuple(visual.patch_size)
+    if getattr(visual, "attn_pool_contrastive", None) is not None:
+        raise ModelError(
+            f"{name} pools its picture in a cascade of attention pools, which is not supported; "
+            "use a CLIP with a class token, such as open_clip/ViT-B-32."
+        )
+    if visual.attn_pool is not None:
+        return (
+            Anatomy("attention pool", blocks, forward=_embed_image),
+            TokenLayout(patch, 1, ()),
+        )
+    if visual.pool_type == "avg":
+        pool = Pool(blocks[-1] if visual.final_ln_after_pool else visual.ln_post)
+        return (
+            Anatomy("mean of patch tokens", blocks, pool=pool, forward=_embed_image),
+            TokenLayout(patch, 1, (), pool=1),
+        )
+    return Anatomy("class token, projected", blocks, forward=_embed_image), TokenLayout(patch, 1)
+
+
+def _embed_image(module: Any, images: Tensor) -> Any:
+    """Image embeddings (B, E), as the model projects them."""
+    return module.encode_image(images)
+
+
+def read_preprocess(module: Any) -> Preprocess:
+    """open_clip's evaluation preprocessing for a model."""
+    settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(module))
+    transform = image_transform_v2(settings, is_train=False)
+    return Preprocess(transform, mean=tuple(settings.mean), std=tuple(settings.std))
+
+
+def count_classes(module: Any) -> int:
+    """None: the output is an embedding."""
+    return 0
+
+
+def read_labels(module: Any, classes: int) -> Labels:
+    """None."""
+    return Labels([])
+
+
+class OpenClipPrompts:
+    """The text side of an open_clip model; `architecture` names its tokenizer."""
+
+    def __init__(self, module: Any, architecture: str | None) -> None:
+        self._module = module
+        self._architecture = architecture
+
+    def __call__(self, texts: Sequence[str]) -> PromptBatch:
+        module = self._module
+        try:
+            with no_retries():
+                tokenizer: Any = (
+                    open_clip.get_tokenizer(self._architecture)
+                    if self._architecture
+                    else open_clip.SimpleTokenizer(context_length=module.context_length)
+                )
+        except Exception as error:  # the hub's and tokenizers' own errors, of many kinds
+            raise ModelError(
+                f"the tokenizer of {self._architecture} is not in the cache and cannot be "
+                f"downloaded ({(str(error).splitlines() or ['no reason given'])[0]})."
+            ) from None
+        tokens = tokenizer(list(texts)).to(next(module.parameters()).device)
+        bias = getattr(module, "logit_bias", None)
+        return PromptBatch(
+            module.encode_text(tokens, normalize=True).float(),
+            scale=math.exp(float(module.logit_scale)),
+            bias=0.0 if bias is None else float(bias),
+            independent=bias is not None,
+        )
+
+
+def read_prompts(module: Any, architecture: str | None = None) -> OpenClipPrompts:
+    """The text side."""
+    return OpenClipPrompts(module, architecture)
+
+
+def names() -> list[str]:
+    """Architectures with the tags of their pretrained weights, but for those on ResNets."""
+    return [
+        f"{architecture}/{tag}"
+        for architecture, tag in open_clip.list_pretrained()
+        if not architecture.startswith(("RN", "convnext"))
+    ]
+
+
+def build(name: str, *, pretrained: bool) -> nn.Module:
+    """A model by "ARCHITECTURE/TAG" (or "ARCHITECTURE" without weights).
+
+    Raises:
+        ModelError: unknown, or weights that cannot be had.
+    """
+    architecture, _, tag = name.partition("/")
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise ModelError(
+            f"open_clip has no model named {architecture!r}"
+            f"{did_you_mean(architecture, known) or '; open_clip.list_models() lists them.'}"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if pretrained and tag not in tags:
+        raise ModelError(
+            f"open_clip/{architecture} needs a pretrained tag, as in open_clip/{architecture}/TAG "
+            f"with one of: {', '.join(tags) or 'none exist'}; or pass pretrained=False "
+            "(--random-weights)."
+        )
+    try:
+        with no_retries(), nullcontext() if pretrained else quiet():
+            module: nn.Module = open_clip.create_model(
+                architecture,
+                pretrained=tag if pretrained else None,
+                pretrained_hf=False,
+                pretrained_image=False,
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise ModelError(
+            f"open_clip/{name} cannot be built ({first}); if its weights are not in the cache and "
+            "there is no connection, pass pretrained=False (--random-weights)."
+        ) from None
+    return module

@@ -1,0 +1,101 @@
+"""torchvision: reading an unmodified ViT, Swin or MaxViT, and building one by name."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.error import URLError
+
+import torchvision.models as zoo
+from torch import nn
+from torchvision.models import MaxVit, SwinTransformer, VisionTransformer
+from torchvision.transforms._presets import ImageClassification
+
+from gradtoken.errors import ModelError, did_you_mean
+from gradtoken.labels import Labels
+from gradtoken.layout import TokenLayout
+from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.preprocess import Preprocess
+
+_CLASSES = 1000
+
+
+def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
+    """Where things happen in a torchvision transformer, and which of its tokens are what.
+
+    Raises:
+        ModelError: no transformer.
+    """
+    if isinstance(module, VisionTransformer):
+        patch = (module.patch_size, module.patch_size)
+        return Anatomy("class token", tuple(module.encoder.layers)), TokenLayout(patch)
+    if isinstance(module, SwinTransformer):
+        pool = Pool(module.norm, flat=channels_last)
+    elif isinstance(module, MaxVit):
+        pool = Pool(module.classifier, at_input=True, flat=channels_first)
+    else:
+        raise ModelError(
+            f"{name} ({type(module).__name__}) is not one of torchvision's Vision Transformers; "
+            "use torchvision/vit_b_16, swin_t, swin_v2_t, maxvit_t or their larger siblings."
+        )
+    return (
+        Anatomy("mean of the last stage", (), pool=pool),
+        TokenLayout(patch=None, prefix=0, readout=(), pool=0),
+    )
+
+
+def read_preprocess(module: Any) -> Preprocess:
+    """torchvision's evaluation preprocessing for a module's input size.
+
+    A module does not know its weights; `load` takes the weights' own transform.
+    """
+    side = getattr(module, "image_size", 224)
+    return _preprocess(ImageClassification(crop_size=side, resize_size=round(side / 0.875)))
+
+
+def _preprocess(transform: ImageClassification) -> Preprocess:
+    return Preprocess(transform, mean=tuple(transform.mean), std=tuple(transform.std))
+
+
+def count_classes(module: Any) -> int:
+    """How many classes the head has."""
+    sizes = [part.out_features for part in module.modules() if isinstance(part, nn.Linear)]
+    return int(sizes[-1]) if sizes else 0
+
+
+def read_labels(module: Any, classes: int) -> Labels:
+    """ImageNet's names for a thousand classes, numbers otherwise."""
+    if classes != _CLASSES:
+        return Labels.numbered(classes)
+    return Labels(zoo.ViT_B_16_Weights.DEFAULT.meta["categories"])
+
+
+def read_prompts(module: Any) -> None:
+    """These models read no text."""
+
+
+def names() -> list[str]:
+    """The transformers that torchvision builds."""
+    return [name for name in zoo.list_models(zoo) if name.startswith(("vit_", "swin_", "maxvit"))]
+
+
+def build(name: str, *, pretrained: bool) -> tuple[nn.Module, Preprocess]:
+    """A model by name with its default weights (or none), and the weights' preprocessing.
+
+    Raises:
+        ModelError: unknown, or weights that cannot be had.
+    """
+    if name not in names():
+        raise ModelError(
+            f"torchvision has no Vision Transformer named {name!r}"
+            f"{did_you_mean(name, names()) or '; `gradtoken models` lists them.'}"
+        )
+    weights: Any = zoo.get_model_weights(name).DEFAULT
+    try:
+        module = zoo.get_model(name, weights=weights if pretrained else None)
+    except (URLError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the pretrained weights of torchvision/{name} are not in the cache and cannot be "
+            f"downloaded ({error}); pass pretrained=False (--random-weights), or try the bundled "
+            "model with load('demo') (--model demo)."
+        ) from None
+    return module, _preprocess(weights.transforms())

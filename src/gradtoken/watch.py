@@ -1,0 +1,110 @@
+"""Watching one forward: where it is, what enters the blocks, and a graph from the last one on.
+
+The forward itself keeps no graph. When the last block has run, gradients are switched on and its
+output becomes a leaf, so whatever the model does from there to its output (norms, pools,
+projections, heads) is differentiated by the model's own code.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradtoken.models.anatomy import Anatomy, Given
+from gradtoken.tap import TAIL, Recorder
+
+
+@dataclass
+class Seen:
+    """What a forward showed.
+
+    `inputs`: tokens (B, N, D) entering some blocks, by index. `given`: what each block was called
+    with beside them. `last`: what left the last block, `pooled`: what the head averages, as the
+    model shapes it.
+    """
+
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    given: list[Given] = field(default_factory=list)
+    last: Tensor | None = None
+    pooled: Tensor | None = None
+
+
+@contextmanager
+def watching(anatomy: Anatomy, recorder: Recorder, *, tail_graph: bool) -> Iterator[Seen]:
+    """Follow the forward that this thread runs inside the `with` block.
+
+    With `tail_graph`, what leaves the last block (or, without blocks, what is pooled) becomes a
+    leaf and gradients are on from there; call it under `torch.no_grad()`, which ends that too.
+    """
+    seen = Seen()
+    thread = threading.get_ident()
+    blocks, pool = anatomy.blocks, anatomy.pool
+
+    def enter(index: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() == thread:
+                recorder.place = index if anatomy.attends else None
+                more = dict(kwargs)
+                tokens = args[0] if args else more.pop("hidden_states")
+                seen.given.append(Given(args[1:], more))
+                if index in (0, affinity_block(len(blocks))):
+                    seen.inputs[index] = tokens
+
+        return hook
+
+    def leave(_: nn.Module, args: Any, output: Any) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        recorder.place = TAIL
+        seen.last = first(output)
+        if not tail_graph:
+            return None
+        seen.last, following = _leaf(seen.last)
+        return (following, *output[1:]) if isinstance(output, tuple) else following
+
+    def pooled(_: nn.Module, args: tuple[Any, ...], output: Any = None) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        found = args[0] if output is None else first(output)
+        seen.pooled, following = found, None
+        if tail_graph and not blocks:
+            recorder.place = TAIL
+            seen.pooled, following = _leaf(found)
+        if following is None:
+            return None
+        return (following, *args[1:]) if output is None else following
+
+    with ExitStack() as stack:
+        for index, block in enumerate(blocks):
+            handle = block.register_forward_pre_hook(enter(index), with_kwargs=True)
+            stack.callback(handle.remove)
+        if blocks:
+            stack.callback(blocks[-1].register_forward_hook(leave).remove)
+        if pool is not None and pool.at_input:
+            stack.callback(pool.module.register_forward_pre_hook(pooled).remove)
+        elif pool is not None:
+            stack.callback(pool.module.register_forward_hook(pooled).remove)
+        yield seen
+
+
+def affinity_block(depth: int) -> int:
+    """The second-last block, whose entering tokens say how alike patches are."""
+    return max(depth - 2, 0)
+
+
+def first(output: Any) -> Any:
+    """A block's tokens, also where it returns them in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _leaf(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf of a new graph, and what follows from it (a copy, so it may be changed in place)."""
+    torch.set_grad_enabled(True)
+    leaf = tensor.detach().requires_grad_()
+    return leaf, leaf.clone()

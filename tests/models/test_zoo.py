@@ -1,0 +1,221 @@
+"""Every family, every readout: read correctly, explained correctly, left as it was."""
+
+from __future__ import annotations
+
+import copy
+import re
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+import gradtoken
+from gradtoken.attribution import make_method
+from gradtoken.errors import MethodError
+from gradtoken.models import Model
+from gradtoken.targets import OutputTarget, resolve
+from gradtoken.trace import Trace, record
+from tests.models.by_hand import gradient_times_attention
+from tests.models.zoo import ZOO, seeded
+from tests.test_trace import Snapshot
+
+NAMES = list(ZOO)
+A, B = 1, 3
+
+
+def first(output: Tensor) -> Tensor:
+    return output[A]
+
+
+def second(output: Tensor) -> Tensor:
+    return output[B]
+
+
+TARGETS = [OutputTarget(first), OutputTarget(second)]
+
+
+@cache
+def model_of(name: str) -> Model:
+    return gradtoken.wrap(seeded(ZOO[name].build))
+
+
+@cache
+def images_of(name: str) -> Tensor:
+    size = ZOO[name].size
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(3)).double()
+
+
+@cache
+def trace_of(name: str) -> Trace:
+    return record(model_of(name), images_of(name))
+
+
+def targets_of(trace: Trace):
+    return resolve(TARGETS, trace.logits, trace.model.labels)
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_there_are_enough() -> None:
+    assert len(NAMES) >= 45
+
+
+def test_it_is_read_as_it_is(name: str) -> None:
+    entry, model, trace = ZOO[name], model_of(name), trace_of(name)
+    assert trace.grid == entry.grid
+    assert model.layout.prefix == entry.prefix
+    assert model.anatomy.readout == entry.readout
+    with torch.no_grad():
+        expected = model.anatomy.forward(model.module, images_of(name))
+    torch.testing.assert_close(trace.logits, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_classes_have_different_maps_and_the_model_is_untouched(name: str) -> None:
+    model = model_of(name)
+    before = Snapshot(model.module)
+    found = gradtoken.explain(model, images_of(name), TARGETS)
+    before.check(model.module)
+    assert found.tokens.shape == (2, 2, *ZOO[name].grid)
+    one, other = found.tokens[0].flatten(1)
+    assert (one - other).abs().max() > 0.1 * one.abs().max()
+
+
+def test_a_batch_is_its_images_one_by_one(name: str) -> None:
+    model, images = model_of(name), images_of(name)
+    together = gradtoken.explain(model, images, TARGETS).tokens
+    apart = [gradtoken.explain(model, image[None], TARGETS).tokens for image in images]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-5, atol=1e-9)
+
+
+def test_stream_and_full_gradient_agree_in_the_last_two_blocks(name: str) -> None:
+    trace = trace_of(name)
+    if not trace.model.layout.rows:
+        pytest.skip("no token to follow through the blocks")
+    targets = targets_of(trace)
+    stream, full = (trace.readouts(targets, gradient=kind) for kind in ("stream", "full"))
+    rows = slice(0, len(trace.model.layout.rows))
+    if trace.model.layout.pool is not None:
+        pytest.skip("the pooled tokens read the class token's blocks too")
+    for one, other in zip(stream.blocks[-2:], full.blocks[-2:], strict=True):
+        for a, b in zip(one, other, strict=True):
+            scale = float(b.gradient.abs().max())
+            torch.testing.assert_close(
+                a.gradient, b.gradient[:, :, :, rows], rtol=1e-7, atol=1e-9 * scale
+            )
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+def test_it_equals_the_equations_by_hand(name: str, beta: float) -> None:
+    """The full gradient in every step, against attention written out and plain autograd."""
+    trace = trace_of(name)
+    method = make_method("gradtoken", gradient="full", beta=beta, spread=None)
+    found = method(trace, targets_of(trace))[0, 0]
+    expected = by_hand(trace, images_of(name)[:1], A, beta, unused(name))
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8 * scale)
+
+
+def by_hand(trace: Trace, image: Tensor, label: int, beta: float, idle: int) -> Tensor:
+    """Relevance of the spatial tokens (N,): attention steps of the readout, and the average."""
+    model = trace.model
+    spatial, layout, anatomy = trace.spatial, model.layout, model.anatomy
+    pooled: list[Tensor] = []
+    hook = None
+    if anatomy.pool is not None and anatomy.pool.at_input:
+        hook = anatomy.pool.module.register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
+    elif anatomy.pool is not None:
+        hook = anatomy.pool.module.register_forward_hook(
+            lambda _, args, out: pooled.append(out[0] if isinstance(out, tuple) else out)
+        )
+    total = torch.zeros(spatial, dtype=torch.float64)
+    with model.evaluating():
+        if anatomy.blocks:
+            shares = gradient_times_attention(
+                lambda x: anatomy.forward(model.module, x), image, label, beta
+            )
+            in_blocks = len(trace.block_calls)
+            others = len(trace.tail_calls)
+            shares = shares[len(shares) - in_blocks - others - idle :]
+            for index, share in enumerate(shares):
+                rows = trace.rows() if index < in_blocks else slice(None)
+                if share.shape[-1] >= spatial and (index < in_blocks or not layout.rows):
+                    total += share[rows].sum(0)[-spatial:]
+        if hook is not None:
+            pooled.clear()
+            with torch.enable_grad():
+                output = anatomy.forward(model.module, image.clone().requires_grad_())
+                (grad,) = torch.autograd.grad(output[0, label], pooled[-1])
+            flat = [anatomy.pool.flat(t.detach())[0] for t in (pooled[-1], grad)]
+            start = layout.pool or 0
+            count = len(flat[0]) - start
+            share = (flat[0] * flat[1]).sum(-1) * count ** (1 - beta)
+            share[:start] = 0
+            total += share[-spatial:]
+    if hook is not None:
+        hook.remove()
+    return total
+
+
+def unused(name: str) -> int:
+    """Attention after the last block that the output does not depend on."""
+    return 1 if name == "SiglipForImageClassification" else 0
+
+
+def test_the_first_order_setting_is_complete(name: str) -> None:
+    """Relevance over all tokens sums to gradient x output of the readout, in every step."""
+    trace = trace_of(name)
+    targets = targets_of(trace)
+    for gradient in ("stream", "full"):
+        readouts = trace.readouts(targets, gradient=gradient)
+        steps = [step for block in readouts.blocks for step in block] + readouts.tail
+        expected = sum(torch.einsum("bhkrd,bhrd->bk", s.gradient, s.output) for s in steps)
+        method = make_method("gradtoken", preset="faithful", gradient=gradient)
+        total = method.all_tokens(trace, targets).sum(-1)
+        torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_eager_attention_gives_the_same_maps(name: str) -> None:
+    module = copy.deepcopy(model_of(name).module)
+    switched = 0
+    for part in module.modules():
+        if getattr(part, "fused_attn", None) is True:
+            part.fused_attn = False
+            switched += 1
+        config = getattr(part, "config", None)
+        if getattr(config, "_attn_implementation", None) == "sdpa":
+            config._attn_implementation = "eager"
+            switched += 1
+    if not switched:
+        pytest.skip("has no eager attention to switch to")
+    images = images_of(name)
+    model = gradtoken.wrap(module)
+    with torch.no_grad():
+        eager = model.anatomy.forward(module, images)
+    torch.testing.assert_close(eager, trace_of(name).logits, rtol=1e-6, atol=1e-8)
+    before = Snapshot(module)
+    found = gradtoken.explain(model, images, TARGETS).tokens
+    before.check(module)
+    expected = gradtoken.explain(model_of(name), images, TARGETS).tokens
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+    with torch.no_grad():
+        again = model.anatomy.forward(module, images)
+    assert torch.equal(eager, again)
+
+
+@pytest.mark.parametrize("method", ["raw-attention", "rollout"])
+def test_other_methods_work_or_refuse_by_name(name: str, method: str) -> None:
+    model = model_of(name)
+    windowed = not model.anatomy.blocks
+    kind = re.escape(type(model.module).__name__)
+    mixed = "class attention" in model.anatomy.readout or "18x2" in name
+    if windowed or (method == "rollout" and mixed):
+        with pytest.raises(MethodError, match=f"{method} .*{kind}"):
+            gradtoken.explain(model, images_of(name), TARGETS, method=method)
+        return
+    found = gradtoken.explain(model, images_of(name), TARGETS, method=method)
+    assert torch.isfinite(found.tokens).all()
+    assert float(found.tokens.min()) >= 0

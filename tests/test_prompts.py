@@ -1,0 +1,97 @@
+"""Text prompts for models that compare pictures with text."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import gradtoken
+from gradtoken.errors import TargetError
+from gradtoken.models import Model
+from gradtoken.targets import text
+from tests.models.zoo import ZOO, seeded
+
+PROMPTS = ("a photo of a cat", "a dog on the grass", "nothing at all")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Model:
+    return gradtoken.wrap(seeded(ZOO["open_clip ViT"].build))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)).double()
+
+
+def test_scores_are_the_models_own_similarities(clip: Model, images: Tensor) -> None:
+    from open_clip import SimpleTokenizer
+
+    found = gradtoken.explain(clip, images, text(*PROMPTS))
+    tokens = SimpleTokenizer(context_length=77)(list(PROMPTS))
+    with torch.no_grad():
+        pictures = clip.module.encode_image(images, normalize=True)
+        prompts = clip.module.encode_text(tokens, normalize=True)
+        expected = pictures @ prompts.T
+        shares = (expected * clip.module.logit_scale.exp()).softmax(-1)
+    torch.testing.assert_close(found.scores, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.probabilities, shares, rtol=1e-4, atol=1e-6)
+    assert found.labels == [list(PROMPTS)] * 2
+
+
+def test_maps_are_of_the_similarity(clip: Model, images: Tensor) -> None:
+    found = gradtoken.explain(clip, images, text(*PROMPTS)).tokens
+    assert found.shape == (2, 3, 4, 4)
+    prompt = clip.read_text(PROMPTS).embeddings[1].double()
+    by_function = gradtoken.explain(clip, images, lambda z: F.normalize(z, dim=-1) @ prompt)
+    torch.testing.assert_close(found[:, 1:2], by_function.tokens, rtol=1e-4, atol=1e-8)
+
+
+def test_one_image_forward_serves_all_prompts(clip: Model, images: Tensor) -> None:
+    calls: list[int] = []
+    handle = clip.module.visual.conv1.register_forward_hook(lambda *_: calls.append(1))
+    gradtoken.explain(clip, images, text(*PROMPTS))
+    handle.remove()
+    assert len(calls) == 1
+
+
+def test_each_image_may_have_its_own_prompts(clip: Model, images: Tensor) -> None:
+    rows = [text("a cat", "a dog"), text("a car", "a bus")]
+    found = gradtoken.explain(clip, images, rows)
+    assert found.labels == [["a cat", "a dog"], ["a car", "a bus"]]
+    apart = [gradtoken.explain(clip, i[None], r).tokens for i, r in zip(images, rows, strict=True)]
+    torch.testing.assert_close(found.tokens, torch.cat(apart), rtol=1e-5, atol=1e-9)
+
+
+def test_siglip_gives_each_prompt_a_probability_of_its_own(images: Tensor) -> None:
+    module = seeded(ZOO["SiglipModel"].build)
+    model = gradtoken.wrap(module)
+    prompts = F.normalize(torch.randn(2, 32, dtype=torch.float64), dim=-1)
+    scale, bias = float(module.logit_scale.exp()), float(module.logit_bias)
+
+    class Fixed:
+        def __call__(self, texts: object) -> object:
+            from gradtoken.prompts import PromptBatch
+
+            return PromptBatch(prompts, scale, bias, independent=True)
+
+    object.__setattr__(model, "prompts", Fixed())
+    found = gradtoken.explain(model, images, text("one", "two"))
+    with torch.no_grad():
+        pictures = F.normalize(model.anatomy.forward(module, images), dim=-1)
+        expected = (pictures @ prompts.T * scale + bias).sigmoid()
+    torch.testing.assert_close(found.probabilities.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_wrong_targets_are_refused(clip: Model, model: Model, images: Tensor) -> None:
+    with pytest.raises(TargetError, match=r"compares pictures with text.*targets=text\("):
+        gradtoken.explain(clip, images)
+    with pytest.raises(TargetError, match=r"'a cat' is no target.*targets=text\(\"a cat\"\)"):
+        gradtoken.explain(clip, images, "a cat")
+    with pytest.raises(TargetError, match="this one has classes"):
+        gradtoken.explain(model, images, text("a cat"))
+    for wrong in ((), ("",), (3,)):
+        with pytest.raises(TargetError, match="needs prompts"):
+            text(*wrong)
