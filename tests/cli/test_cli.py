@@ -196,3 +196,25 @@ def test_public_names_exist() -> None:
     assert callable(gradtoken.methods)
     assert callable(gradtoken.coupling)
     assert set(gradtoken._HOMES) == set(gradtoken.__all__)
+
+
+def test_prompts(capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path) -> None:
+    given = ("explain", scene, "-m", "open_clip/ViT-S-32", "--random-weights")
+    code, out, err = run(
+        capsys, *given, "--text", "a cat", "--text", "a dog", "--out", tmp_path / "out"
+    )
+    assert (code, err) == (0, "")
+    assert "a cat" in out
+    manifest = json.loads(next((tmp_path / "out").rglob("manifest.json")).read_text())
+    kinds = [(target["kind"], target["prompt"]) for target in manifest["targets"]]
+    assert kinds == [("text", "a cat"), ("text", "a dog")]
+    assert manifest["model"]["weights"] == "random"
+    for arguments, words in (
+        (given, "compares pictures with text and has no classes"),
+        ((*given, "-t", "cat", "--text", "a cat"), "give one"),
+        (("explain", scene, "--text", "a cat"), "demo has classes and reads no text"),
+    ):
+        code, _, err = run(capsys, *arguments, "--out", tmp_path / "none")
+        assert code == 1
+        assert words in err
+        assert not (tmp_path / "none").exists()

@@ -17,7 +17,7 @@ import gradtoken
 from gradtoken.datasets import Scenes
 from gradtoken.errors import ModelError
 from gradtoken.models import Model
-from gradtoken.models.timm import build
+from gradtoken.models.timm import _built
 from tests.conftest import images_for, tiny_vit
 
 NAME = "vit_tiny_patch16_224"
@@ -93,7 +93,7 @@ def test_weights_that_cannot_be_downloaded_are_said_so(
     (tmp_path / f"models--timm--{NAME}.augreg_in21k_ft_in1k").mkdir()
     asked = []
     monkeypatch.setattr(timm, "create_model", lambda *_, **options: asked.append(options))
-    build(NAME)
+    _built(NAME, True, None)
     assert asked == [{"pretrained": True}]
 
 

@@ -104,6 +104,22 @@ def test_its_parts_are_found(read: str, prefix: int, readout: str, picture: Imag
     before.check(module)
 
 
+def test_torchs_own_encoder_without_its_fast_path(picture: Image.Image) -> None:
+    class Encoder(Home):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(32, 2, 64, 0.1, batch_first=True, norm_first=True)
+            self.layers = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).layers
+
+    model = gradtoken.wrap(seeded(Encoder), preprocess=preprocess)
+    assert (model.anatomy.readout, len(model.anatomy.blocks)) == ("class token", 3)
+    stream, full = (
+        gradtoken.explain(model, picture, [1, 2], gradient=kind, layers=2).tokens
+        for kind in ("stream", "full")
+    )
+    torch.testing.assert_close(stream, full, rtol=1e-5, atol=1e-9)
+
+
 def test_a_given_layout_is_taken(picture: Image.Image) -> None:
     module = seeded(lambda: Home("class", 3))
     layout = TokenLayout(patch=(16, 16), prefix=3)

@@ -11,7 +11,7 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradtoken.errors import ModelError
 
@@ -81,3 +81,26 @@ def _plain(key: str) -> str:
     while key.startswith(_WRAPPERS):
         key = key.partition(".")[2]
     return key
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load a state dict strictly, or say in one sentence what does not fit."""
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unknown = [key for key in state if key not in own]
+    problems = []
+    if missing:
+        problems.append(f"it lacks {missing[0]!r} ({len(missing)} missing)")
+    if unknown:
+        problems.append(f"it has {unknown[0]!r}, which the model has not ({len(unknown)} so)")
+    for key in own:
+        if key in state and state[key].shape != own[key].shape:
+            theirs, ours = tuple(state[key].shape), tuple(own[key].shape)
+            problems.append(f"{key} is {theirs}, the model's {ours}")
+            break
+    if problems:
+        raise ModelError(
+            f"the checkpoint does not fit {name}: {'; '.join(problems)}; name the architecture it "
+            "was trained with."
+        )
+    module.load_state_dict(state)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from gradtoken.errors import ModelError
+from gradtoken.preprocess import Preprocess
+from gradtoken.prompts import Prompts
 
 FAMILIES = ("timm", "hf", "torchvision", "open_clip")
 """Prefixes of names: timm/NAME, hf/ID, torchvision/NAME, open_clip/ARCHITECTURE/TAG."""
 
 _LIBRARIES = {"timm": "timm", "hf": "transformers", "open_clip": "open_clip_torch"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a family file builds from a name; None is what can be read from the module."""
+
+    module: nn.Module
+    preprocess: Preprocess | None = None
+    prompts: Prompts | None = None
 
 
 def family(name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, as_given
+from gradtoken.models.families import Found
 from gradtoken.models.hub import no_retries
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch
@@ -238,17 +239,17 @@ def read_prompts(module: Any) -> HFPrompts | None:
     return HFPrompts(module) if _compares(module) else None
 
 
-def build(name: str, *, pretrained: bool) -> nn.Module:
+def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
     """A model by hub id or local folder; without weights also by model type ("vit").
 
     Raises:
         ModelError: not to be had, or not to be built.
     """
     import transformers
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     try:
-        if not pretrained and name in _KNOWN:
+        if not pretrained and name in CONFIG_MAPPING:
             config = AutoConfig.for_model(name)
         else:
             with no_retries():
@@ -278,7 +279,7 @@ def build(name: str, *, pretrained: bool) -> nn.Module:
         raise ModelError(
             f"transformers cannot make a model of hf/{name}: {_first(error)}"
         ) from None
-    return module
+    return Found(module)
 
 
 def _first(error: Exception) -> str:

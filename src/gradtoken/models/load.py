@@ -20,8 +20,8 @@ from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models import timm as timm_family
 from gradtoken.models import unknown
-from gradtoken.models.checkpoint import read_checkpoint
-from gradtoken.models.families import FAMILIES, family, family_of
+from gradtoken.models.checkpoint import fit, read_checkpoint
+from gradtoken.models.families import FAMILIES, Found, family, family_of
 from gradtoken.models.model import Model
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import Prompts
@@ -56,8 +56,9 @@ def load(
             describes its architecture, as the demo's does.
         device: where to put it; None is CUDA if there is one, else the CPU.
         dtype: what to compute in ("float32", "bfloat16", …); None is float32.
-        checkpoint: your own weights for the architecture "timm/NAME": a `.safetensors` or `.pt`
-            state dict. The number of classes is read from it.
+        checkpoint: your own weights for the architecture "timm/NAME", "torchvision/NAME" or
+            "open_clip/ARCHITECTURE": a `.safetensors` or `.pt` state dict. The number of classes
+            is read from it. (Of transformers, name the folder that `save_pretrained` made.)
         pretrained: False builds the architecture with random weights (always the same ones), from
             nothing but its name; "hf/" then also takes model types such as "hf/dinov2".
 
@@ -68,9 +69,10 @@ def load(
         raise ModelError(f"load() takes a name or a path, it got {type(spec).__name__}.")
     name = os.fspath(spec)
     prefix, _, rest = name.partition("/")
-    if checkpoint is not None and prefix != "timm":
+    if checkpoint is not None and prefix not in ("timm", "torchvision", "open_clip"):
         raise ModelError(
-            f"{name!r} brings its own weights; checkpoint= goes with 'timm/NAME'"
+            f"{name!r} brings its own weights; checkpoint= goes with 'timm/NAME', "
+            "'torchvision/NAME' and 'open_clip/ARCHITECTURE'"
             + (" (for hf/, name the local folder)." if prefix == "hf" else ".")
         )
     if not pretrained and (describes_itself(name) or checkpoint is not None):
@@ -215,23 +217,21 @@ def _named(
 ) -> Model:
     """A model of a library, by name."""
     reader, spec = family(prefix), f"{prefix}/{name}"
+    state: dict[str, Tensor] | None = None
+    description: dict[str, Any] = {}
     weights = prefix if pretrained else "random"
-    if prefix == "timm":
-        state, description = (
-            (None, {}) if checkpoint is None else read_checkpoint(os.fspath(checkpoint))
-        )
-        reader.check_name(name, spec)
-        module = reader.build(name, pretrained=pretrained, state=state)
-        weights = weights if checkpoint is None else os.fspath(checkpoint)
-        return _read(module, spec, labels=description.get("classes"), weights=weights)
-    if prefix == "torchvision":
-        module, preprocess = reader.build(name, pretrained=pretrained)
-        return _read(module, spec, preprocess, weights=weights)
-    module = reader.build(name, pretrained=pretrained)
-    prompts = None
-    if prefix == "open_clip":
-        prompts = reader.read_prompts(module, name.partition("/")[0])
-    return _read(module, spec, weights=weights, prompts=prompts)
+    if checkpoint is not None:
+        state, description = read_checkpoint(os.fspath(checkpoint))
+        weights = os.fspath(checkpoint)
+    found: Found = reader.build(name, pretrained=pretrained, state=state)
+    return _read(
+        found.module,
+        spec,
+        found.preprocess,
+        description.get("classes"),
+        weights=weights,
+        prompts=found.prompts,
+    )
 
 
 @contextmanager
@@ -279,7 +279,7 @@ def _described(path: Path, spec: str) -> Model:
             f"{path} does not describe its architecture ({error}); name it, as in "
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
         ) from None
-    timm_family.fit(module, {key: value.float() for key, value in state.items()}, spec)
+    fit(module, {key: value.float() for key, value in state.items()}, spec)
     weights = "bundled" if spec == "demo" else str(path)
     return _read(module, spec, preprocess, labels, weights=weights)
 

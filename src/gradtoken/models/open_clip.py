@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,8 @@ from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models import timm as timm_family
 from gradtoken.models.anatomy import Anatomy, Pool
+from gradtoken.models.checkpoint import fit
+from gradtoken.models.families import Found
 from gradtoken.models.hub import no_retries, quiet
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch
@@ -112,9 +114,9 @@ class OpenClipPrompts:
         )
 
 
-def read_prompts(module: Any, architecture: str | None = None) -> OpenClipPrompts:
-    """The text side."""
-    return OpenClipPrompts(module, architecture)
+def read_prompts(module: Any) -> OpenClipPrompts:
+    """The text side, with CLIP's own tokenizer."""
+    return OpenClipPrompts(module, None)
 
 
 def names() -> list[str]:
@@ -126,11 +128,11 @@ def names() -> list[str]:
     ]
 
 
-def build(name: str, *, pretrained: bool) -> nn.Module:
-    """A model by "ARCHITECTURE/TAG" (or "ARCHITECTURE" without weights).
+def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
+    """A model by "ARCHITECTURE/TAG" (or "ARCHITECTURE" without weights or with a checkpoint's).
 
     Raises:
-        ModelError: unknown, or weights that cannot be had.
+        ModelError: unknown, weights that cannot be had, or a checkpoint that does not fit.
     """
     architecture, _, tag = name.partition("/")
     known = open_clip.list_models()
@@ -139,12 +141,13 @@ def build(name: str, *, pretrained: bool) -> nn.Module:
             f"open_clip has no model named {architecture!r}"
             f"{did_you_mean(architecture, known) or '; open_clip.list_models() lists them.'}"
         )
+    pretrained = pretrained and state is None
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if pretrained and tag not in tags:
         raise ModelError(
             f"open_clip/{architecture} needs a pretrained tag, as in open_clip/{architecture}/TAG "
-            f"with one of: {', '.join(tags) or 'none exist'}; or pass pretrained=False "
-            "(--random-weights)."
+            f"with one of: {', '.join(tags) or 'none exist'}; or pass checkpoint=FILE or "
+            "pretrained=False (--random-weights)."
         )
     try:
         with no_retries(), nullcontext() if pretrained else quiet():
@@ -160,4 +163,6 @@ def build(name: str, *, pretrained: bool) -> nn.Module:
             f"open_clip/{name} cannot be built ({first}); if its weights are not in the cache and "
             "there is no connection, pass pretrained=False (--random-weights)."
         ) from None
-    return module
+    if state is not None:
+        fit(module, state, f"open_clip/{architecture}")
+    return Found(module, prompts=OpenClipPrompts(module, architecture))

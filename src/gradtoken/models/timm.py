@@ -26,6 +26,8 @@ from gradtoken.geometry import Box
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.models.checkpoint import fit
+from gradtoken.models.families import Found
 from gradtoken.models.hub import unreachable
 from gradtoken.preprocess import Preprocess
 
@@ -216,19 +218,23 @@ def read_prompts(module: Any) -> None:
     """These models read no text."""
 
 
-def build(
-    name: str, *, pretrained: bool = True, state: Mapping[str, Tensor] | None = None
-) -> nn.Module:
+def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
     """A timm model by name, with timm's pretrained weights, or made to fit a checkpoint.
 
     Args:
-        name: a timm model name that `check_name` let pass, with or without a pretrained tag.
+        name: a timm model name, with or without a pretrained tag.
         pretrained: whether to load weights; without, they are random.
         state: a checkpoint to load; the number of classes and the input size are read from it.
 
     Raises:
-        ModelError: no weights to be had, or a checkpoint that does not fit.
+        ModelError: unknown, not to be explained, no weights to be had, or a checkpoint that does
+            not fit.
     """
+    check_name(name, f"timm/{name}")
+    return Found(_built(name, pretrained, state))
+
+
+def _built(name: str, pretrained: bool, state: Mapping[str, Tensor] | None) -> nn.Module:
     if state is not None:
         return _from_state(name, state)
     if not pretrained:
@@ -301,26 +307,3 @@ def _other_size(module: Any, position: Tensor | None) -> tuple[int, int] | None:
         return None
     height, width = module.patch_embed.patch_size
     return (side * height, side * width)
-
-
-def fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load a state dict strictly, or say in one sentence what does not fit."""
-    own = module.state_dict()
-    missing = [key for key in own if key not in state]
-    unknown = [key for key in state if key not in own]
-    problems = []
-    if missing:
-        problems.append(f"it lacks {missing[0]!r} ({len(missing)} missing)")
-    if unknown:
-        problems.append(f"it has {unknown[0]!r}, which the model has not ({len(unknown)} so)")
-    for key in own:
-        if key in state and state[key].shape != own[key].shape:
-            theirs, ours = tuple(state[key].shape), tuple(own[key].shape)
-            problems.append(f"{key} is {theirs}, the model's {ours}")
-            break
-    if problems:
-        raise ModelError(
-            f"the checkpoint does not fit {name}: {'; '.join(problems)}; name the architecture it "
-            "was trained with."
-        )
-    module.load_state_dict(state)

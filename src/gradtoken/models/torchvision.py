@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.error import URLError
 
+import torch
 import torchvision.models as zoo
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import MaxVit, SwinTransformer, VisionTransformer
 from torchvision.transforms._presets import ImageClassification
 
@@ -14,6 +16,8 @@ from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.models.checkpoint import fit
+from gradtoken.models.families import Found
 from gradtoken.preprocess import Preprocess
 
 _CLASSES = 1000
@@ -78,11 +82,11 @@ def names() -> list[str]:
     return [name for name in zoo.list_models(zoo) if name.startswith(("vit_", "swin_", "maxvit"))]
 
 
-def build(name: str, *, pretrained: bool) -> tuple[nn.Module, Preprocess]:
-    """A model by name with its default weights (or none), and the weights' preprocessing.
+def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
+    """A model by name with its default weights, none, or a checkpoint's, and its preprocessing.
 
     Raises:
-        ModelError: unknown, or weights that cannot be had.
+        ModelError: unknown, weights that cannot be had, or a checkpoint that does not fit.
     """
     if name not in names():
         raise ModelError(
@@ -90,12 +94,30 @@ def build(name: str, *, pretrained: bool) -> tuple[nn.Module, Preprocess]:
             f"{did_you_mean(name, names()) or '; `gradtoken models` lists them.'}"
         )
     weights: Any = zoo.get_model_weights(name).DEFAULT
+    preprocess = _preprocess(weights.transforms())
+    if state is not None:
+        return Found(_from_state(name, state), preprocess)
     try:
         module = zoo.get_model(name, weights=weights if pretrained else None)
     except (URLError, OSError, RuntimeError) as error:
         raise ModelError(
             f"the pretrained weights of torchvision/{name} are not in the cache and cannot be "
-            f"downloaded ({error}); pass pretrained=False (--random-weights), or try the bundled "
-            "model with load('demo') (--model demo)."
+            f"downloaded ({error}); pass checkpoint=FILE, pretrained=False (--random-weights), or "
+            "try the bundled model with load('demo') (--model demo)."
         ) from None
-    return module, _preprocess(weights.transforms())
+    return Found(module, preprocess)
+
+
+def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
+    with torch.device("meta"):
+        parts = zoo.get_model(name, weights=None).named_modules()
+    last = [path for path, part in parts if isinstance(part, nn.Linear)][-1]
+    head = state.get(f"{last}.weight")
+    if head is None:
+        raise ModelError(
+            f"the checkpoint has no '{last}.weight', so it is no {name}: it begins with "
+            f"{', '.join(list(state)[:3])}; save model.state_dict() of the torchvision model."
+        )
+    module: nn.Module = zoo.get_model(name, weights=None, num_classes=head.shape[0])
+    fit(module, state, f"torchvision/{name}")
+    return module
