@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 Array = np.ndarray
 # Share of coloured sprites that stay as they were drawn.
-PLAIN = 0.4
+PLAIN = 0.5
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 AXIS = np.full((3, 3), 1 / 3, np.float32)
 CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32) / math.sqrt(3)

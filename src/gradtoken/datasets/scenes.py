@@ -116,7 +116,7 @@ class Scenes:
         for label in labels:
             choices = self._sprites[label]
             sprite = choices[int(rng.integers(len(choices)))]
-            if sprite.style in MONOCHROME and rng.random() < 0.5:
+            if sprite.style in MONOCHROME and rng.random() < 0.75:
                 sprite = choices[int(rng.integers(len(choices)))]
             self._add(rng, canvas, owner, areas, sprite, rng.uniform(low, high) * self.size)
         masks = owner == np.arange(count, dtype=np.int8)[:, None, None]

@@ -261,11 +261,10 @@ def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) ->
             f"and cannot be downloaded{hint or '; check the id or the connection.'} "
             f"({_first(error)})"
         ) from None
-    compares = config.model_type in _TEXT and not any(
-        "ImageClassification" in kind for kind in config.architectures or ()
-    )
+    kinds = config.architectures = config.architectures or []
+    compares = config.model_type in _TEXT and not any("ImageClassification" in k for k in kinds)
     auto: Any = transformers.AutoModel if compares else transformers.AutoModelForImageClassification
-    for kind in config.architectures or ():
+    for kind in kinds:
         if kind.endswith("WithTeacher"):
             auto = getattr(transformers, kind)
     try:

@@ -32,6 +32,8 @@ from gradtoken.models.hub import unreachable
 from gradtoken.preprocess import Preprocess
 
 _PARTS = ("blocks", "norm", "forward_head", "num_prefix_tokens", "global_pool")
+_RANDOM_CLASSES = 1000
+"""Classes of a backbone without a head, where its weights are random anyway."""
 _WINDOWED = (SwinTransformer, SwinTransformerV2, SwinTransformerV2Cr, Hiera, MaxxVit)
 
 
@@ -223,7 +225,8 @@ def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) ->
 
     Args:
         name: a timm model name, with or without a pretrained tag.
-        pretrained: whether to load weights; without, they are random.
+        pretrained: whether to load weights; without, they are random, and a backbone without a
+            head gets one of a thousand classes.
         state: a checkpoint to load; the number of classes and the input size are read from it.
 
     Raises:
@@ -238,7 +241,8 @@ def _built(name: str, pretrained: bool, state: Mapping[str, Tensor] | None) -> n
     if state is not None:
         return _from_state(name, state)
     if not pretrained:
-        return _create(name)
+        module = _create(name)
+        return module if count_classes(module) else _create(name, num_classes=_RANDOM_CLASSES)
     tag = timm.get_pretrained_cfg(name)
     if tag is None or not tag.has_weights:
         raise ModelError(
