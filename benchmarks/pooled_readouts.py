@@ -1,4 +1,4 @@
-"""How should a model without a class token be explained? The table of docs/results.md.
+"""How should a model without a class token be explained? A table of both ways.
 
     python benchmarks/pooled_readouts.py --scenes 200
 

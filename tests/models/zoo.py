@@ -88,6 +88,9 @@ TIMM = {
     "vit_small_patch14_reg4_dinov2": _vit("vit_small_patch14_reg4_dinov2", 14, 5, CLASS),
     "vit_base_patch16_clip_224": _vit("vit_base_patch16_clip_224", 16, 1, CLASS),
     "vit_base_patch16_siglip_224": _vit("vit_base_patch16_siglip_224", 16, 0, "attention pool"),
+    "vit, attention pool without the class token": _vit(
+        "vit_tiny_patch16_224", 16, 1, "attention pool", global_pool="map"
+    ),
     "vit_base_patch16_siglip_gap_224": _vit("vit_base_patch16_siglip_gap_224", 16, 0, MEAN),
     "vit_relpos_small_patch16_224": _vit("vit_relpos_small_patch16_224", 16, 0, MEAN),
     "vit_relpos_medium_patch16_cls_224": _vit("vit_relpos_medium_patch16_cls_224", 16, 1, CLASS),

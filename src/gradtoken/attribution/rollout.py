@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.tap import wide
@@ -40,7 +41,9 @@ class AttentionRollout(Method):
     def _reading(self, trace: Trace) -> Float[Tensor, "batch 1 tokens"]:
         """How the head reads the last block's tokens: one of them, their mean, or by attention."""
         if trace.tail_calls:
-            return trace.tail_calls[-1].rows(slice(None)).mean(dim=(1, 2))[:, None]
+            row = trace.tail_calls[-1].rows(slice(None)).mean(dim=(1, 2))[:, None]
+            unread = trace.calls[0].key.shape[-2] - row.shape[-1]
+            return F.pad(row, (unread, 0))
         key = trace.calls[-1].key
         row = wide(key).new_zeros(len(key), 1, key.shape[-2])
         rows = trace.rows()

@@ -30,7 +30,7 @@ _LOOK_AT = 200
 @app.command(epilog=EXAMPLES)
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("gradtoken-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 70,
     objects: Annotated[int, typer.Option(min=2, max=5, help="Objects in the scene.")] = 3,
 ) -> None:
     """Draw a test scene, explain every object in it with the bundled model, and check the maps.
