@@ -35,6 +35,7 @@ def check(
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
+    image_size: shared.ImageSize = None,
 ) -> None:
     """Build a model, without its weights unless asked, and try every method on it.
 
@@ -45,7 +46,7 @@ def check(
 
     bare = not (pretrained or checkpoint or describes_itself(spec))
     try:
-        found = run(shared.load_model(spec, checkpoint, device, dtype, random_weights=bare))
+        found = run(shared.load_model(spec, checkpoint, device, dtype, bare, image_size))
     except ModelError as error:
         raise ModelError(f"GradToken does not work on {spec}: {error}") from None
     if as_json:

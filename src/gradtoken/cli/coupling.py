@@ -40,6 +40,7 @@ def coupling(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
+    image_size: shared.ImageSize = None,
 ) -> None:
     """Print the semantic coupling of each method: the correlation between classes' maps.
 
@@ -52,7 +53,7 @@ def coupling(
 
     chosen = [make_method(name) for name in method or methods()]
     paths = shared.find_images(images)
-    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights)
+    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
     targets = shared.find_targets(loaded, target, text)
     if (targets and len(set(targets)) < 2) or (targets is None and top_k < 2):
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")

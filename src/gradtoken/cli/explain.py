@@ -50,6 +50,7 @@ def explain(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
+    image_size: shared.ImageSize = None,
 ) -> None:
     """Explain why a model gives its classes to pictures: one map per picture and class.
 
@@ -63,7 +64,7 @@ def explain(
 
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)
-    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights)
+    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
     targets = shared.find_targets(loaded, target, text)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradtoken.errors import ImageError, MethodError, OutputError, TargetError
+from gradtoken.errors import ImageError, MethodError, ModelError, OutputError, TargetError
 
 if TYPE_CHECKING:
     from gradtoken.models import Model
@@ -34,6 +34,10 @@ RandomWeights = Annotated[
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Your weights for --model timm/NAME (.safetensors or .pt).")
 ]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(help="Bring pictures to this many pixels, as 384 or 256x128 (height x width)."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, …; default: cuda if present.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")]
 MethodName = Annotated[str, typer.Option("--method", help="One of `gradtoken methods`.")]
@@ -52,13 +56,31 @@ def load_model(
     device: str | None,
     dtype: str | None,
     random_weights: bool = False,
+    image_size: str | None = None,
 ) -> Model:
     """The model the options name."""
     from gradtoken.models import load
 
     return load(
-        spec, checkpoint=checkpoint, device=device, dtype=dtype, pretrained=not random_weights
+        spec,
+        checkpoint=checkpoint,
+        device=device,
+        dtype=dtype,
+        pretrained=not random_weights,
+        image_size=_parse_size(image_size),
     )
+
+
+def _parse_size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise ModelError(f"--image-size {text!r} is no size; write 384 or 256x128.")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def find_targets(

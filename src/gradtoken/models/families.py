@@ -19,6 +19,10 @@ FAMILIES = ("timm", "hf", "torchvision", "open_clip")
 _LIBRARIES = {"timm": "timm", "hf": "transformers", "open_clip": "open_clip_torch"}
 
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a family file builds from a name; None is what can be read from the module."""

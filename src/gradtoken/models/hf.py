@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +22,7 @@ from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, as_given
-from gradtoken.models.families import Found
+from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import no_retries
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch
@@ -152,6 +153,10 @@ def _embed_image(module: Any, images: Tensor) -> Any:
 
 def read_preprocess(module: Any) -> Preprocess:
     """The image processor of a model's own files, or its architecture's usual one."""
+    return _preprocess(_processor(module))
+
+
+def _processor(module: Any) -> Any:
     from transformers import AutoImageProcessor, Dinov2Config
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
@@ -159,16 +164,36 @@ def read_preprocess(module: Any) -> Preprocess:
     where = getattr(module.config, "_name_or_path", "")
     if where:
         with suppress(OSError, ValueError), no_retries():
-            return _preprocess(AutoImageProcessor.from_pretrained(where))
+            return AutoImageProcessor.from_pretrained(where)
     known = type(module.config) in IMAGE_PROCESSOR_MAPPING
     kinds = IMAGE_PROCESSOR_MAPPING[type(module.config) if known else Dinov2Config]
     options = list(kinds.values()) if isinstance(kinds, dict) else list(kinds)
     processor = next(kind for kind in options if kind is not None)()
-    side = _pair(config.image_size)
-    size = {"height": side[0], "width": side[1]}
+    _bring_to(processor, _pair(config.image_size))
+    return processor
+
+
+def _bring_to(processor: Any, size: Size) -> None:
+    """Make a processor crop or squash to a size; a crop is of the longer side's square."""
+    sides = {"height": size[0], "width": size[1]}
     crops = getattr(processor, "do_center_crop", False)
-    processor.size = {"shortest_edge": min(side)} if crops else size
-    processor.crop_size = size
+    processor.size = {"shortest_edge": max(size)} if crops else sides
+    processor.crop_size = sides
+
+
+def _resized(module: Any, size: Size, name: str) -> Preprocess:
+    """Preprocessing to another size, where a forward shows that the model takes it."""
+    forward = _embed_image if _compares(module) else _classify
+    try:
+        with torch.no_grad():
+            forward(module.eval(), torch.zeros(1, 3, *size, dtype=module.dtype))
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"hf/{name} ({type(module).__name__}) takes no pictures of {size[0]}x{size[1]} pixels "
+            f"({_first(error)}); leave out image_size."
+        ) from None
+    processor = _processor(module)
+    _bring_to(processor, size)
     return _preprocess(processor)
 
 
@@ -239,11 +264,13 @@ def read_prompts(module: Any) -> HFPrompts | None:
     return HFPrompts(module) if _compares(module) else None
 
 
-def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
+def build(
+    name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None, size: Size | None
+) -> Found:
     """A model by hub id or local folder; without weights also by model type ("vit").
 
     Raises:
-        ModelError: not to be had, or not to be built.
+        ModelError: not to be had, not to be built, or of one size only.
     """
     import transformers
     from transformers import CONFIG_MAPPING, AutoConfig
@@ -278,7 +305,7 @@ def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) ->
         raise ModelError(
             f"transformers cannot make a model of hf/{name}: {_first(error)}"
         ) from None
-    return Found(module)
+    return Found(module, None if size is None else _resized(module, size, name))
 
 
 def _first(error: Exception) -> str:

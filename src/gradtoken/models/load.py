@@ -21,7 +21,7 @@ from gradtoken.layout import TokenLayout
 from gradtoken.models import timm as timm_family
 from gradtoken.models import unknown
 from gradtoken.models.checkpoint import fit, read_checkpoint
-from gradtoken.models.families import FAMILIES, Found, family, family_of
+from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
 from gradtoken.models.model import Model
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import Prompts
@@ -46,6 +46,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     pretrained: bool = True,
+    image_size: int | tuple[int, int] | None = None,
 ) -> Model:
     """Load a model to explain.
 
@@ -61,9 +62,13 @@ def load(
             is read from it. (Of transformers, name the folder that `save_pretrained` made.)
         pretrained: False builds the architecture with random weights (always the same ones), from
             nothing but its name; "hf/" then also takes model types such as "hf/dinov2".
+        image_size: (height, width) in pixels, or one number for both, that pictures are brought to
+            instead of the model's own size; its position embeddings are interpolated, as its
+            library does.
 
     Raises:
-        ModelError: unknown name, weights that cannot be had, or a model that cannot be explained.
+        ModelError: unknown name, weights that cannot be had, a size that the architecture does not
+            take, or a model that cannot be explained.
     """
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(f"load() takes a name or a path, it got {type(spec).__name__}.")
@@ -77,14 +82,15 @@ def load(
         )
     if not pretrained and (describes_itself(name) or checkpoint is not None):
         raise ModelError("pretrained=False builds an architecture by name, without a weights file.")
+    size = _size(image_size)
     if name == "demo":
         with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
-            model = _described(path, "demo")
+            model = _described(path, "demo", size)
     elif describes_itself(name):
-        model = _described(Path(name), name)
+        model = _described(Path(name), name, size)
     elif prefix in FAMILIES and rest:
         with _same_random_weights(not pretrained):
-            model = _named(prefix, rest, checkpoint, pretrained)
+            model = _named(prefix, rest, checkpoint, pretrained, size)
             if not pretrained:
                 _fill_blank_layers(model.module)
     else:
@@ -213,7 +219,11 @@ def _unknown(
 
 
 def _named(
-    prefix: str, name: str, checkpoint: str | os.PathLike[str] | None, pretrained: bool
+    prefix: str,
+    name: str,
+    checkpoint: str | os.PathLike[str] | None,
+    pretrained: bool,
+    size: Size | None,
 ) -> Model:
     """A model of a library, by name."""
     reader, spec = family(prefix), f"{prefix}/{name}"
@@ -223,7 +233,7 @@ def _named(
     if checkpoint is not None:
         state, description = read_checkpoint(os.fspath(checkpoint))
         weights = os.fspath(checkpoint)
-    found: Found = reader.build(name, pretrained=pretrained, state=state)
+    found: Found = reader.build(name, pretrained=pretrained, state=state, size=size)
     return _read(
         found.module,
         spec,
@@ -252,7 +262,7 @@ def _fill_blank_layers(module: nn.Module) -> None:
             nn.init.trunc_normal_(part.weight, std=0.02)
 
 
-def _described(path: Path, spec: str) -> Model:
+def _described(path: Path, spec: str, size: Size | None) -> Model:
     """A model whose safetensors file describes its architecture, labels and preprocessing."""
     state, description = read_checkpoint(path)
     try:
@@ -260,7 +270,7 @@ def _described(path: Path, spec: str) -> Model:
         labels, side = description["classes"], description["input_size"]
         preprocess = timm_family.build_preprocess(
             {
-                "input_size": (3, side, side),
+                "input_size": (3, *(size or (side, side))),
                 "interpolation": "bicubic",
                 "mean": description["mean"],
                 "std": description["std"],
@@ -280,6 +290,8 @@ def _described(path: Path, spec: str) -> Model:
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
         ) from None
     fit(module, {key: value.float() for key, value in state.items()}, spec)
+    if size is not None:
+        timm_family.resize(module, size, spec)
     weights = "bundled" if spec == "demo" else str(path)
     return _read(module, spec, preprocess, labels, weights=weights)
 
@@ -297,6 +309,19 @@ def _labels(reader: Any, module: Any, labels: Sequence[str] | None, name: str) -
 
 def _as_timm(name: str) -> str:
     return f"; did you mean 'timm/{name}'?" if timm.is_model(name) else ""
+
+
+def _size(given: Any) -> Size | None:
+    """An image size as (height, width)."""
+    pair = (given, given) if isinstance(given, int) else given
+    if pair is None:
+        return None
+    whole = isinstance(pair, (tuple, list)) and all(type(side) is int for side in pair)
+    if not whole or len(pair) != 2 or min(pair) < 1:
+        raise ModelError(
+            f"image_size={given!r} is no size; give one number of pixels or (height, width)."
+        )
+    return pair[0], pair[1]
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import open_clip
+from open_clip.model import resize_pos_embed
 from open_clip.timm_model import TimmModel
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import VisionTransformer
@@ -20,7 +21,7 @@ from gradtoken.layout import TokenLayout
 from gradtoken.models import timm as timm_family
 from gradtoken.models.anatomy import Anatomy, Pool
 from gradtoken.models.checkpoint import fit
-from gradtoken.models.families import Found
+from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import no_retries, quiet
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch
@@ -128,7 +129,9 @@ def names() -> list[str]:
     ]
 
 
-def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
+def build(
+    name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None, size: Size | None
+) -> Found:
     """A model by "ARCHITECTURE/TAG" (or "ARCHITECTURE" without weights or with a checkpoint's).
 
     Raises:
@@ -156,13 +159,17 @@ def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) ->
                 pretrained=tag if pretrained else None,
                 pretrained_hf=False,
                 pretrained_image=False,
+                force_image_size=size,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, AssertionError, RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or ["no reason given"])[0]
         raise ModelError(
             f"open_clip/{name} cannot be built ({first}); if its weights are not in the cache and "
             "there is no connection, pass pretrained=False (--random-weights)."
         ) from None
     if state is not None:
+        state = dict(state)
+        if size is not None:
+            resize_pos_embed(state, module)
         fit(module, state, f"open_clip/{architecture}")
     return Found(module, prompts=OpenClipPrompts(module, architecture))

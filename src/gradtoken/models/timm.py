@@ -27,7 +27,7 @@ from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
 from gradtoken.models.checkpoint import fit
-from gradtoken.models.families import Found
+from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import unreachable
 from gradtoken.preprocess import Preprocess
 
@@ -148,15 +148,15 @@ def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def check_name(name: str, spec: str) -> None:
-    """Refuse a model by its name alone, before any weights are looked for."""
+def check_name(name: str, spec: str, **options: Any) -> None:
+    """Refuse a model by its name and options alone, before any weights are looked for."""
     if not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], timm.list_models())
         raise ModelError(
             f"timm has no model named {name!r}{hint or '; `gradtoken models` lists them.'}"
         )
     with torch.device("meta"):
-        module = _create(name)
+        module = _create(name, **options)
     read(module, spec)
 
 
@@ -220,7 +220,9 @@ def read_prompts(module: Any) -> None:
     """These models read no text."""
 
 
-def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
+def build(
+    name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None, size: Size | None
+) -> Found:
     """A timm model by name, with timm's pretrained weights, or made to fit a checkpoint.
 
     Args:
@@ -228,21 +230,43 @@ def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) ->
         pretrained: whether to load weights; without, they are random, and a backbone without a
             head gets one of a thousand classes.
         state: a checkpoint to load; the number of classes and the input size are read from it.
+        size: another input size than the model's (with a checkpoint: than the checkpoint's).
 
     Raises:
-        ModelError: unknown, not to be explained, no weights to be had, or a checkpoint that does
-            not fit.
+        ModelError: unknown, not to be explained, no weights to be had, a checkpoint that does not
+            fit, or a size that the architecture does not take.
     """
-    check_name(name, f"timm/{name}")
-    return Found(_built(name, pretrained, state))
-
-
-def _built(name: str, pretrained: bool, state: Mapping[str, Tensor] | None) -> nn.Module:
+    options = {} if size is None else {"img_size": size}
+    check_name(name, f"timm/{name}", **options)
     if state is not None:
-        return _from_state(name, state)
+        module = _from_state(name, state)
+        if size is not None:
+            resize(module, size, name)
+    else:
+        module = _built(name, pretrained, options)
+    if size is None:
+        return Found(module)
+    config = timm.data.resolve_data_config({}, model=module)
+    return Found(module, build_preprocess({**config, "input_size": (3, *size)}))
+
+
+def resize(module: Any, size: Size, name: str) -> None:
+    """Bring a module to another input size, as timm does: position embeddings are interpolated."""
+    try:
+        module.set_input_size(img_size=size)
+    except (AttributeError, AssertionError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{name} ({type(module).__name__}) cannot be brought to {size[0]}x{size[1]} pixels: "
+            f"{error}; leave out image_size."
+        ) from None
+
+
+def _built(name: str, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
     if not pretrained:
-        module = _create(name)
-        return module if count_classes(module) else _create(name, num_classes=_RANDOM_CLASSES)
+        module = _create(name, **options)
+        if count_classes(module):
+            return module
+        return _create(name, num_classes=_RANDOM_CLASSES, **options)
     tag = timm.get_pretrained_cfg(name)
     if tag is None or not tag.has_weights:
         raise ModelError(
@@ -250,7 +274,7 @@ def _built(name: str, pretrained: bool, state: Mapping[str, Tensor] | None) -> n
         )
     _refuse_when_offline(name)
     try:
-        return _create(name, pretrained=True)
+        return _create(name, pretrained=True, **options)
     except OSError as error:
         raise ModelError(_no_weights(name)) from error
     except (RuntimeError, ValueError) as error:
@@ -261,7 +285,9 @@ def _create(name: str, **options: Any) -> nn.Module:
     try:
         module: nn.Module = timm.create_model(name, **options)
     except (TypeError, AssertionError) as error:
-        raise ModelError(f"timm cannot build {name!r} with {options}: {error}") from error
+        given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "pretrained")
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"timm cannot build {name!r} with {given}: {reason}") from error
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 from urllib.error import URLError
@@ -10,6 +11,7 @@ import torch
 import torchvision.models as zoo
 from torch import Tensor, nn
 from torchvision.models import MaxVit, SwinTransformer, VisionTransformer
+from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms._presets import ImageClassification
 
 from gradtoken.errors import ModelError, did_you_mean
@@ -17,7 +19,7 @@ from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
 from gradtoken.models.checkpoint import fit
-from gradtoken.models.families import Found
+from gradtoken.models.families import Found, Size
 from gradtoken.preprocess import Preprocess
 
 _CLASSES = 1000
@@ -82,11 +84,14 @@ def names() -> list[str]:
     return [name for name in zoo.list_models(zoo) if name.startswith(("vit_", "swin_", "maxvit"))]
 
 
-def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) -> Found:
+def build(
+    name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None, size: Size | None
+) -> Found:
     """A model by name with its default weights, none, or a checkpoint's, and its preprocessing.
 
     Raises:
-        ModelError: unknown, weights that cannot be had, or a checkpoint that does not fit.
+        ModelError: unknown, weights that cannot be had, a checkpoint that does not fit, or a size
+            that the architecture does not take.
     """
     if name not in names():
         raise ModelError(
@@ -94,21 +99,46 @@ def build(name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None) ->
             f"{did_you_mean(name, names()) or '; `gradtoken models` lists them.'}"
         )
     weights: Any = zoo.get_model_weights(name).DEFAULT
-    preprocess = _preprocess(weights.transforms())
-    if state is not None:
-        return Found(_from_state(name, state), preprocess)
+    transform = weights.transforms()
+    options: dict[str, Any] = {}
+    if size is not None:
+        transform.crop_size, transform.resize_size = [*size], [round(max(size) / 0.875)]
+        options = _options(name, size)
+    preprocess = _preprocess(transform)
     try:
-        module = zoo.get_model(name, weights=weights if pretrained else None)
+        if state is None and pretrained:
+            state = weights.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise ModelError(
             f"the pretrained weights of torchvision/{name} are not in the cache and cannot be "
             f"downloaded ({error}); pass checkpoint=FILE, pretrained=False (--random-weights), or "
             "try the bundled model with load('demo') (--model demo)."
         ) from None
+    try:
+        module = _made(name, state, options)
+    except ValueError as error:
+        raise ModelError(f"torchvision cannot build {name!r} with {options}: {error}") from None
     return Found(module, preprocess)
 
 
-def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
+def _options(name: str, size: Size) -> dict[str, Any]:
+    """What a builder takes to make a model for an input size."""
+    if name.startswith("maxvit"):
+        return {"input_size": size}
+    if not name.startswith("vit"):
+        return {}
+    if size[0] != size[1]:
+        raise ModelError(
+            f"torchvision/{name} takes square pictures only, and image_size={size} is none; give "
+            "one number, or use timm's model of the same kind."
+        )
+    return {"image_size": size[0]}
+
+
+def _made(name: str, state: Mapping[str, Tensor] | None, options: dict[str, Any]) -> nn.Module:
+    if state is None:
+        module: nn.Module = zoo.get_model(name, weights=None, **options)
+        return module
     with torch.device("meta"):
         parts = zoo.get_model(name, weights=None).named_modules()
     last = [path for path, part in parts if isinstance(part, nn.Linear)][-1]
@@ -118,6 +148,9 @@ def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
             f"the checkpoint has no '{last}.weight', so it is no {name}: it begins with "
             f"{', '.join(list(state)[:3])}; save model.state_dict() of the torchvision model."
         )
-    module: nn.Module = zoo.get_model(name, weights=None, num_classes=head.shape[0])
+    module = zoo.get_model(name, weights=None, num_classes=head.shape[0], **options)
+    if "image_size" in options:
+        patch = state["conv_proj.weight"].shape[-1]
+        state = interpolate_embeddings(options["image_size"], patch, OrderedDict(state))
     fit(module, state, f"torchvision/{name}")
     return module
