@@ -45,10 +45,14 @@ class AttentionCall:
 
     def rows(self, rows: Rows) -> Float[Tensor, "batch heads rows tokens"]:
         """Attention of some queries to every token: softmax(q k / sqrt(d)), in float32 or wider."""
+        return self.scores(rows).softmax(-1)
+
+    def scores(self, rows: Rows) -> Float[Tensor, "batch heads rows tokens"]:
+        """Attention before the softmax, with any mask or position bias added."""
         query = wide(self.query[:, :, rows])
         with full_precision(query):
             scores = query @ wide(self.key).transpose(-2, -1) * self.scale
-            return (scores + self.bias(rows, scores)).softmax(-1)
+            return scores + self.bias(rows, scores)
 
     def bias(self, rows: Rows, like: Tensor) -> Tensor:
         """The mask's rows as an additive bias in the type of `like`."""
@@ -194,6 +198,38 @@ class Recorder(AttentionTap):
         if self.place is not None:
             self.calls.append(replace(call, output=output, place=self.place))
         return output
+
+
+class WrittenOut(Recorder):
+    """Computes attention by its formula, so that its weights are nodes of the graph.
+
+    Args:
+        leaves: whether the weights become leaves, so that gradients end there.
+    """
+
+    def __init__(self, *, leaves: bool = False) -> None:
+        super().__init__()
+        self._leaves = leaves
+        self.weights: list[Float[Tensor, "batch heads queries tokens"]] = []
+        """One for each of `calls`."""
+
+    def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
+        if self.place is None:
+            return run()
+        weights = call.rows(slice(None))
+        if self._leaves:
+            weights = weights.detach().requires_grad_()
+        output = weights.to(call.value.dtype) @ call.value
+        self.weights.append(weights)
+        self.calls.append(replace(call, output=output, place=self.place))
+        return output
+
+
+class SelfAttention(AttentionTap):
+    """Lets every token attend to itself alone: what comes out is what its value carries."""
+
+    def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
+        return call.value
 
 
 class FrozenContext(AttentionTap):

@@ -7,7 +7,7 @@ on demand: along the readout's own stream, or by backpropagation through the who
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.differentiated import Differentiated, gradients
 from gradtoken.errors import MethodError, ModelError
-from gradtoken.models.anatomy import Pool
+from gradtoken.models.anatomy import Pool, as_given
 from gradtoken.models.model import Model
-from gradtoken.tap import TAIL, AttentionCall, FrozenContext, Recorder, wide
+from gradtoken.norms import Norms
+from gradtoken.tap import TAIL, AttentionCall, FrozenContext, Recorder, WrittenOut, wide
 from gradtoken.targets import Targets
 from gradtoken.watch import Seen, affinity_block, first, watching
 
@@ -99,7 +101,7 @@ class Trace:
         return tokens[:, -self.spatial :]
 
     def global_calls(self, method: str) -> list[AttentionCall]:
-        """One call per block in which every token attends to every token, for rollout and its like.
+        """One call per block in which every token attends to every token.
 
         Raises:
             MethodError: if the model's attention is not of that kind, or is not seen.
@@ -109,7 +111,7 @@ class Trace:
         whole = all((c.query.shape[-2], c.key.shape[-2]) == shape for c in calls)
         if not calls or not whole or [c.place for c in calls] != list(range(self.depth)):
             raise MethodError(
-                f"{method} multiplies the attention of all tokens in every block, which "
+                f"{method} needs the attention between all tokens in every block, which "
                 f"{self.model.spec} does not have or computes by hand; use gradtoken."
             )
         return calls
@@ -125,6 +127,100 @@ class Trace:
             return list(range(tokens))
         pooled = range(tokens if layout.pool is None else layout.pool, tokens)
         return sorted({*layout.rows, *pooled})
+
+    @contextmanager
+    def differentiated(
+        self,
+        targets: Targets,
+        method: str,
+        *,
+        images: Tensor | None = None,
+        normed: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Differentiated]:
+        """A forward with a graph, attention written out; gradients are on inside the `with`.
+
+        Args:
+            targets: K targets for each image.
+            method: who asks, for the error.
+            images: other pixels of the trace's shape; None for the trace's own.
+            normed: puts other tokens in place of those normalised before the last block's
+                attention.
+
+        Raises:
+            MethodError: if not every token attends to every token in each block.
+        """
+        self.global_calls(method)
+        anatomy, tap = self.model.anatomy, WrittenOut()
+        with _plain_autograd(self.model), torch.enable_grad():
+            pixels = (self.images if images is None else images).clone().requires_grad_()
+            watch = watching(anatomy, tap, tail_graph=False, every_block=True)
+            with watch as seen, tap, Norms(anatomy.blocks[-1], normed) as norms:
+                logits = anatomy.forward(self.model.module, pixels)
+            used = {id(call) for call in _on_the_way(tap.calls, logits)}
+            weights = [
+                w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used
+            ]
+            yield Differentiated(
+                attention=weights[: self.depth],
+                tail=weights[self.depth :],
+                entering=[seen.inputs[index] for index in range(self.depth)],
+                norms=norms,
+                scores=targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)),
+                rows=self.rows(),
+                spatial=self.spatial,
+            )
+
+    @contextmanager
+    def blocks_alone(self, chosen: Sequence[int]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """Some blocks, each with a graph of its own from its attention weights on.
+
+        Yields the weights (B, H, N, N), which are leaves, and the tokens (B, N, D) that leave the
+        blocks; gradients are on inside the `with`.
+        """
+        anatomy = self.model.anatomy
+        with _plain_autograd(self.model):
+            watch = watching(anatomy, Recorder(), tail_graph=False, every_block=True)
+            with torch.no_grad(), watch as seen:
+                anatomy.forward(self.model.module, self.images)
+            with torch.enable_grad():
+                weights, leaving = [], []
+                for index in chosen:
+                    tap = WrittenOut(leaves=True)
+                    tap.place = index
+                    with tap:
+                        block, tokens = anatomy.blocks[index], seen.inputs[index]
+                        leaving.append(first(as_given(block, tokens, seen.given[index])))
+                    weights += tap.weights
+                yield weights, leaving
+
+    def scores_after(
+        self, leaving: Sequence[Float[Tensor, "batch tokens dim"]], targets: Targets, method: str
+    ) -> Float[Tensor, "layers batch targets"]:
+        """The scores that the model gives where other tokens leave its last block.
+
+        Everything after that block is the model's own; several sets of tokens take one pass.
+
+        Raises:
+            MethodError: in the name of `method`, if the model counts on the pictures' own tokens.
+        """
+        anatomy = self.model.anatomy
+
+        def replace(_: Any, args: Any, output: Any) -> Any:
+            tokens = torch.cat([t.to(first(output).dtype) for t in leaving])
+            return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+
+        handle = anatomy.blocks[-1].register_forward_hook(replace)
+        try:
+            logits = wide(anatomy.forward(self.model.module, self.images[:1]))
+        except RuntimeError as error:
+            raise MethodError(
+                f"{method} puts other tokens behind the last block, which {self.model.spec} does "
+                f"not take ({str(error).splitlines()[0]}); use gradtoken."
+            ) from None
+        finally:
+            handle.remove()
+        each = logits.unflatten(0, (len(leaving), -1))[:, :, None]
+        return torch.stack([targets.scores(z.expand(-1, targets.count, -1)) for z in each])
 
     def readouts(self, targets: Targets, *, gradient: str = "auto") -> Readouts:
         """Attention, values, output and class-aware gradient at every step of the readout.
@@ -160,7 +256,7 @@ class Trace:
             at.append(self.seen.last)
         with _plain_autograd(self.model), torch.enable_grad():
             scores = targets.scores(wide(self.output)[:, None].expand(-1, targets.count, -1))
-            found = [_grad(score, at, True) for score in scores.sum(0)]
+            found = [gradients(score, at, True) for score in scores.sum(0)]
         columns = [list(column) for column in zip(*found, strict=True)]
         arriving = None
         if rows:
@@ -201,8 +297,8 @@ class Trace:
         outputs: list[Tensor] = []
         chunks = []
         for start in range(0, targets.count, step):
-            tap, gradients = self._stream_chunk(arriving[:, start : start + step])
-            chunks.append(gradients)
+            tap, found = self._stream_chunk(arriving[:, start : start + step])
+            chunks.append(found)
             if start == 0:
                 attention = tap.attention
                 outputs = [wide(o[:, :, 0].detach()).clone() for o in tap.outputs]
@@ -222,8 +318,8 @@ class Trace:
                 for block, given in zip(anatomy.blocks, self.seen.given, strict=True):
                     token = first(anatomy.step(block, token, given))
             self._check_stream(token.detach()[:: arriving.shape[1]])
-            gradients = _grad(token, tap.outputs, vector=arriving.flatten(0, 1).to(token.dtype))
-        return tap, gradients
+            found = gradients(token, tap.outputs, vector=arriving.flatten(0, 1).to(token.dtype))
+        return tap, found
 
     def _check_stream(self, tokens: Float[Tensor, "batch rows dim"]) -> None:
         assert self.seen.last is not None
@@ -249,15 +345,15 @@ class Trace:
             if seen.pooled is not None:
                 at.append(seen.pooled)
             scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)).sum(0)
-            found = [_grad(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
+            found = [gradients(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
         columns = [list(column) for column in zip(*found, strict=True)]
         blocks: list[list[Readout]] = [[] for _ in range(self.depth)]
         tail = []
-        for call, gradients in zip(calls, columns, strict=False):
+        for call, column in zip(calls, columns, strict=False):
             if call.place == TAIL:
-                tail.append(_called(call, slice(None), gradients))
+                tail.append(_called(call, slice(None), column))
             else:
-                blocks[call.place].append(_called(call, rows, gradients))
+                blocks[call.place].append(_called(call, rows, column))
         if anatomy.pool is not None and seen.pooled is not None:
             tail.append(self._average(anatomy.pool.flat(seen.pooled), columns[-1]))
         return Readouts(blocks, tail)
@@ -287,13 +383,6 @@ def _check_average(gradients: Float[Tensor, "batch targets tokens dim"], spec: s
 
 def _needs_grad(output: Tensor | None) -> bool:
     return output is not None and output.requires_grad
-
-
-def _grad(
-    score: Tensor, at: list[Tensor], retain_graph: bool = False, *, vector: Tensor | None = None
-) -> tuple[Tensor, ...]:
-    found = torch.autograd.grad(score, at, vector, retain_graph=retain_graph, allow_unused=True)
-    return tuple(torch.zeros_like(o) if g is None else g for o, g in zip(at, found, strict=True))
 
 
 def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace:

@@ -36,11 +36,14 @@ class Seen:
 
 
 @contextmanager
-def watching(anatomy: Anatomy, recorder: Recorder, *, tail_graph: bool) -> Iterator[Seen]:
+def watching(
+    anatomy: Anatomy, recorder: Recorder, *, tail_graph: bool, every_block: bool = False
+) -> Iterator[Seen]:
     """Follow the forward that this thread runs inside the `with` block.
 
     With `tail_graph`, what leaves the last block (or, without blocks, what is pooled) becomes a
     leaf and gradients are on from there; call it under `torch.no_grad()`, which ends that too.
+    With `every_block`, the tokens entering each block are kept, not only those of a few.
     """
     seen = Seen()
     thread = threading.get_ident()
@@ -53,7 +56,7 @@ def watching(anatomy: Anatomy, recorder: Recorder, *, tail_graph: bool) -> Itera
                 more = dict(kwargs)
                 tokens = args[0] if args else more.pop("hidden_states")
                 seen.given.append(Given(args[1:], more))
-                if index in (0, affinity_block(len(blocks))):
+                if every_block or index in (0, affinity_block(len(blocks))):
                     seen.inputs[index] = tokens
 
         return hook

@@ -9,7 +9,8 @@ from torch import Tensor
 
 import gradtoken
 from gradtoken.attribution import make_method
-from gradtoken.attribution.gradtoken import PRESETS, select_layers
+from gradtoken.attribution.gradtoken import PRESETS
+from gradtoken.attribution.layers import select_layers
 from gradtoken.errors import MethodError, TargetError
 from gradtoken.models import Model
 from gradtoken.targets import resolve

@@ -21,6 +21,7 @@ from tests.models.zoo import ZOO, seeded
 from tests.test_trace import Snapshot
 
 NAMES = list(ZOO)
+POST_NORM = ["vit_base_patch16_rpn_224"]
 A, B = 1, 3
 
 
@@ -206,16 +207,51 @@ def test_eager_attention_gives_the_same_maps(name: str) -> None:
     assert torch.equal(eager, again)
 
 
-@pytest.mark.parametrize("method", ["raw-attention", "rollout"])
+ATTENTION_METHODS = {
+    "raw-attention": {},
+    "rollout": {},
+    "grad-rollout": {},
+    "gae": {},
+    "grad-cam": {},
+    "grad-sam": {},
+    "agcam": {},
+    "legrad": {},
+    "cdam": {"gradient": "smooth", "steps": 2},
+    "attcat": {},
+    "tokentm": {},
+    "beyond-intuition": {"variant": "token", "steps": 2},
+    "tam": {"steps": 2},
+}
+SIGNED = ("cdam", "attcat")
+LEAST_DIFFERENT = {"tokentm": 1e-7}
+"""Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, which no class
+changes."""
+PRE_NORM = ("grad-cam", "cdam", "tokentm", "beyond-intuition")
+
+
+@pytest.mark.parametrize("method", ATTENTION_METHODS)
 def test_other_methods_work_or_refuse_by_name(name: str, method: str) -> None:
-    model = model_of(name)
+    model, options = model_of(name), ATTENTION_METHODS[method]
     windowed = not model.anatomy.blocks
     kind = re.escape(type(model.module).__name__)
     mixed = "class attention" in model.anatomy.readout or "18x2" in name
-    if windowed or (method == "rollout" and mixed):
+    reshaped = name.startswith("pit_") and method == "legrad"
+    if windowed or reshaped or (method != "raw-attention" and mixed):
         with pytest.raises(MethodError, match=f"{method} .*{kind}"):
-            gradtoken.explain(model, images_of(name), TARGETS, method=method)
+            gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
         return
-    found = gradtoken.explain(model, images_of(name), TARGETS, method=method)
+    if method in PRE_NORM and name in POST_NORM:
+        with pytest.raises(MethodError, match=f"{method} needs blocks that normalise before"):
+            gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
+        return
+    before = Snapshot(model.module)
+    found = gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
+    before.check(model.module)
     assert torch.isfinite(found.tokens).all()
-    assert float(found.tokens.min()) >= 0
+    assert float(found.tokens.min()) >= 0 or method in SIGNED
+    if make_method(method).class_aware:
+        one, other = found.tokens[0].flatten(1)
+        least = LEAST_DIFFERENT.get(method, 1e-3) * float(found.tokens[0].abs().max())
+        assert float((one - other).abs().max()) > least > 0
+    alone = gradtoken.explain(model, images_of(name)[1:], TARGETS, method=method, **options)
+    torch.testing.assert_close(alone.tokens[0], found.tokens[1], rtol=1e-4, atol=1e-12)

@@ -8,16 +8,15 @@ project's derivation from that paper's abstract (docs/paper.md); its full text w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
+from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.errors import MethodError
 from gradtoken.spread import spread_by_attention, spread_by_tokens
 from gradtoken.tap import full_precision
@@ -78,7 +77,7 @@ class GradToken(Method):
     source: ClassVar[str] = "Cheng et al., Neural Networks 181:106837, 2025 (our derivation)"
 
     gradient: Literal["auto", "stream", "full"] = "auto"
-    layers: str | int | Sequence[int] = "all"
+    layers: Layers = "all"
     beta: float = 0.5
     rectify: Literal["head", "layer", "final"] | None = None
     spread: Literal["token", "attention"] | None = "token"
@@ -93,8 +92,7 @@ class GradToken(Method):
                 raise MethodError(
                     f"gradtoken's {option} is {value!r}; it can be {', '.join(map(repr, choices))}."
                 )
-        if not isinstance(self.layers, (str, int)):
-            object.__setattr__(self, "layers", _listed(self.layers))
+        object.__setattr__(self, "layers", listed(self.layers))
         if not (_is_number(self.beta) and self.beta >= 0):
             raise MethodError(f"gradtoken's beta is {self.beta!r}; it must be a number from 0 up.")
         if not (_is_number(self.temperature) and self.temperature >= _COLDEST):
@@ -156,37 +154,5 @@ class GradToken(Method):
             return relevance.clamp_min(0) if self.rectify == "layer" else relevance
 
 
-def _listed(layers: object) -> object:
-    """An array or range of block indices as a plain list; anything else as it is."""
-    try:
-        return [int(i) if isinstance(i, (int, np.integer)) else i for i in layers]  # type: ignore[attr-defined]
-    except TypeError:
-        return layers
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def select_layers(layers: str | int | Sequence[int], depth: int) -> list[int]:
-    """The block indices an option `layers` means in a model of `depth` blocks.
-
-    Raises:
-        MethodError: if it names none, or a block the model does not have.
-    """
-    if layers == "all":
-        return list(range(depth))
-    if layers == "half":
-        return list(range(depth // 2, depth))
-    if layers == "last":
-        return [depth - 1]
-    if isinstance(layers, int) and not isinstance(layers, bool) and 1 <= layers <= depth:
-        return list(range(depth - layers, depth))
-    if isinstance(layers, Sequence) and not isinstance(layers, str):
-        fits = [isinstance(i, int) and -depth <= i < depth for i in layers]
-        if fits and all(fits):
-            return sorted({i % depth for i in layers})
-    raise MethodError(
-        f"layers={layers!r} does not fit a model of {depth} blocks; use 'all', 'half', 'last', "
-        f"1 to {depth} for so many last blocks, or a list of block indices."
-    )

@@ -1,0 +1,48 @@
+"""Choosing among a model's blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gradtoken.errors import MethodError
+
+Layers: TypeAlias = str | int | Sequence[int]
+"""Block indices (0-based, negative from the end), the number of last blocks, or "all", "half" (the
+upper one) or "last"."""
+
+
+def listed(layers: Any) -> Any:
+    """An array or range of block indices as a plain list; anything else as it is."""
+    if isinstance(layers, (str, int)):
+        return layers
+    try:
+        return [int(i) if isinstance(i, (int, np.integer)) else i for i in layers]
+    except TypeError:
+        return layers
+
+
+def select_layers(layers: Layers, depth: int) -> list[int]:
+    """The block indices an option `layers` means in a model of `depth` blocks.
+
+    Raises:
+        MethodError: if it names none, or a block the model does not have.
+    """
+    if layers == "all":
+        return list(range(depth))
+    if layers == "half":
+        return list(range(depth // 2, depth))
+    if layers == "last":
+        return [depth - 1]
+    if isinstance(layers, int) and not isinstance(layers, bool) and 1 <= layers <= depth:
+        return list(range(depth - layers, depth))
+    if isinstance(layers, Sequence) and not isinstance(layers, str):
+        fits = [isinstance(i, int) and -depth <= i < depth for i in layers]
+        if fits and all(fits):
+            return sorted({i % depth for i in layers})
+    raise MethodError(
+        f"layers={layers!r} does not fit a model of {depth} blocks; use 'all', 'half', 'last', "
+        f"1 to {depth} for so many last blocks, or a list of block indices."
+    )

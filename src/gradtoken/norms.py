@@ -1,0 +1,85 @@
+"""The normalisations of a pre-norm block, found by watching it run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradtoken.errors import MethodError
+
+
+class Norms:
+    """Watches what enters and leaves the normalisations of one block, in a `with` block.
+
+    A pre-norm block normalises the tokens that enter it, adds its attention, normalises those and
+    adds its MLP.
+
+    Args:
+        block: to watch.
+        change: made of the tokens normalised before attention, which go on as it returns them.
+    """
+
+    def __init__(self, block: nn.Module, change: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._block = block
+        self._change = change
+        self._handles: list[RemovableHandle] = []
+        self._entering: list[Tensor] = []
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def __enter__(self) -> Norms:
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._entering.append(args[0] if args else kwargs["hidden_states"])
+
+        def leave(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if self._change is not None and not self._seen:
+                output = self._change(output)
+            self._seen.append((args[0], output))
+            return output
+
+        norms = [part for part in self._block.children() if "Norm" in type(part).__name__]
+        self._handles = [
+            self._block.register_forward_pre_hook(enter, with_kwargs=True),
+            *(part.register_forward_hook(leave) for part in norms),
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def first(self, method: str) -> Tensor:
+        """The block's tokens (B, N, D) as normalised before its attention.
+
+        Raises:
+            MethodError: if the block is not pre-norm.
+        """
+        if not self._seen or self._seen[0][0] is not self._entering[0]:
+            raise MethodError(_not_pre_norm(method, self._block))
+        return self._seen[0][1]
+
+    def middle(self, method: str) -> Tensor:
+        """The tokens (B, N, D) between the block's attention and its MLP.
+
+        Raises:
+            MethodError: if the block is not pre-norm, or has its attention and MLP side by side.
+        """
+        self.first(method)
+        if len(self._seen) != 2:
+            raise MethodError(_not_pre_norm(method, self._block))
+        return self._seen[1][0]
+
+
+def _not_pre_norm(method: str, block: nn.Module) -> str:
+    return (
+        f"{method} needs blocks that normalise before attention and before the MLP, which "
+        f"{type(block).__name__} does not; use gradtoken."
+    )

@@ -1,0 +1,62 @@
+"""What attention and MLP do to each token of each block, by the model's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.models.anatomy import as_given
+from gradtoken.norms import Norms
+from gradtoken.tap import SelfAttention, wide
+from gradtoken.trace import Trace
+from gradtoken.watch import first
+
+
+@dataclass(frozen=True)
+class Sublayers:
+    """The tokens of one block on their way through it.
+
+    Args:
+        entering: as they enter.
+        written: W_o v_i, what token i's own value writes where it alone is attended to (the
+            projection's bias and layer scale included).
+        middle: after attention is added.
+        leaving: after the MLP is added.
+    """
+
+    entering: Float[Tensor, "batch tokens dim"]
+    written: Float[Tensor, "batch tokens dim"]
+    middle: Float[Tensor, "batch tokens dim"]
+    leaving: Float[Tensor, "batch tokens dim"]
+
+
+def sublayers(
+    trace: Trace, entering: Sequence[Float[Tensor, "batch tokens dim"]], method: str
+) -> list[Sublayers]:
+    """Run each block once as it is and once with every token attending to itself alone.
+
+    Args:
+        trace: of a model whose blocks attend from token to token.
+        entering: the tokens entering each block.
+        method: who asks, for the error.
+
+    Raises:
+        MethodError: if the blocks are not pre-norm.
+    """
+    found = []
+    with trace.model.evaluating(), torch.no_grad():
+        for block, given, tokens in zip(
+            trace.model.anatomy.blocks, trace.seen.given, entering, strict=True
+        ):
+            with Norms(block) as norms:
+                leaving = first(as_given(block, tokens, given))
+            with Norms(block) as alone, SelfAttention():
+                as_given(block, tokens, given)
+            written = wide(alone.middle(method)) - wide(tokens)
+            parts = (tokens, written, norms.middle(method), leaving)
+            found.append(Sublayers(*(wide(part) for part in parts)))
+    return found

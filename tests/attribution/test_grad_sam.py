@@ -1,0 +1,23 @@
+"""Grad-SAM against its equation written out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradtoken.models import Model
+from tests.attribution.compare import assert_equals
+from tests.oracle import Written
+
+
+def by_hand(written: Written, label: int) -> Tensor:
+    blocks, grads = written.attention_gradients(label)
+    total = torch.zeros(len(blocks[0].entering), dtype=torch.float64)
+    for block, grad in zip(blocks, grads, strict=True):
+        for attention, gradient in zip(block.attention, grad, strict=True):
+            total = total + attention[0] * gradient[0].clamp_min(0)
+    return total / (len(blocks) * len(grads[0]))
+
+
+def test_it_equals_the_equation(variant: Model) -> None:
+    assert_equals(variant, "grad-sam", by_hand)
