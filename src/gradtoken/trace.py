@@ -21,12 +21,16 @@ from gradtoken.errors import MethodError, ModelError
 from gradtoken.models.anatomy import Pool, as_given
 from gradtoken.models.model import Model
 from gradtoken.norms import Norms
+from gradtoken.relevance import Relevance
 from gradtoken.tap import TAIL, AttentionCall, FrozenContext, Recorder, WrittenOut, wide
 from gradtoken.targets import Targets
 from gradtoken.watch import Seen, affinity_block, first, watching
 
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
 """How far the stream's last token may be from the model's, relative to its largest channel."""
+
+_LOST = 0.05
+"""Relevance that may be lost between the output and the first block, of its absolute sum."""
 
 _STREAM_ELEMENTS = 1 << 23
 """Attention weights of one chunk of targets per block; more targets run in several chunks."""
@@ -168,6 +172,52 @@ class Trace:
                 scores=targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)),
                 rows=self.rows(),
                 spatial=self.spatial,
+            )
+
+    def attention_relevance(self, targets: Targets, method: str) -> list[list[Tensor]]:
+        """Layer-wise relevance (B, H, N, N) of each block's attention, for each target in turn.
+
+        It starts at the output as dy/dz, which is one at the logit of a class. For models that
+        read their class from tokens.
+
+        Raises:
+            MethodError: in the name of `method`, if the class is read otherwise, or relevance is
+                lost on the way, because the model uses an operation without a rule.
+        """
+        self.global_calls(method)
+        if not self.model.layout.rows or self.model.layout.pool is not None or self.tail_calls:
+            raise MethodError(
+                f"{method} propagates relevance from a class token, which {self.model.spec} does "
+                f"not read its class from ({self.model.anatomy.readout}); use gradtoken."
+            )
+        seeds = self._seeds(targets)
+        anatomy, tap = self.model.anatomy, Relevance()
+        with _plain_autograd(self.model), torch.enable_grad():
+            pixels = self.images.clone().requires_grad_()
+            with watching(anatomy, tap, tail_graph=False, every_block=True) as seen, tap:
+                output = anatomy.forward(self.model.module, pixels)
+            at, found = [*tap.weights, seen.inputs[0]], []
+            for seed in seeds:
+                *blocks, arrived = gradients(output, at, True, vector=seed.to(output.dtype))
+                self._check_conserved(seed, arrived, method)
+                found.append(blocks)
+        return found
+
+    def _seeds(self, targets: Targets) -> list[Float[Tensor, "batch classes"]]:
+        """dy/dz at the output, for each target in turn."""
+        with torch.inference_mode(False), torch.enable_grad():
+            logits = self.logits.detach().clone().requires_grad_()
+            scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1))
+            return [gradients(y, [logits], True)[0] for y in scores.sum(0)]
+
+    def _check_conserved(self, seed: Tensor, arrived: Tensor, method: str) -> None:
+        size = wide(seed).abs().sum(-1)
+        lost = wide(arrived).sum(dim=(1, 2)) - wide(seed).sum(-1)
+        if bool((lost.abs() > _LOST * size).any()):
+            share = float((lost.abs() / size).max())
+            raise MethodError(
+                f"{method} loses {share:.0%} of the relevance on its way through "
+                f"{self.model.spec}, which uses operations that have no rule; use gradtoken."
             )
 
     @contextmanager

@@ -221,8 +221,11 @@ ATTENTION_METHODS = {
     "tokentm": {},
     "beyond-intuition": {"variant": "token", "steps": 2},
     "tam": {"steps": 2},
+    "transformer-attribution": {},
+    "partial-lrp": {},
 }
 SIGNED = ("cdam", "attcat")
+FROM_A_CLASS_TOKEN = ("transformer-attribution", "partial-lrp")
 LEAST_DIFFERENT = {"tokentm": 1e-7}
 """Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, which no class
 changes."""
@@ -238,6 +241,12 @@ def test_other_methods_work_or_refuse_by_name(name: str, method: str) -> None:
     reshaped = name.startswith("pit_") and method == "legrad"
     if windowed or reshaped or (method != "raw-attention" and mixed):
         with pytest.raises(MethodError, match=f"{method} .*{kind}"):
+            gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
+        return
+    if method in FROM_A_CLASS_TOKEN and (
+        not model.layout.rows or model.layout.pool is not None or trace_of(name).tail_calls
+    ):
+        with pytest.raises(MethodError, match=f"{method} propagates relevance from a class token"):
             gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
         return
     if method in PRE_NORM and name in POST_NORM:

@@ -1,0 +1,59 @@
+"""Transformer Attribution: rollout of relevance times gradient, by layer-wise relevance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.attribution.base import Method
+from gradtoken.errors import MethodError
+from gradtoken.targets import Targets
+from gradtoken.trace import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerAttribution(Method):
+    """The readout's row of the product over blocks of I + E_h[(G * R_A)+].
+
+    R_A is the relevance of a block's attention by layer-wise propagation from the score (rules in
+    `gradtoken.relevance`), G the gradient of the score by it, E_h the mean over heads. Relevance is
+    propagated within each image, so batches are as their images one by one. Two readout tokens:
+    the mean of their rows.
+
+    Args:
+        start: the lowest block (0-based) of the product; the authors' segmentation takes 1.
+    """
+
+    name: ClassVar[str] = "transformer-attribution"
+    summary: ClassVar[str] = "rollout of layer-wise relevance times gradient of attention"
+    source: ClassVar[str] = "Chefer, Gur, Wolf, CVPR 2021, eqs. 13 and 14"
+
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.start, int) or isinstance(self.start, bool) or self.start < 0:
+            raise MethodError(
+                f"transformer-attribution's start is {self.start!r}; it must be a block's index."
+            )
+
+    def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
+        relevance = trace.attention_relevance(targets, self.name)
+        if self.start >= trace.depth:
+            raise MethodError(
+                f"transformer-attribution's start is {self.start}, but {trace.model.spec} has "
+                f"{trace.depth} blocks."
+            )
+        with trace.differentiated(targets, self.name) as graph:
+            each = iter(relevance)
+
+            def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:
+                pairs = list(zip(grads, next(each), strict=True))[self.start :]
+                row = graph.start(None)[:, None]
+                for gradient, relevant in reversed(pairs):
+                    row = row + row @ (gradient * relevant).clamp_min(0).mean(1)
+                return row[:, 0]
+
+            return graph.maps(graph.attention, combine)
