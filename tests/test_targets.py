@@ -130,7 +130,12 @@ def test_functions_must_return_a_differentiable_scalar() -> None:
 
 def test_rivals_are_the_strongest_others() -> None:
     found = resolve(["dog"], LOGITS, LABELS).sharpen("rivals(2)", LOGITS)
-    assert found.rows[0][0].to_dict() == {"kind": "against", "id": 2, "others": [1, 0]}
+    assert found.rows[0][0].to_dict() == {
+        "kind": "against",
+        "id": 2,
+        "others": [1, 0],
+        "weight": 1.0,
+    }
     assert scores(found).tolist() == [[0.0], [2.5]]
     few = resolve(["dog"], LOGITS, LABELS).sharpen("rivals(50)", LOGITS)
     assert len(few.rows[0][0].others) == 4

@@ -30,6 +30,10 @@ class OutputError(GradTokenError, OSError):
     """A folder or file that results cannot be written to."""
 
 
+class DatasetError(GradTokenError, ValueError):
+    """A data set that is not there, incomplete or of another format."""
+
+
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """`"; did you mean 'a', 'b'?"` with the known names nearest to `name`, or an empty string."""
     folded = {item.casefold(): item for item in known}

@@ -14,6 +14,10 @@ from gradtoken.errors import ImageError
 MAX_PIXELS = 100_000_000
 """Pictures of more pixels than this are refused before they are decoded."""
 
+_FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
+SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
+"""How the names of pictures end."""
+
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 

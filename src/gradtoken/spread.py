@@ -13,18 +13,35 @@ Relevance = Float[Tensor, "batch targets patches"]
 
 
 def spread_by_tokens(
-    relevance: Relevance, tokens: Float[Tensor, "batch patches dim"], temperature: float
+    relevance: Relevance,
+    tokens: Float[Tensor, "batch patches dim"],
+    temperature: float,
+    *,
+    grid: tuple[int, int],
+    reach: float | None,
 ) -> Relevance:
-    """R <- S R with S_ij = softmax_j(cos(t_i - mean t, t_j - mean t) / temperature).
+    """R <- S R, S_ij = softmax_j(cos(t_i - mean t, t_j - mean t) / temperature - d_ij^2 / 2 s^2).
 
-    Written as one attention call with a channel per target, so no N x N matrix is kept.
+    d_ij is the distance of two patches and s = reach * sqrt(rows * columns), both in patches;
+    without a reach, distance does not count. Written as one attention call with a channel per
+    target.
     """
     centred = wide(tokens)
     unit = F.normalize(centred - centred.mean(dim=1, keepdim=True), dim=-1)[:, None]
     value = relevance.transpose(1, 2)[:, None].to(unit.dtype)
     with full_precision(unit):
-        spread = F.scaled_dot_product_attention(unit, unit, value, scale=1 / temperature)
+        near = None if reach is None else _nearness(grid, reach).to(unit)
+        spread = F.scaled_dot_product_attention(unit, unit, value, near, scale=1 / temperature)
     return spread[:, 0].transpose(1, 2)
+
+
+def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches patches"]:
+    """-d^2 / 2 s^2 for every two patches."""
+    rows, columns = grid
+    axes = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
+    squared = (place[:, None] - place[None]).square().sum(-1)
+    return -squared / (2 * reach**2 * rows * columns)
 
 
 def spread_by_attention(relevance: Relevance, calls: list[AttentionCall], prefix: int) -> Relevance:

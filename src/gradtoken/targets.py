@@ -107,15 +107,21 @@ class Contrast(Target):
 
 @dataclass(frozen=True)
 class Against(ClassTarget):
-    """One class against the mean of others: y = z_c - mean of z over `others`."""
+    """One class against others: y = z_c - weight * mean of z over `others`."""
 
     others: tuple[int, ...]
+    weight: float = 1.0
 
     def score(self, logits: Logits) -> Scores:
-        return logits[..., self.id] - logits[..., list(self.others)].mean(-1)
+        return logits[..., self.id] - self.weight * logits[..., list(self.others)].mean(-1)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "against", "id": self.id, "others": list(self.others)}
+        return {
+            "kind": "against",
+            "id": self.id,
+            "others": list(self.others),
+            "weight": self.weight,
+        }
 
     def classes(self) -> tuple[int, ...]:
         return (self.id, *self.others)
@@ -288,9 +294,9 @@ class Targets:
         """Class targets made into sharper ones (method.md, "Targets"); others stay as they are.
 
         Args:
-            kind: "logit" (unchanged), "log_prob", "rivals" or "rivals(m)": minus the mean of the m
-                (5) strongest other logits, or "others": minus the mean of the image's other
-                class targets.
+            kind: "logit" (unchanged), "log_prob", "rivals(m, w)": minus w (1) times the mean of
+                the m (5) strongest other logits, which a single output does not have and is then
+                unchanged, or "others": minus the mean of the image's other class targets.
         """
         parsed = parse_kind(kind)
         if parsed == "logit":
@@ -309,31 +315,47 @@ class Targets:
         return Targets(rows)
 
 
-def parse_kind(kind: str) -> str | int:
-    """Check a `target` option: "logit", "log_prob", "others", or the m of "rivals(m)"."""
+@dataclass(frozen=True)
+class Rivals:
+    """The `target` option "rivals(m, w)": m strongest other logits, their mean weighted by w."""
+
+    count: int = 5
+    weight: float = 1.0
+
+
+def parse_kind(kind: str) -> str | Rivals:
+    """Check a `target` option: "logit", "log_prob", "others" or "rivals(m, w)", m and w optional.
+
+    Raises:
+        TargetError: if it is none of these.
+    """
     if kind in ("logit", "log_prob", "others"):
         return kind
-    match = re.fullmatch(r"rivals(?:\((\d+)\))?", str(kind))
-    if match and (count := int(match[1] or 5)) >= 1:
-        return count
+    match = re.fullmatch(r"rivals(?:\((\d+)(?:,\s*(\d*\.?\d+))?\))?", str(kind))
+    if match:
+        found = Rivals(int(match[1] or 5), float(match[2] or 1))
+        if found.count >= 1 and found.weight > 0:
+            return found
     raise TargetError(
-        f"unknown target kind {kind!r}; use 'logit', 'log_prob', 'rivals(m)' or 'others'."
+        f"unknown target kind {kind!r}; use 'logit', 'log_prob', 'rivals(m)', 'rivals(m, w)' or "
+        "'others'."
     )
 
 
 def _sharpened(
-    target: ClassTarget, kind: str | int, logits: Float[Tensor, " classes"], plain: list[int]
+    target: ClassTarget, kind: str | Rivals, logits: Float[Tensor, " classes"], plain: list[int]
 ) -> Target:
     if kind == "log_prob":
         return LogProb(target.id)
     if kind == "others":
         return Against(target.id, tuple(dict.fromkeys(i for i in plain if i != target.id)))
+    assert isinstance(kind, Rivals)
+    if len(logits) == 1:
+        return target
     others = logits.clone()
     others[target.id] = -torch.inf
-    count = min(int(kind), len(logits) - 1)
-    if count < 1:
-        raise TargetError("a model with a single output has no rivals; use target='logit'.")
-    return Against(target.id, tuple(others.topk(count).indices.tolist()))
+    strongest = others.topk(min(kind.count, len(logits) - 1)).indices.tolist()
+    return Against(target.id, tuple(strongest), kind.weight)
 
 
 def resolve(

@@ -15,7 +15,7 @@ from gradtoken.errors import MethodError, TargetError
 from gradtoken.models import Model
 from gradtoken.targets import resolve
 from gradtoken.trace import record
-from tests.conftest import inputs
+from tests.conftest import inputs, tiny_vit
 from tests.oracle import Written
 
 CLASSES = [3, 7]
@@ -29,9 +29,11 @@ def by_hand(
     full: bool = False,
     layers: list[int] | None = None,
     beta: float = 0.5,
+    depth: float = 2,
     rectify: str | None = None,
     spread: str | None = "token",
     temperature: float = 0.1,
+    reach: float | None = 0.15,
     channel_weight: str | None = None,
 ) -> Tensor:
     """Relevance of the spatial tokens (N,), token by token and head by head."""
@@ -53,7 +55,8 @@ def by_hand(
                 if rectify == "head":
                     relation = relation.clamp_min(0)
                 share[token] += block.attention[head, 0, token] ** beta * relation
-        total += share.clamp_min(0) if rectify == "layer" else share
+        weight = ((index + 1) / len(blocks)) ** depth
+        total += weight * (share.clamp_min(0) if rectify == "layer" else share)
     if rectify == "final":
         total = total.clamp_min(0)
     relevance = total[prefix:]
@@ -61,7 +64,14 @@ def by_hand(
         tokens = blocks[len(blocks) - 2].entering[prefix:]
         tokens = tokens - tokens.mean(0)
         cosine = torch.stack([torch.cosine_similarity(tokens, one[None], dim=-1) for one in tokens])
-        relevance = (cosine / temperature).softmax(-1) @ relevance
+        logits = cosine / temperature
+        if reach is not None:
+            rows, columns = (side // 8 for side in image.shape[1:])
+            for i in range(rows * columns):
+                for j in range(rows * columns):
+                    squared = (i // columns - j // columns) ** 2 + (i % columns - j % columns) ** 2
+                    logits[i, j] -= squared / (2 * reach**2 * rows * columns)
+        relevance = logits.softmax(-1) @ relevance
     if spread == "attention":
         mixing = torch.stack([b.attention[:, prefix:, prefix:].mean(0) for b in blocks]).mean(0)
         relevance = (mixing / mixing.sum(-1, keepdim=True)) @ relevance
@@ -69,7 +79,9 @@ def by_hand(
 
 
 OPTIONS = {
-    "default": ({}, {}),
+    "logit": ({}, {}),
+    "all blocks alike": ({"depth": 0}, {"depth": 0}),
+    "half a power of depth": ({"depth": 0.5}, {"depth": 0.5}),
     "full gradient": ({"gradient": "full"}, {"full": True}),
     "upper half": ({"layers": "half"}, {"layers": [2, 3]}),
     "last block": ({"layers": "last"}, {"layers": [3]}),
@@ -83,9 +95,11 @@ OPTIONS = {
     "no spread": ({"spread": None}, {"spread": None}),
     "attention spread": ({"spread": "attention"}, {"spread": "attention"}),
     "temperature": ({"temperature": 0.5}, {"temperature": 0.5}),
+    "anywhere": ({"reach": None}, {"reach": None}),
+    "further": ({"reach": 0.4}, {"reach": 0.4}),
     "content": ({"channel_weight": "content"}, {"channel_weight": "content"}),
     "product": ({"channel_weight": "product"}, {"channel_weight": "product"}),
-    "faithful": ({"preset": "faithful"}, {"beta": 1.0, "spread": None}),
+    "faithful": ({"preset": "faithful"}, {"beta": 1.0, "depth": 0, "spread": None}),
     "sharp": ({"preset": "sharp"}, {"rectify": "head"}),
 }
 
@@ -94,34 +108,43 @@ OPTIONS = {
 def test_every_option_equals_the_equations(model: Model, batch: Tensor, case: str) -> None:
     options, oracle = OPTIONS[case]
     trace = record(model, batch)
-    found = make_method("gradtoken", **options)(trace, resolve(CLASSES, trace.logits, model.labels))
+    method = make_method("gradtoken", **{"target": "logit", **options})
+    found = method(trace, resolve(CLASSES, trace.logits, model.labels))
     for b, image in enumerate(batch):
         for k, label in enumerate(CLASSES):
             expected = by_hand(model, image, lambda z, c=label: z[c], **oracle)
             torch.testing.assert_close(found[b, k], expected, rtol=1e-9, atol=1e-11)
 
 
-def test_every_layout_equals_the_equations(variant: Model) -> None:
+def rivals(z: Tensor, label: int, count: int, weight: float = 1) -> Tensor:
+    order = [i for i in z.argsort(descending=True).tolist() if i != label]
+    return z[label] - weight * z[order[:count]].mean()
+
+
+def test_the_default_in_every_layout_equals_the_equations(variant: Model) -> None:
     images = inputs(variant)
     trace = record(variant, images)
     found = make_method("gradtoken")(trace, resolve(CLASSES, trace.logits, variant.labels))
     for k, label in enumerate(CLASSES):
-        expected = by_hand(variant, images[1], lambda z, c=label: z[c])
+        expected = by_hand(variant, images[1], lambda z, c=label: rivals(z, c, 5, 0.5))
         torch.testing.assert_close(found[1, k], expected, rtol=1e-9, atol=1e-11)
 
 
+def test_a_single_output_has_no_rivals() -> None:
+    model = gradtoken.wrap(tiny_vit(num_classes=1))
+    images = inputs(model)
+    default = gradtoken.explain(model, images, 0).tokens
+    assert torch.equal(default, gradtoken.explain(model, images, 0, target="logit").tokens)
+    assert float(default.abs().max()) > 0
+
+
 def test_sharpened_targets_equal_the_equations(model: Model, batch: Tensor) -> None:
-    logits = model(batch)
-
-    def rivals(z: Tensor, label: int, count: int) -> Tensor:
-        order = [i for i in logits[0].argsort(descending=True).tolist() if i != label]
-        return z[label] - z[order[:count]].mean()
-
     scores = {
         "log_prob": lambda z, c: z.log_softmax(-1)[c],
         "others": lambda z, c: z[c] - z[7 if c == 3 else 3],
         "rivals(2)": lambda z, c: rivals(z, c, 2),
         "rivals": lambda z, c: rivals(z, c, 5),
+        "rivals(3, 0.25)": lambda z, c: rivals(z, c, 3, 0.25),
     }
     for kind, score in scores.items():
         found = gradtoken.explain(model, batch, CLASSES, target=kind).tokens[0].flatten(1)
@@ -195,7 +218,7 @@ def test_a_preset_yields_to_what_is_spelt_out() -> None:
     assert make_method("gradtoken", preset="faithful", spread="attention").spread == "attention"
     assert make_method("gradtoken", preset="faithful").options()["beta"] == 1.0
     default = make_method("gradtoken", preset="faithful", beta=0.5, spread="token")
-    assert default == make_method("gradtoken")
+    assert default == make_method("gradtoken", target="logit", depth=0)
     assert set(PRESETS) == {"faithful", "sharp", "contrastive"}
 
 

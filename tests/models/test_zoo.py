@@ -113,7 +113,8 @@ def test_stream_and_full_gradient_agree_in_the_last_two_blocks(name: str) -> Non
 def test_it_equals_the_equations_by_hand(name: str, beta: float) -> None:
     """The full gradient in every step, against attention written out and plain autograd."""
     trace = trace_of(name)
-    method = make_method("gradtoken", gradient="full", beta=beta, spread=None)
+    options = {"beta": beta, "depth": 0, "spread": None, "target": "logit"}
+    method = make_method("gradtoken", gradient="full", **options)
     found = method(trace, targets_of(trace))[0, 0]
     expected = by_hand(trace, images_of(name)[:1], A, beta, unused(name))
     scale = float(expected.abs().max())

@@ -29,6 +29,9 @@ class Method(ABC):
     class_aware: ClassVar[bool] = True
     """Whether maps depend on the target."""
 
+    slow: ClassVar[bool] = False
+    """Whether it runs the model some hundred times for a picture."""
+
     @abstractmethod
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         """Relevance of each spatial token for each target: (B, K, N), raw and signed."""

@@ -24,8 +24,8 @@ from gradtoken.targets import Targets, parse_kind
 from gradtoken.trace import Readout, Readouts, Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "faithful": {"beta": 1.0, "spread": None},
-    "sharp": {"rectify": "head"},
+    "faithful": {"beta": 1.0, "depth": 0.0, "spread": None, "target": "logit"},
+    "sharp": {"rectify": "head", "target": "logit"},
     "contrastive": {"target": "rivals(5)", "beta": 0.7},
 }
 """Named settings: first order and complete; supporting evidence only; classes set apart."""
@@ -42,7 +42,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GradToken(Method):
-    """R_i = sum over steps and heads of a_i^beta * phi(<gamma, v_i>), then spread over patches.
+    """R_i = sum over steps and heads of w a_i^beta phi(<gamma, v_i>), then spread over patches.
 
     a is the readout's attention to token i, v_i the token's value vector, and gamma the gradient
     of the target's score by what the head writes into the readout. The steps are those that make
@@ -57,18 +57,24 @@ class GradToken(Method):
         layers: "all", "half" (the upper one), "last", the number of last blocks, or a list of
             block indices (0-based, negative from the end).
         beta: exponent of the attention weight; 1 is first order, smaller damps attention sinks.
+        depth: block l of L (from 1) has the weight w = (l / L)^depth; 0 weighs all alike. What is
+            read late is decoupled best. Steps after the last block have weight 1.
         rectify: keep positive relations only: per "head", per "layer" (block), or once in the
             "final" sum; None keeps the sign.
         spread: one step along the similarity of patches: "token" (cosine of the tokens entering
             the second-last block), "attention" (their own attention) or None.
         temperature: softmax temperature of the token spread.
+        reach: how far the token spread goes, as a standard deviation relative to the grid's mean
+            side; None goes anywhere.
         channel_weight: None, "content" (gamma * |o|) or "product" (gamma * o), o being what the
             head writes.
-        target: what class targets mean: "logit", "log_prob", "rivals(m)" or "others".
+        target: what class targets mean: "logit", "log_prob", "rivals(m, w)" (minus w times the mean
+            of the m strongest other logits) or "others". Contrasts, functions of the output and
+            text prompts stay as they are.
 
-    `make_method` and `explain` also take `preset=`: "faithful" (beta 1, no spread: complete to
-    first order), "sharp" (rectify per head) or "contrastive" (rivals(5), beta 0.7). Options that
-    are spelt out go before a preset's.
+    `make_method` and `explain` also take `preset=`: "faithful" (the logit, beta 1, all blocks
+    alike, no spread: complete to first order), "sharp" (the logit, rectified per head) or
+    "contrastive" (rivals(5), beta 0.7). Options that are spelt out go before a preset's.
     """
 
     name: ClassVar[str] = "gradtoken"
@@ -79,11 +85,13 @@ class GradToken(Method):
     gradient: Literal["auto", "stream", "full"] = "auto"
     layers: Layers = "all"
     beta: float = 0.5
+    depth: float = 2.0
     rectify: Literal["head", "layer", "final"] | None = None
     spread: Literal["token", "attention"] | None = "token"
     temperature: float = 0.1
+    reach: float | None = 0.15
     channel_weight: Literal["content", "product"] | None = None
-    target: str = "logit"
+    target: str = "rivals(5, 0.5)"
 
     def __post_init__(self) -> None:
         for option, choices in _CHOICES.items():
@@ -95,6 +103,15 @@ class GradToken(Method):
         object.__setattr__(self, "layers", listed(self.layers))
         if not (_is_number(self.beta) and self.beta >= 0):
             raise MethodError(f"gradtoken's beta is {self.beta!r}; it must be a number from 0 up.")
+        if not (_is_number(self.depth) and self.depth >= 0):
+            raise MethodError(
+                f"gradtoken's depth is {self.depth!r}; it must be a number from 0 up."
+            )
+        if self.reach is not None and not (_is_number(self.reach) and self.reach >= _COLDEST):
+            raise MethodError(
+                f"gradtoken's reach is {self.reach!r}; it must be None or a number from "
+                f"{_COLDEST} up."
+            )
         if not (_is_number(self.temperature) and self.temperature >= _COLDEST):
             raise MethodError(
                 f"gradtoken's temperature is {self.temperature!r}; it must be a number from "
@@ -105,7 +122,13 @@ class GradToken(Method):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         relevance = self.all_tokens(trace, targets)[..., -trace.spatial :]
         if self.spread == "token":
-            return spread_by_tokens(relevance, trace.affinity_tokens, self.temperature)
+            return spread_by_tokens(
+                relevance,
+                trace.affinity_tokens,
+                self.temperature,
+                grid=trace.grid,
+                reach=self.reach,
+            )
         if self.spread == "attention":
             calls = trace.global_calls('gradtoken with spread="attention"')
             return spread_by_attention(relevance, calls, trace.model.layout.prefix)
@@ -114,20 +137,21 @@ class GradToken(Method):
     def all_tokens(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets tokens"]:
         """Relevance of every token, prefix included, before spreading; spatial tokens come last.
 
-        With beta 1 and neither rectify nor channel_weight, each step's share sums over tokens to
-        the sum over heads and rows of <gamma, o> exactly (completeness).
+        With beta 1, depth 0 and neither rectify nor channel_weight, each step's share sums over
+        tokens to the sum over heads and rows of <gamma, o> exactly (completeness).
         """
         readouts = trace.readouts(
             targets.sharpen(self.target, trace.logits), gradient=self.gradient
         )
-        shares = [self._relate(step) for step in self._chosen(readouts, trace)]
+        shares = [weight * self._relate(step) for weight, step in self._chosen(readouts, trace)]
         relevance = shares[0].new_zeros(*shares[0].shape[:2], max(s.shape[-1] for s in shares))
         for share in shares:
             relevance[..., relevance.shape[-1] - share.shape[-1] :] += share
         return relevance.clamp_min(0) if self.rectify == "final" else relevance
 
-    def _chosen(self, readouts: Readouts, trace: Trace) -> list[Readout]:
-        """The steps that `layers` chooses; those after the last block always count."""
+    def _chosen(self, readouts: Readouts, trace: Trace) -> list[tuple[float, Readout]]:
+        """The steps that `layers` chooses, weighted; those after the last block always count."""
+        tail = [(1.0, step) for step in readouts.tail]
         if not readouts.blocks:
             if self.layers != "all":
                 raise MethodError(
@@ -135,9 +159,11 @@ class GradToken(Method):
                     f"{trace.model.spec} ({trace.model.anatomy.readout}) is followed after the "
                     'last one only; use layers="all".'
                 )
-            return readouts.tail
+            return tail
         chosen = select_layers(self.layers, trace.depth)
-        return [step for block in chosen for step in readouts.blocks[block]] + readouts.tail
+        weights = [((block + 1) / trace.depth) ** self.depth for block in chosen]
+        pairs = zip(chosen, weights, strict=True)
+        return [(w, step) for block, w in pairs for step in readouts.blocks[block]] + tail
 
     def _relate(self, step: Readout) -> Float[Tensor, "batch targets tokens"]:
         with full_precision(step.gradient):

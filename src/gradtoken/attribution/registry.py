@@ -59,7 +59,10 @@ def _find(method: object) -> type[Method]:
 
 @cache
 def _entries() -> dict[str, EntryPoint]:
-    found = sorted(entry_points(group=GROUP), key=lambda e: (not e.value.startswith("gradtoken."),))
+    found = sorted(
+        entry_points(group=GROUP),
+        key=lambda e: (e.name != "gradtoken", not e.value.startswith("gradtoken."), e.name),
+    )
     return {entry.name: entry for entry in found}
 
 

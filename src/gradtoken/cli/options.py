@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradtoken.errors import ImageError, MethodError, ModelError, OutputError, TargetError
+from gradtoken.images import SUFFIXES
 
 if TYPE_CHECKING:
     from gradtoken.models import Model
@@ -45,9 +46,6 @@ MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A method's option as name=value, such as preset=sharp."),
 ]
-
-_FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
-SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 
 
 def load_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,13 +32,33 @@ def mean_interval(
     """
     kept = np.isfinite(values)
     values = values[kept]
-    _, position = np.unique(images[kept], return_inverse=True)
     if not len(values):
         return Interval(np.nan, np.nan, np.nan, 0)
-    sums = np.bincount(position, weights=values)
-    counts = np.bincount(position).astype(float)
+    return ratio_interval([(values, np.ones_like(values))], images[kept], seed=seed)
+
+
+def ratio_interval(
+    pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    images: np.ndarray[Any, Any],
+    *,
+    seed: int = 0,
+) -> Interval:
+    """The mean over pairs of sum(above) / sum(below), with its bootstrap interval over images.
+
+    Args:
+        pairs: (instances,) counts above and below.
+        images: (instances,) which image each instance is of.
+    """
+    _, position = np.unique(images, return_inverse=True)
+    count = int(position.max()) + 1
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    means = (weights @ sums) / (weights @ counts)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high), len(values))
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    means: Any = 0.0
+    mean = 0.0
+    for above, below in pairs:
+        sums = [np.bincount(position, weights=v, minlength=count) for v in (above, below)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = means + (weights @ sums[0]) / (weights @ sums[1]) / len(pairs)
+        mean += float(above.sum() / below.sum()) / len(pairs)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return Interval(mean, float(low), float(high), len(images))

@@ -1,0 +1,168 @@
+"""Records on disk: one Parquet file per picture, so that an interrupted run goes on where it was.
+
+A record is one figure of one method on one instance: picture, object, method, metric, value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradtoken.errors import GradTokenError, OutputError
+
+COLUMNS = ("picture", "object", "method", "metric", "value")
+SETTINGS = "settings.json"
+
+
+class Record(NamedTuple):
+    """One figure of one method on one instance (an object of a picture)."""
+
+    picture: str
+    object: str
+    method: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Records:
+    """Many records as columns, in the order they were made."""
+
+    picture: np.ndarray[Any, Any]
+    object: np.ndarray[Any, Any]
+    method: np.ndarray[Any, Any]
+    metric: np.ndarray[Any, Any]
+    value: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Records:
+        """From single records."""
+        rows = list(records)
+        picture, thing, method, metric = (
+            np.array([row[i] for row in rows], dtype=object) for i in range(4)
+        )
+        value = np.array([row.value for row in rows], dtype=float)
+        return cls(picture, thing, method, metric, value)
+
+    def where(self, *, method: str | None = None, metric: str | None = None) -> Records:
+        """Those of one method, one metric, or both."""
+        kept = np.ones(len(self.value), dtype=bool)
+        if method is not None:
+            kept &= self.method == method
+        if metric is not None:
+            kept &= self.metric == metric
+        return Records(*(getattr(self, column)[kept] for column in COLUMNS))
+
+    def methods(self) -> list[str]:
+        """Names in order of appearance."""
+        return list(dict.fromkeys(self.method.tolist()))
+
+    def metrics(self) -> list[str]:
+        """Names in order of appearance."""
+        return list(dict.fromkeys(self.metric.tolist()))
+
+    def by_instance(self) -> dict[tuple[str, str], float]:
+        """Values by picture and object."""
+        keys = zip(self.picture.tolist(), self.object.tolist(), strict=True)
+        return dict(zip(keys, self.value.tolist(), strict=True))
+
+
+class Store:
+    """The records of one run in a folder.
+
+    Args:
+        folder: is made; one that holds a run of other settings is refused.
+        settings: what the run measures, as plain data.
+
+    Raises:
+        OutputError: the folder cannot be written, or holds another run.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._parts = folder / "records"
+        text = json.dumps(settings, indent=2, sort_keys=True)
+        path = folder / SETTINGS
+        try:
+            self._parts.mkdir(parents=True, exist_ok=True)
+            before = path.read_text("utf-8") if path.exists() else None
+            if before is None:
+                _write(path, text.encode())
+        except OSError as error:
+            raise OutputError(f"cannot write to {folder}: {error.strerror or error}.") from None
+        if before is not None and before != text:
+            raise OutputError(
+                f"{folder} holds a run of other settings ({_difference(before, settings)}); give "
+                "another --out, or remove it."
+            )
+
+    def done(self, picture: str) -> bool:
+        """Whether a picture's records are there."""
+        return self._path(picture).exists()
+
+    def add(self, picture: str, records: Iterable[Record]) -> None:
+        """Write a picture's records, whole or not at all.
+
+        Raises:
+            OutputError: if they cannot be written.
+        """
+        pa, parquet = _arrow()
+        columns = Records.of(records)
+        table = pa.table({name: getattr(columns, name) for name in COLUMNS}, schema=_schema(pa))
+        sink = pa.BufferOutputStream()
+        parquet.write_table(table, sink)
+        try:
+            _write(self._path(picture), sink.getvalue().to_pybytes())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the records of {picture}: {error.strerror or error}."
+            ) from None
+
+    def read(self, pictures: Iterable[str]) -> Records:
+        """The records of some pictures, in their order."""
+        pa, parquet = _arrow()
+        tables = [parquet.read_table(self._path(picture)) for picture in pictures]
+        whole = pa.concat_tables(tables) if tables else _schema(pa).empty_table()
+        return Records(*(whole[name].to_numpy() for name in COLUMNS))
+
+    def _path(self, picture: str) -> Path:
+        safe = "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in picture)
+        return self._parts / f"{safe}.parquet"
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _difference(before: str, now: Mapping[str, Any]) -> str:
+    try:
+        old = json.loads(before)
+    except ValueError:
+        return "its settings cannot be read"
+    keys = [key for key in {**old, **now} if old.get(key) != json.loads(json.dumps(now.get(key)))]
+    return ", ".join(keys) or "written differently"
+
+
+def _schema(pa: Any) -> Any:
+    return pa.schema([*((name, pa.string()) for name in COLUMNS[:4]), ("value", pa.float64())])
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise GradTokenError(
+            "records are kept in Parquet files, which need pyarrow; install gradtoken[bench]."
+        ) from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,36 @@
+"""Data sets by name, as the command line takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gradtoken.datasets.coco import COCO
+from gradtoken.datasets.image_folder import ImageFolder
+from gradtoken.datasets.imagenet_seg import ImageNetSegmentation
+from gradtoken.datasets.sample import Samples
+from gradtoken.datasets.scene_samples import SceneSamples
+from gradtoken.datasets.voc import VOC
+from gradtoken.errors import DatasetError, did_you_mean
+
+KINDS: dict[str, Callable[[str], Samples]] = {
+    "voc": VOC,
+    "coco": COCO,
+    "imagenet-seg": ImageNetSegmentation,
+    "folder": ImageFolder,
+}
+
+
+def open_samples(spec: str) -> Samples:
+    """ "scenes", "voc:DIR", "coco:DIR", "imagenet-seg:FILE" or "folder:DIR".
+
+    Raises:
+        DatasetError: another name, or files that are not there.
+    """
+    if spec == "scenes":
+        return SceneSamples()
+    kind, _, path = spec.partition(":")
+    if kind not in KINDS or not path:
+        near = did_you_mean(kind, ["scenes", *KINDS]) if kind not in KINDS else ""
+        usual = "; use scenes, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."
+        raise DatasetError(f"no data set is named {spec!r}{near or usual}")
+    return KINDS[kind](path)

@@ -1,0 +1,105 @@
+"""Pascal VOC 2012 segmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from gradtoken.datasets.pictures import read_indices, read_picture, require
+from gradtoken.datasets.sample import Sample, Samples
+from gradtoken.errors import DatasetError
+
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+"""Class numbers 1 to 20, in order."""
+_VOID = 255
+
+
+class VOC(Samples):
+    """Pascal VOC 2012: one mask per class of a picture, or per instance.
+
+    Args:
+        root: `VOCdevkit`, `VOC2012` or a folder that holds one of them.
+        split: "val", "train" or "trainval", as in `ImageSets/Segmentation`.
+        instances: a mask for each instance (`SegmentationObject`) in place of each class.
+
+    Raises:
+        DatasetError: files that are not there.
+    """
+
+    kind: ClassVar[str] = "voc"
+
+    def __init__(self, root: str | Path, split: str = "val", *, instances: bool = False) -> None:
+        self._root = _find(Path(root))
+        listed = require(
+            self._root / "ImageSets" / "Segmentation" / f"{split}.txt", "list of pictures"
+        )
+        self._ids = listed.read_text("utf-8").split()
+        self._instances = instances
+        if not self._ids:
+            raise DatasetError(f"{listed} lists no picture.")
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self._ids[self._checked(index)]
+        image = read_picture(self._root / "JPEGImages" / f"{name}.jpg")
+        classes = read_indices(self._root / "SegmentationClass" / f"{name}.png")
+        if classes.shape != image.size[::-1]:
+            raise DatasetError(f"the mask of {name} is {classes.shape}, its picture {image.size}.")
+        void = classes == _VOID
+        numbers = classes
+        if self._instances:
+            numbers = read_indices(self._root / "SegmentationObject" / f"{name}.png")
+        masks, names = [], []
+        for number in np.unique(numbers):
+            if number in (0, _VOID):
+                continue
+            mask = (numbers == number) & ~void
+            inside = classes[mask]
+            inside = inside[inside > 0]
+            if len(inside):
+                masks.append(mask)
+                names.append(_name(int(np.bincount(inside).argmax()), name))
+        height, width = classes.shape
+        stacked = np.stack(masks) if masks else np.zeros((0, height, width), bool)
+        return Sample(name, image, tuple(names), stacked, void)
+
+
+def _name(number: int, picture: str) -> str:
+    if not 1 <= number <= len(CLASSES):
+        raise DatasetError(f"the mask of {picture} has class number {number}, VOC has 1 to 20.")
+    return CLASSES[number - 1]
+
+
+def _find(root: Path) -> Path:
+    for path in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (path / "ImageSets").is_dir():
+            return path
+    raise DatasetError(
+        f"{root} holds no VOC2012 (a folder with ImageSets, JPEGImages and SegmentationClass); "
+        "give the unpacked VOCdevkit."
+    )

@@ -1,0 +1,60 @@
+"""Does a map speak of the class it was asked for? Beside share and coupling, which are elsewhere.
+
+These figures are this project's; no shared benchmark of class sensitivity exists.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+_RING = 4
+
+
+def correlation(
+    one: Float[Tensor, "batch tokens"], other: Float[Tensor, "batch tokens"]
+) -> Float[Tensor, " batch"]:
+    """Pearson correlation of two maps of each picture; NaN where one is constant."""
+    a, b = (values.double() - values.double().mean(1, keepdim=True) for values in (one, other))
+    size = a.norm(dim=1) * b.norm(dim=1)
+    return torch.where(size > 0, (a * b).sum(1) / size, torch.nan)
+
+
+def contrast_response(
+    before: Float[Tensor, "batch tokens"],
+    own_removed: Float[Tensor, "batch tokens"],
+    other_removed: Float[Tensor, "batch tokens"],
+) -> Float[Tensor, " batch"]:
+    """Of how much a class's map changes, the part that is due to its own object.
+
+    |R - R_own| / (|R - R_own| + |R - R_other|) with R the map of class a, R_own that of the picture
+    without object a and R_other that of the picture without another object b. 1 is a map that
+    heeds nothing but its object, 0.5 one that heeds both alike; NaN where nothing changes.
+    """
+    own = (before - own_removed).double().norm(dim=1)
+    other = (before - other_removed).double().norm(dim=1)
+    return own / (own + other)
+
+
+def painted_out(
+    images: Float[Tensor, "batch 3 height width"], masks: Bool[Tensor, "batch height width"]
+) -> Float[Tensor, "batch 3 height width"]:
+    """Pictures without an object: its pixels, and those that touch it, in the colour around it.
+
+    That is the mean over a ring of 2 to 4 pixels away; where there is none, over the picture.
+    """
+    grown = _grown(masks, 1)
+    ring = _grown(masks, _RING) & ~grown
+    around = torch.where(ring.flatten(1).any(1)[:, None, None], ring, torch.ones_like(ring))
+    weights = around[:, None].to(images.dtype)
+    colour = (images * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3))
+    return torch.where(grown[:, None], colour[..., None, None], images)
+
+
+def _grown(
+    masks: Bool[Tensor, "batch height width"], by: int
+) -> Bool[Tensor, "batch height width"]:
+    """Masks with every pixel up to `by` away."""
+    return F.max_pool2d(masks[:, None].float(), 2 * by + 1, 1, by)[:, 0] > 0

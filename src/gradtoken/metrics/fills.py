@@ -1,0 +1,46 @@
+"""What is put where pixels are taken away. The field's protocols differ in it, so it has a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from gradtoken.errors import MethodError
+
+Fill: TypeAlias = Literal["black", "grey", "mean", "blur"]
+_KERNEL, _SIGMA = 11, 5.0
+
+
+def filled(
+    images: Float[Tensor, "batch 3 height width"],
+    fill: Fill,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float[Tensor, "batch 3 height width"]:
+    """Pictures with nothing but the fill, in the images' normalised space.
+
+    Args:
+        images: preprocessed.
+        fill: "black": RGB 0 before normalisation (Chefer et al., CVPR 2021). "grey": 0 in
+            normalised space (RISE, AGCAM). "mean": each picture's mean colour. "blur": the picture
+            under a Gaussian of 11 pixels and sigma 5 (RISE).
+        mean, std: what the images were normalised with.
+
+    Raises:
+        MethodError: another fill.
+    """
+    if fill == "black":
+        shift, scale = (torch.tensor(v).to(images).view(3, 1, 1) for v in (mean, std))
+        return (-shift / scale).expand_as(images)
+    if fill == "grey":
+        return torch.zeros_like(images)
+    if fill == "mean":
+        return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+    if fill == "blur":
+        return gaussian_blur(images, [_KERNEL, _KERNEL], [_SIGMA, _SIGMA])
+    raise MethodError(f"no fill is named {fill!r}; use {', '.join(map(repr, get_args(Fill)))}.")

@@ -1,0 +1,51 @@
+"""The grid pointing game (Böhle, Fritz, Schiele, CVPR 2021), for data without masks."""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradtoken.errors import MethodError
+
+
+def mosaic(
+    images: Float[Tensor, "cells 3 height width"], size: tuple[int, int]
+) -> Float[Tensor, "1 3 high wide"]:
+    """n x n pictures of one class each as one picture of `size`, in reading order.
+
+    Args:
+        images: preprocessed, n * n of them.
+        size: (height, width) of the model's input; multiples of n.
+
+    Raises:
+        MethodError: not a square number of pictures, or a size that n does not divide.
+    """
+    side = math.isqrt(len(images))
+    if side * side != len(images) or size[0] % side or size[1] % side:
+        raise MethodError(
+            f"{len(images)} pictures make no square mosaic of {size[0]}x{size[1]} pixels; give 4 "
+            "or 9 and a size that their side divides."
+        )
+    cells = F.interpolate(
+        images, (size[0] // side, size[1] // side), mode="bilinear", antialias=True
+    )
+    return cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).reshape(1, 3, *size)
+
+
+def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Tensor, " cells"]:
+    """Of the positive relevance of each cell's class, the part in its own cell.
+
+    Chance is 1 / cells; NaN for a map without positive relevance.
+
+    Args:
+        maps: one for each cell's class, on the mosaic.
+        side: n, cells in a row.
+    """
+    positive = maps.double().clamp_min(0)
+    height, width = positive.shape[1] // side, positive.shape[2] // side
+    cells = positive.unflatten(2, (side, width)).unflatten(1, (side, height)).sum(dim=(2, 4))
+    flat = cells.flatten(1)
+    return flat.diagonal() / flat.sum(1)

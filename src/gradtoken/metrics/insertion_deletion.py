@@ -1,0 +1,71 @@
+"""Insertion and deletion (Petsiuk, Das, Saenko, RISE, BMVC 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gradtoken.metrics.fills import Fill, filled
+from gradtoken.metrics.replacing import (
+    Images,
+    Maps,
+    Predict,
+    probabilities,
+    ranks,
+    replaced_logits,
+)
+
+
+def insertion(
+    predict: Predict,
+    images: Images,
+    maps: Maps,
+    classes: Int[Tensor, " batch"],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    steps: int = 28,
+    fill: Fill = "blur",
+) -> Float[Tensor, "batch points"]:
+    """Probability of the class as the most relevant pixels are put into a blurred picture.
+
+    `steps` + 1 points, from none to all pixels; 28 steps are 8 rows of 224 pixels each.
+    """
+    start = filled(images, fill, mean, std)
+    return _curve(predict, start, images, maps, classes, steps)
+
+
+def deletion(
+    predict: Predict,
+    images: Images,
+    maps: Maps,
+    classes: Int[Tensor, " batch"],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    steps: int = 28,
+    fill: Fill = "grey",
+) -> Float[Tensor, "batch points"]:
+    """Probability of the class as the most relevant pixels become grey: `steps` + 1 points."""
+    return _curve(predict, images, filled(images, fill, mean, std), maps, classes, steps)
+
+
+def area(curve: Float[Tensor, "batch points"]) -> Float[Tensor, " batch"]:
+    """(sum of s - (s_0 + s_n) / 2) / n: the trapezoid rule over n steps. In 0 to 1."""
+    return (curve.sum(1) - (curve[:, 0] + curve[:, -1]) / 2) / (curve.shape[1] - 1)
+
+
+def _curve(
+    predict: Predict,
+    start: Images,
+    end: Images,
+    maps: Maps,
+    classes: Int[Tensor, " batch"],
+    steps: int,
+) -> Float[Tensor, "batch points"]:
+    pixels = maps[0].numel()
+    counts = torch.linspace(0, pixels, steps + 1).round().int().tolist()
+    return probabilities(replaced_logits(predict, start, end, ranks(maps), counts), classes)

@@ -1,0 +1,60 @@
+"""Running a model on pictures of which more and more pixels are replaced, in a map's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+Predict: TypeAlias = Callable[
+    [Float[Tensor, "pictures 3 height width"]], Float[Tensor, "pictures classes"]
+]
+"""Logits of preprocessed pictures, without a graph; a `Model` is one."""
+
+Maps: TypeAlias = Float[Tensor, "batch height width"]
+Images: TypeAlias = Float[Tensor, "batch 3 height width"]
+
+_AT_ONCE = 64
+
+
+def to_pixels(
+    tokens: Float[Tensor, "batch rows columns"], size: tuple[int, int], *, mode: str = "bilinear"
+) -> Maps:
+    """Token maps on the pixels (height, width) of the model's input: "bilinear" or "nearest"."""
+    corners = None if mode == "nearest" else False
+    return F.interpolate(tokens[:, None], size, mode=mode, align_corners=corners)[:, 0]
+
+
+def ranks(maps: Maps) -> Int[Tensor, "batch pixels"]:
+    """Each pixel's place in the order of relevance, 0 the most; equal ones in reading order."""
+    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def replaced_logits(
+    predict: Predict, images: Images, others: Images, places: Tensor, counts: Sequence[int]
+) -> Float[Tensor, "batch counts classes"]:
+    """Logits when the first `count` pixels of each picture, by their places, are the others'."""
+    batch, _, height, width = images.shape
+    jobs = [(b, count) for b in range(batch) for count in counts]
+    found = []
+    for start in range(0, len(jobs), _AT_ONCE):
+        chunk = jobs[start : start + _AT_ONCE]
+        rows = torch.tensor([b for b, _ in chunk], device=images.device)
+        least = torch.tensor([count for _, count in chunk], device=images.device)[:, None]
+        away = (places[rows] < least).view(-1, 1, height, width)
+        found.append(predict(torch.where(away, others[rows], images[rows])).double().cpu())
+    return torch.cat(found).unflatten(0, (batch, len(counts)))
+
+
+def probabilities(
+    logits: Float[Tensor, "batch counts classes"], classes: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch counts"]:
+    """Softmax probability of one class per picture at every count."""
+    index = classes.cpu()[:, None, None].expand(-1, logits.shape[1], 1)
+    return logits.softmax(-1).gather(-1, index)[..., 0]
