@@ -133,6 +133,12 @@ class Trace:
         return sorted({*layout.rows, *pooled})
 
     @contextmanager
+    def differentiating(self) -> Iterator[None]:
+        """The model in evaluation mode with gradients on, whatever the caller's mode is."""
+        with _plain_autograd(self.model), torch.enable_grad():
+            yield
+
+    @contextmanager
     def differentiated(
         self,
         targets: Targets,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gradtoken.attribution import Method
 from gradtoken.bench.cases import Case, cases
-from gradtoken.bench.scores import GROUPS, SLOW, Maps
+from gradtoken.bench.scores import CHANGED, GROUPS, SLOW, Maps
 from gradtoken.bench.store import Record, Store
 from gradtoken.datasets.sample import Sample
 from gradtoken.errors import MethodError
@@ -85,7 +85,7 @@ def _records(
                 ) from None
             continue
         for group in groups:
-            if group in SLOW and not slow:
+            if group in SLOW and (not slow or (method.slow and group == CHANGED)):
                 continue
             for metric, values in GROUPS[group](maps).items():
                 records += [

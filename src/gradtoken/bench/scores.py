@@ -200,7 +200,10 @@ GROUPS: dict[str, Callable[[Maps], Figures]] = {
 }
 """Groups of metrics by name."""
 
-SLOW = ("contrast", "perturbation", "insertion-deletion")
+CHANGED = "contrast"
+"""The group that asks a method about changed pictures too, and leaves slow methods out."""
+
+SLOW = (CHANGED, "perturbation", "insertion-deletion")
 """Groups that run the model many times for each map."""
 
 

@@ -56,7 +56,7 @@ def bench(
         typer.Option(
             min=0,
             help="Pictures for what runs the model many times: the last three metrics, and methods "
-            "such as RISE. Default: a tenth of --limit.",
+            "such as RISE. Default: one in twenty.",
         ),
     ] = None,
     every_picture: Annotated[
@@ -87,7 +87,7 @@ def bench(
 
     chosen = _methods(methods)
     groups = _groups(metrics)
-    slow = max(1, limit // 10) if slow_limit is None else slow_limit
+    slow = max(1, limit // 20) if slow_limit is None else slow_limit
     samples = open_samples(data)
     loaded = shared.load_model(model, checkpoint, device, dtype, image_size=image_size)
     settings = {

@@ -1,0 +1,45 @@
+"""Integrated gradients on the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_whole
+from gradtoken.metrics.fills import Fill, filled
+from gradtoken.trace import Trace
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegratedGradients(PixelMethod):
+    """(x - x') * integral of dy/dx from x' to x, sum over each token's pixels and channels.
+
+    Args:
+        steps: points of the integral (Gauss-Legendre).
+        baseline: x': "black", "grey", "mean" or "blur".
+    """
+
+    name: ClassVar[str] = "integrated-gradients"
+    summary: ClassVar[str] = "gradient integrated from a baseline picture, signed"
+    source: ClassVar[str] = "Sundararajan, Taly, Yan, ICML 2017; through captum"
+    slow: ClassVar[bool] = True
+
+    steps: int = 32
+    baseline: Fill = "black"
+
+    def __post_init__(self) -> None:
+        check_whole(self.name, "steps", self.steps)
+
+    def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
+        from captum.attr import IntegratedGradients as Attribution
+
+        about = trace.model.preprocess
+        start = filled(image, self.baseline, about.mean, about.std).contiguous()
+        found: Tensor = Attribution(score).attribute(
+            image, start, n_steps=self.steps, internal_batch_size=_AT_ONCE
+        )
+        return found

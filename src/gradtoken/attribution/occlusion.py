@@ -1,0 +1,52 @@
+"""Occlusion: how much the score falls when a window of the picture is covered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_whole
+from gradtoken.metrics.fills import Fill, filled
+from gradtoken.trace import Trace
+
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occlusion(PixelMethod):
+    """y(x) - y(x with a window covered), mean over the windows that cover a token.
+
+    Args:
+        window: side of the window in tokens.
+        fill: what covers it: "grey", "black", "mean" or "blur".
+    """
+
+    name: ClassVar[str] = "occlusion"
+    summary: ClassVar[str] = "fall of the score when a token's pixels are covered"
+    source: ClassVar[str] = "Zeiler and Fergus, ECCV 2014; through captum"
+    slow: ClassVar[bool] = True
+
+    window: int = 1
+    fill: Fill = "grey"
+
+    def __post_init__(self) -> None:
+        check_whole(self.name, "window", self.window)
+
+    def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
+        from captum.attr import Occlusion as Attribution
+
+        about, (rows, columns) = trace.model.preprocess, trace.grid
+        high, wide = image.shape[-2] // rows, image.shape[-1] // columns
+        cover = filled(image, self.fill, about.mean, about.std).contiguous()
+        with torch.no_grad():
+            found: Tensor = Attribution(score).attribute(
+                image,
+                sliding_window_shapes=(3, self.window * high, self.window * wide),
+                strides=(3, high, wide),
+                baselines=cover,
+                perturbations_per_eval=_AT_ONCE,
+            )
+        return found / found.shape[1]

@@ -1,0 +1,92 @@
+"""RISE: random masks weighted by the probability they leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradtoken.attribution.base import Method
+from gradtoken.attribution.pixels import check_fraction, check_whole
+from gradtoken.tap import wide
+from gradtoken.targets import Targets
+from gradtoken.trace import Trace
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RISE(Method):
+    """R = sum_m p(x * M_m) M_m / (masks * keep), then the mean over each token's pixels.
+
+    M_m are random coarse grids, enlarged bilinearly and shifted; covered pixels are grey (0 in
+    normalised space). The same masks serve all images and targets. p is the probability of the
+    target's class, or the score y of a target that is no class.
+
+    Args:
+        masks: how many.
+        cells: of the coarse grid's side.
+        keep: probability that a cell is kept.
+        seed: of the masks.
+    """
+
+    name: ClassVar[str] = "rise"
+    summary: ClassVar[str] = "random masks weighted by the probability they leave"
+    source: ClassVar[str] = "Petsiuk, Das, Saenko, BMVC 2018"
+    slow: ClassVar[bool] = True
+
+    masks: int = 500
+    cells: int = 7
+    keep: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(self.name, "masks", self.masks)
+        check_whole(self.name, "cells", self.cells)
+        check_fraction(self.name, "keep", self.keep)
+
+    def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
+        height, width = trace.images.shape[-2:]
+        masks = self.drawn((height, width)).to(trace.images)
+        pooled = F.adaptive_avg_pool2d(wide(masks), trace.grid).flatten(1)
+        maps = []
+        with torch.no_grad():
+            for b, image in enumerate(trace.images):
+                one = Targets([targets.rows[b]])
+                found = [
+                    values_of(trace, one, image * chunk[:, None]) for chunk in masks.split(_AT_ONCE)
+                ]
+                maps.append(torch.cat(found).T @ pooled.to(found[0].dtype))
+        return torch.stack(maps) / (self.masks * self.keep)
+
+    def drawn(self, size: tuple[int, int]) -> Float[Tensor, "masks height width"]:
+        """The masks on the pixels of an input of `size` (height, width), in 0..1."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.rand(self.masks, 1, self.cells, self.cells, generator=generator)
+        coarse = (drawn < self.keep).float()
+        cell = [-(-side // self.cells) for side in size]
+        large = F.interpolate(
+            coarse, [(self.cells + 1) * c for c in cell], mode="bilinear", align_corners=False
+        )[:, 0]
+        shifts = [torch.randint(0, c, (self.masks,), generator=generator).tolist() for c in cell]
+        return torch.stack(
+            [
+                mask[top : top + size[0], left : left + size[1]]
+                for mask, top, left in zip(large, *shifts, strict=True)
+            ]
+        )
+
+
+def values_of(
+    trace: Trace, one: Targets, pictures: Float[Tensor, "pictures 3 height width"]
+) -> Float[Tensor, "pictures targets"]:
+    """Probability of each of one image's targets on other pictures; y where one is no class."""
+    logits = wide(trace.model(pictures))
+    many = Targets(one.rows * len(logits))
+    probability = many.probabilities(logits)
+    scores = many.scores(logits[:, None].expand(-1, one.count, -1))
+    return torch.where(probability.isnan(), scores, probability)

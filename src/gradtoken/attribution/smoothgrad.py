@@ -1,0 +1,56 @@
+"""SmoothGrad: saliency averaged over noisy pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_fraction, check_whole
+from gradtoken.trace import Trace
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothGrad(PixelMethod):
+    """Mean of |dy/dx| at x + noise, the largest channel, mean over each token's pixels.
+
+    Args:
+        samples: noisy pictures.
+        noise: standard deviation, relative to the picture's range of values.
+        seed: of the noise.
+    """
+
+    name: ClassVar[str] = "smoothgrad"
+    summary: ClassVar[str] = "saliency averaged over noisy pictures"
+    source: ClassVar[str] = "Smilkov et al., 2017; through captum"
+    slow: ClassVar[bool] = True
+
+    samples: int = 16
+    noise: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(self.name, "samples", self.samples)
+        check_fraction(self.name, "noise", self.noise)
+
+    def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
+        from captum.attr import NoiseTunnel, Saliency
+
+        spread = float(image.detach().max() - image.detach().min()) * self.noise
+        found: Tensor = NoiseTunnel(Saliency(score)).attribute(
+            image.requires_grad_(),
+            nt_type="smoothgrad",
+            nt_samples=self.samples,
+            nt_samples_batch_size=min(self.samples, _AT_ONCE),
+            stdevs=spread,
+            abs=True,
+        )
+        return found
+
+    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
+        return F.adaptive_avg_pool2d(pixels.amax(1), grid).flatten()

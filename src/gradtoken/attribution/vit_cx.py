@@ -1,0 +1,93 @@
+"""ViT-CX: masks made of a ViT's own features, weighted by the probability they leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradtoken.attribution.base import Method
+from gradtoken.attribution.pixels import check_fraction
+from gradtoken.attribution.rise import values_of
+from gradtoken.errors import MethodError
+from gradtoken.tap import wide
+from gradtoken.targets import Targets
+from gradtoken.trace import Trace
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTCX(Method):
+    """R = sum_m s_m M_m / sum_m M_m, s_m = p(x * M_m + noise) - p(x + noise) + p(x).
+
+    The masks are the channels of the spatial tokens as normalised before the last block's
+    attention, each scaled to 0..1 and those alike averaged (agglomerative clustering by cosine
+    distance, average linkage). p is the probability of the target's class, or the score y of a
+    target that is no class.
+
+    Args:
+        distance: cosine distance up to which masks are alike.
+        noise: standard deviation of the noise, in normalised values.
+        seed: of the noise.
+    """
+
+    name: ClassVar[str] = "vit-cx"
+    summary: ClassVar[str] = "clustered features as masks, weighted by the probability they leave"
+    source: ClassVar[str] = "Xie et al., ViT-CX, IJCAI 2023"
+    slow: ClassVar[bool] = True
+
+    distance: float = 0.1
+    noise: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fraction(self.name, "distance", self.distance)
+        if not (isinstance(self.noise, (int, float)) and self.noise >= 0):
+            raise MethodError(f"vit-cx's noise is {self.noise!r}; it must be a number from 0 up.")
+
+    def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
+        with trace.differentiated(targets, self.name) as graph:
+            tokens = wide(graph.norms.first(self.name).detach())[:, -trace.spatial :]
+        size = trace.images.shape[-2:]
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(trace.images.shape[1:], generator=generator).to(trace.images)
+        maps = []
+        with torch.no_grad():
+            for b, image in enumerate(trace.images):
+                masks = self.masks(tokens[b])
+                laid = masks.unflatten(1, trace.grid)[:, None]
+                large = F.interpolate(laid, tuple(size), mode="bilinear", align_corners=False)
+                one, shaken = Targets([targets.rows[b]]), self.noise * noise
+                found = [
+                    values_of(trace, one, image * chunk.to(image.dtype) + shaken)
+                    for chunk in large.split(_AT_ONCE)
+                ]
+                plain = values_of(trace, one, torch.stack([image + shaken, image]))
+                scores = torch.cat(found) - plain[0] + plain[1]
+                covered = masks.sum(0).clamp_min(torch.finfo(masks.dtype).tiny)
+                maps.append((scores.to(masks.dtype).T @ masks) / covered)
+        return torch.stack(maps)
+
+    def masks(self, tokens: Float[Tensor, "patches channels"]) -> Float[Tensor, "masks patches"]:
+        """Masks of one image: its channels scaled to 0..1, those alike averaged."""
+        try:
+            from sklearn.cluster import AgglomerativeClustering
+        except ImportError:
+            raise MethodError(
+                "vit-cx clusters with scikit-learn, which is not installed; install "
+                "gradtoken[bench]."
+            ) from None
+        channels = tokens.T
+        low, high = channels.amin(1, keepdim=True), channels.amax(1, keepdim=True)
+        scaled = (channels - low) / torch.where(high > low, high - low, 1)
+        scaled = scaled[(high > low)[:, 0]]
+        groups = AgglomerativeClustering(
+            None, metric="cosine", linkage="average", distance_threshold=self.distance
+        ).fit_predict(scaled.cpu().numpy())
+        index = torch.from_numpy(groups).to(scaled.device)
+        return torch.stack([scaled[index == g].mean(0) for g in range(int(index.max()) + 1)])
