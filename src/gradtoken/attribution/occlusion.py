@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_whole
 from gradtoken.metrics.fills import Fill, filled
@@ -49,4 +51,7 @@ class Occlusion(PixelMethod):
                 baselines=cover,
                 perturbations_per_eval=_AT_ONCE,
             )
-        return found / found.shape[1]
+        return found
+
+    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
+        return F.adaptive_avg_pool2d(pixels.mean(1), grid).flatten()

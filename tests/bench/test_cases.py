@@ -1,0 +1,84 @@
+"""Which pictures count, and masks as the model sees them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gradtoken
+from gradtoken.bench.cases import cases
+from gradtoken.datasets import Sample, Scenes, SceneSamples
+from gradtoken.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def demo() -> gradtoken.Model:
+    return gradtoken.load("demo", device="cpu")
+
+
+def test_scenes_that_are_recognised_whole(demo: gradtoken.Model) -> None:
+    samples = SceneSamples(Scenes("test", objects=(1, 2), seed=3), count=20)
+    found = [case for _, case in cases(demo, samples)]
+    scenes = Scenes("test", objects=(1, 2), seed=3)
+    expected = []
+    for i in range(20):
+        top = demo(demo.preprocess(scenes[i].image)[None])[0].topk(len(scenes[i].labels)).indices
+        if set(top.tolist()) == set(scenes[i].labels):
+            expected.append(f"scene-{i:06d}")
+    assert [case.sample.id for case in found] == expected
+    assert found[0].classes == tuple(demo.labels.find(n) for n in found[0].sample.names)
+    assert (found[0].masks.numpy() == found[0].sample.masks).all()
+    assert len([case for _, case in cases(demo, samples, whole=False)]) == 20
+
+
+def test_done_pictures_are_passed_on_without_running_the_model(demo: gradtoken.Model) -> None:
+    samples = SceneSamples(Scenes("test", objects=1), count=3)
+    found = list(cases(demo, samples, skip=lambda name: name == "scene-000001", whole=False))
+    assert [name for name, _ in found] == [f"scene-{i:06d}" for i in range(3)]
+    assert found[1][1] is None
+
+
+def test_masks_follow_the_preprocessings_crop() -> None:
+    model = gradtoken.load("timm/vit_tiny_patch16_224", pretrained=False, device="cpu")
+    mask = np.zeros((300, 600), dtype=bool)
+    mask[:, :300] = True
+    image = Image.fromarray(np.where(mask[..., None], 255, 0).astype(np.uint8).repeat(3, -1))
+    label = model.labels[5]
+    sample = Sample("x", image, (label, "no such class"), np.stack([mask, ~mask]), mask)
+    ((_, case),) = cases(model, [sample], whole=False)
+    assert case.classes == (5,)
+    assert case.names == (label.split(",")[0],)
+    white = model.preprocess.picture(case.pixels[0])
+    seen = torch.from_numpy(np.asarray(white)[..., 0] > 127)
+    assert (seen == case.masks[0]).double().mean() > 0.98
+    assert torch.equal(case.ignore, case.masks[0])
+    assert not case.masks[0, :, 113:].any()
+
+
+def test_what_is_asked_where_there_is_no_class_or_no_mask(demo: gradtoken.Model) -> None:
+    scene = Scenes("test", objects=1)[0]
+    unnamed = Sample("a", scene.image, ("object",), scene.masks, unnamed=True)
+    labelled = Sample("b", scene.image, label=7)
+    wild = Sample("c", scene.image, label=10_000)
+    found = dict(cases(demo, [unnamed, labelled, wild], whole=False))
+    predicted = int(demo(demo.preprocess(scene.image)[None])[0].argmax())
+    assert found["a"].classes == (predicted,)
+    assert found["a"].label is None
+    assert found["b"].classes == (7,)
+    assert found["b"].masks is None
+    assert "c" not in found
+
+
+def test_a_model_with_none_of_the_classes_is_refused(demo: gradtoken.Model) -> None:
+    scene = Scenes("test", objects=1)[0]
+    samples = [Sample(str(i), scene.image, ("quasar",), scene.masks) for i in range(250)]
+    with pytest.raises(ModelError, match="none of the first 200 pictures shows a class that demo"):
+        list(cases(demo, samples))
+
+
+def test_a_model_of_text_is_refused() -> None:
+    model = gradtoken.load("open_clip/ViT-S-32", pretrained=False, device="cpu")
+    with pytest.raises(ModelError, match="compares pictures with text and has no classes"):
+        next(cases(model, SceneSamples()))

@@ -1,0 +1,103 @@
+"""Groups of figures on one scene, against the metrics they are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import gradtoken
+from gradtoken.attribution import make_method
+from gradtoken.bench.cases import Case, cases
+from gradtoken.bench.scores import GROUPS, Maps, maps_of
+from gradtoken.datasets import SceneSamples
+from gradtoken.metrics.class_sensitivity import painted_out
+from gradtoken.metrics.replacing import to_pixels
+
+
+@pytest.fixture(scope="module")
+def demo() -> gradtoken.Model:
+    return gradtoken.load("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def case(demo: gradtoken.Model) -> Case:
+    return next(case for _, case in cases(demo, SceneSamples()))
+
+
+@pytest.fixture(scope="module")
+def maps(case: Case) -> Maps:
+    return Maps.made(case, make_method("gae"))
+
+
+def test_maps_are_explains(demo: gradtoken.Model, case: Case, maps: Maps) -> None:
+    found = gradtoken.explain(demo, case.sample.image, list(case.classes), method="gae").tokens[0]
+    torch.testing.assert_close(maps.tokens, found)
+
+
+def test_localization_and_coupling(case: Case, maps: Maps) -> None:
+    found = GROUPS["localization"](maps)
+    coverage = torch.nn.functional.avg_pool2d(case.masks[None].double(), 8)[0].flatten(1)
+    for k, name in enumerate(case.names):
+        row = maps.flat[k].double()
+        assert found["pointing"][name] == float(coverage[k, row.argmax()] > 0.3)
+        expected = float((row * coverage[k]).sum() / (row * coverage.sum(0)).sum())
+        assert found["share"][name] == pytest.approx(expected)
+    pairs = np.corrcoef(maps.flat.numpy())[np.triu_indices(len(case.names), 1)]
+    assert GROUPS["coupling"](maps)["coupling"][case.names[0]] == pytest.approx(pairs.mean())
+
+
+def test_the_random_class_is_absent_and_the_same_for_every_method(case: Case, maps: Maps) -> None:
+    (value,) = GROUPS["top1-random"](maps)["top1_random"].values()
+    other = Maps.made(case, make_method("raw-attention"))
+    assert GROUPS["top1-random"](other)["top1_random"][case.names[0]] == pytest.approx(1)
+    absent = [
+        c
+        for c in range(len(case.trace.model.labels))
+        if torch.allclose(maps_of(maps.method, case.trace, [c])[0], maps.other)
+    ]
+    assert len(absent) == 1
+    assert absent[0] not in case.classes
+    leading = int(case.trace.logits[0, list(case.classes)].argmax())
+    expected = np.corrcoef(maps.flat[leading], maps.other.flatten())[0, 1]
+    assert value == pytest.approx(expected)
+
+
+def test_segmentation_counts_the_positive_part(case: Case) -> None:
+    maps = Maps.made(case, make_method("cdam"))
+    found = GROUPS["segmentation"](maps)
+    name = case.names[0]
+    positive = to_pixels(maps.tokens.clamp_min(-9), (112, 112))[0].clamp_min(0)
+    foreground = positive / positive.max() > (positive / positive.max()).mean()
+    assert found["correct@segmentation"][name] == int((foreground == case.masks[0]).sum())
+    assert found["both@foreground"][name] == int((foreground & case.masks[0]).sum())
+    assert found["labelled@segmentation"][name] == 112 * 112
+
+
+def test_perturbation_and_insertion(case: Case, maps: Maps, demo: gradtoken.Model) -> None:
+    found = GROUPS["perturbation"](maps)
+    leading = int(case.trace.logits[0, list(case.classes)].argmax())
+    name = case.names[leading]
+    assert found["positive@0.0"][name] == 1
+    order = maps.pixels[leading].flatten().argsort(descending=True, stable=True)
+    changed = case.pixels.clone().flatten(2)
+    black = -torch.tensor(demo.preprocess.mean) / torch.tensor(demo.preprocess.std)
+    changed[0, :, order[: int(0.3 * 112 * 112)]] = black[:, None]
+    hit = int(demo(changed.view_as(case.pixels))[0].argmax()) == case.classes[leading]
+    assert found["positive@0.3"][name] == hit
+    more = GROUPS["insertion-deletion"](maps)
+    assert set(more) == {"insertion", "deletion", "aopc", "log_odds", "abpc"}
+    assert more["insertion"][name] > more["deletion"][name]
+    assert more["abpc"][name] > 0
+
+
+def test_contrast_response_paints_each_object_out(case: Case, maps: Maps) -> None:
+    found = GROUPS["contrast"](maps)["contrast_response"]
+    assert set(found) == set(case.names)
+    attention = GROUPS["contrast"](Maps.made(case, make_method("raw-attention")))
+    if len(case.names) == 2:
+        assert sum(attention["contrast_response"].values()) == pytest.approx(1)
+    assert np.mean(list(found.values())) > 0.5
+    painted = painted_out(case.pixels, case.masks[:1])
+    assert torch.equal(painted[0, :, 0, 0], case.pixels[0, :, 0, 0])
+    assert not torch.equal(painted, case.pixels)

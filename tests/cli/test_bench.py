@@ -1,0 +1,143 @@
+"""`gradtoken bench`: everything it writes, going on after an interruption, refusals."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from gradtoken.cli.app import app
+from gradtoken.errors import GradTokenError
+
+ARGUMENTS = [
+    "bench",
+    "--methods",
+    "gradtoken,rollout,legrad",
+    "--limit",
+    "4",
+    "--slow-limit",
+    "1",
+]
+
+
+@pytest.fixture(autouse=True)
+def commands() -> None:
+    from gradtoken.cli import commands  # noqa: F401
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(*ARGUMENTS, "--out", str(whole))
+    names = {p.name for p in whole.iterdir()}
+    tables = {f"{n}.{s}" for n in ("summary", "differences") for s in ("csv", "md", "tex")}
+    assert tables | {"curves.png", "bars.png", "sheet.png", "settings.json", "records"} == names
+    with (whole / "summary.csv").open() as file:
+        found = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
+    assert found["rollout", "coupling"]["mean"] == "1"
+    assert found["gradtoken", "positive_auc"]["n"] == "1"
+    assert int(found["gradtoken", "pointing"]["n"]) >= 8
+    assert float(found["gradtoken", "share"]["mean"]) > float(found["rollout", "share"]["mean"])
+    for name in ("curves", "bars", "sheet"):
+        assert min(Image.open(whole / f"{name}.png").size) > 300
+
+    from gradtoken.bench.store import Store
+
+    add, calls = Store.add, []
+
+    def add_twice(self: Store, picture: str, records: object) -> None:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(picture)
+        add(self, picture, records)
+
+    monkeypatch.setattr(Store, "add", add_twice)
+    CliRunner().invoke(app, [*ARGUMENTS, "--out", str(broken)])
+    assert len(list((broken / "records").iterdir())) == 2
+    assert not (broken / "summary.csv").exists()
+    monkeypatch.setattr(Store, "add", add)
+    before = {p.name: p.stat().st_mtime_ns for p in (broken / "records").iterdir()}
+    run(*ARGUMENTS, "--out", str(broken))
+    after = {p.name: p.stat().st_mtime_ns for p in (broken / "records").iterdir()}
+    assert before.items() <= after.items()
+    for name in ("summary.csv", "differences.csv"):
+        assert (broken / name).read_text() == (whole / name).read_text()
+
+
+def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
+    from gradtoken.datasets import Scenes
+
+    for label in ("3", "5"):
+        folder = tmp_path / "pictures" / label
+        folder.mkdir(parents=True)
+        Scenes("test", objects=1)[int(label)].image.save(folder / "a.png")
+    model = "timm/swin_tiny_patch4_window7_224"
+    from safetensors.torch import save_file
+
+    import gradtoken
+
+    weights = tmp_path / "w.safetensors"
+    save_file(gradtoken.load(model, pretrained=False).module.state_dict(), weights)
+    out = tmp_path / "out"
+    output = run(
+        *("bench", "--model", model, "--checkpoint", str(weights)),
+        *("--data", f"folder:{tmp_path / 'pictures'}", "--every-picture"),
+        *("--methods", "gradtoken,rollout", "--metrics", "perturbation,top1-random"),
+        *("--out", str(out)),
+    )
+    assert "positive_auc" in output
+    table = (out / "summary.md").read_text()
+    assert "top1_random" in table
+    assert "rollout" not in table
+    result = CliRunner().invoke(
+        app,
+        [
+            *("bench", "--model", model, "--checkpoint", str(weights), "--every-picture"),
+            *("--data", f"folder:{tmp_path / 'pictures'}", "--methods", "rollout"),
+            *("--out", str(tmp_path / "none")),
+        ],
+    )
+    assert "none of the methods can serve timm/swin_tiny" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--metrics", "localisation"], "no group of metrics is named 'localisation'; did you"),
+        (["--methods", "gradtokn"], "no method is named 'gradtokn'; did you mean 'gradtoken'"),
+        (["--data", "voc:/nowhere"], "/nowhere holds no VOC2012"),
+    ],
+)
+def test_bad_questions_are_refused(arguments: list[str], words: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", *arguments, "--out", str(tmp_path / "out")])
+    assert isinstance(result.exception, GradTokenError)
+    assert words in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quick = [
+        "bench",
+        "--methods",
+        "rollout",
+        "--limit",
+        "1",
+        "--slow-limit",
+        "0",
+        "--out",
+        str(out),
+    ]
+    run(*quick, "--metrics", "localization")
+    result = CliRunner().invoke(app, [*quick, "--metrics", "coupling"])
+    assert "holds a run of other settings (metrics)" in str(result.exception)

@@ -1,0 +1,42 @@
+"""Class sensitivity by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gradtoken.metrics.class_sensitivity import contrast_response, correlation, painted_out
+
+
+def test_correlation_is_pearsons() -> None:
+    one, other = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(0)).double()
+    found = correlation(one, other)
+    for b in range(3):
+        assert float(found[b]) == pytest.approx(np.corrcoef(one[b], other[b])[0, 1])
+    assert correlation(torch.ones(1, 4), torch.rand(1, 4)).isnan().all()
+
+
+def test_contrast_response_by_hand() -> None:
+    before = torch.tensor([[3.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    own = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    other = torch.tensor([[3.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    found = contrast_response(before, own, other)
+    assert float(found[0]) == pytest.approx(0.75)
+    assert found[1].isnan()
+    assert float(found[2]) == 1
+
+
+def test_an_object_gets_the_colour_around_it() -> None:
+    images = torch.zeros(2, 3, 20, 20)
+    images[0, 0], images[0, :, 8:12, 8:12] = 0.7, -1.0
+    images[0, :, :2] = 9.0
+    masks = torch.zeros(2, 20, 20, dtype=torch.bool)
+    masks[0, 8:12, 8:12] = True
+    masks[1] = True
+    images[1] = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
+    found = painted_out(images, masks)
+    expected = images[0].clone()
+    expected[:, 8:12, 8:12] = torch.tensor([0.7, 0.0, 0.0])[:, None, None]
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1, 1], images[1, 1].mean().expand(20, 20))

@@ -1,0 +1,37 @@
+"""Insertion and deletion against a plain loop."""
+
+from __future__ import annotations
+
+import torch
+
+from gradtoken.metrics.fills import filled
+from gradtoken.metrics.insertion_deletion import area, deletion, insertion
+from gradtoken.models import Model
+from tests.conftest import images_for
+
+ABOUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+def test_both_against_a_loop(model: Model) -> None:
+    images = images_for((64, 64))
+    maps = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(2)).double()
+    classes = torch.tensor([4, 8])
+    put_in = insertion(model, images, maps, classes, steps=8, **ABOUT)
+    taken = deletion(model, images, maps, classes, steps=8, **ABOUT)
+    blurred = filled(images, "blur", **ABOUT)
+    for b in range(2):
+        order = maps[b].flatten().argsort(descending=True)
+        for step in range(9):
+            inside = order[: 512 * step]
+            more, less = blurred[b].clone().flatten(1), images[b].clone().flatten(1)
+            more[:, inside] = images[b].flatten(1)[:, inside]
+            less[:, inside] = 0
+            for changed, found in ((more, put_in), (less, taken)):
+                expected = model(changed.unflatten(1, (64, 64))[None]).softmax(-1)[0, classes[b]]
+                torch.testing.assert_close(found[b, step], expected)
+    torch.testing.assert_close(put_in[:, -1], taken[:, 0])
+
+
+def test_area_is_the_trapezoid_rule() -> None:
+    curve = torch.tensor([[1.0, 0.5, 0.0], [0.2, 0.2, 0.2]])
+    torch.testing.assert_close(area(curve), torch.tensor([0.5, 0.2]))

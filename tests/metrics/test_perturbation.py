@@ -1,0 +1,100 @@
+"""Perturbation against the published protocol as a plain loop, and its figures by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gradtoken
+from gradtoken.errors import MethodError
+from gradtoken.metrics.perturbation import FRACTIONS, Perturbed, abpc, aopc, log_odds, perturb
+from gradtoken.models import Model
+from tests.conftest import images_for
+
+ABOUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+LABELS = torch.tensor([3, 7, 1, 3])
+
+
+@pytest.fixture
+def toy(model: Model) -> tuple[Model, Tensor, Tensor]:
+    images = images_for((64, 64), 4).clamp(-1, 1)
+    tokens = gradtoken.explain(model, images, [[int(c)] for c in LABELS], method="gae").tokens
+    maps = torch.nn.functional.interpolate(tokens, (64, 64), mode="bilinear")[:, 0]
+    return model, images, maps
+
+
+def published(model: Model, image: Tensor, relevance: Tensor, label: int, sign: int) -> list[bool]:
+    """Pixels of RGB in 0..1 set to 0 before normalisation, one fraction after the other."""
+    hits = []
+    for k in FRACTIONS:
+        rgb = (image * 0.5 + 0.5).clone()
+        order = np.argsort(-sign * relevance.flatten().numpy(), kind="stable")
+        for place in order[: int(64 * 64 * k)]:
+            rgb[:, place // 64, place % 64] = 0
+        hits.append(int(model(((rgb - 0.5) / 0.5)[None])[0].argmax()) == label)
+    return hits
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("positive", 1), ("negative", -1)])
+def test_it_is_the_published_protocol(toy, direction: str, sign: int) -> None:
+    model, images, maps = toy
+    labels = model(images).argmax(1)
+    labels[0] = 9
+    found = perturb(model, images, maps, LABELS, labels, direction, **ABOUT)
+    expected = np.array(
+        [
+            published(model, image, relevance, int(label), sign)
+            for image, relevance, label in zip(images, maps, labels, strict=True)
+        ]
+    )
+    assert (found.hits[:, 1:].numpy() == expected).all()
+    assert found.hits[1:, 0].all()
+    assert 0 < expected.mean() < 1
+    accuracy = expected.mean(axis=0)
+    area = 100 * sum((a + b) / 2 * 0.1 for a, b in pairwise(accuracy))
+    assert abs(float(found.auc().mean()) - area) < 1e-6
+    clean = area + 100 * (found.hits[:, 0].double().mean() + accuracy[0]) / 2 * 0.1
+    assert abs(float(found.auc(clean=True).mean()) - float(clean)) < 1e-6
+
+
+def test_the_probability_is_that_of_the_class_explained(toy) -> None:
+    model, images, maps = toy
+    found = perturb(
+        model, images, maps, LABELS, None, "positive", fill="mean", fractions=[0.5], **ABOUT
+    )
+    order = maps[2].flatten().argsort(descending=True)[:2048]
+    changed = images[2].clone().flatten(1)
+    changed[:, order] = images[2].mean(dim=(1, 2))[:, None]
+    expected = model(changed.unflatten(1, (64, 64))[None]).softmax(-1)[0, 1]
+    torch.testing.assert_close(found.probability[2, 1], expected)
+    torch.testing.assert_close(found.probability[:, 0], model(images).softmax(-1)[range(4), LABELS])
+    assert found.hits[:, 0].all()
+    assert found.fractions == (0.0, 0.5)
+
+
+def test_figures_of_curves_by_hand() -> None:
+    most = torch.tensor([[0.8, 0.4, 0.9]]).double()
+    least = torch.tensor([[0.8, 0.7, 0.5]]).double()
+    assert float(aopc(most)) == pytest.approx((0.4 - 0.1) / 2)
+    assert float(aopc(most, absolute=True)) == pytest.approx((0.4 + 0.1) / 2)
+    assert float(log_odds(most)) == pytest.approx((np.log(0.5) + np.log(9 / 8)) / 2)
+    assert float(abpc(least, most)) == pytest.approx((0 + 0.3 - 0.4) / 3)
+
+
+def test_area_by_hand() -> None:
+    hits = torch.tensor([[True, True, False, True]])
+    found = Perturbed((0.0, 0.2, 0.4, 0.8), hits, torch.zeros(1, 4))
+    assert float(found.auc()) == pytest.approx(100 * (0.5 * 0.2 + 0.5 * 0.4))
+    assert float(found.auc(clean=True)) == pytest.approx(100 * (0.2 + 0.5 * 0.2 + 0.5 * 0.4))
+
+
+def test_bad_questions_are_refused(toy) -> None:
+    model, images, maps = toy
+    with pytest.raises(MethodError, match="direction='up' is none; use 'positive' or"):
+        perturb(model, images, maps, LABELS, None, "up", **ABOUT)  # type: ignore[arg-type]
+    with pytest.raises(MethodError, match=r"fractions=\[0.0\] is refused"):
+        perturb(model, images, maps, LABELS, None, "positive", fractions=[0.0], **ABOUT)

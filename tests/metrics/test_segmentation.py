@@ -1,0 +1,72 @@
+"""Segmentation figures against plain loops over pixels, and their corner cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score
+
+from gradtoken.metrics.segmentation import average_precision, min_max, overlap
+
+GENERATOR = torch.Generator().manual_seed(0)
+MAPS = torch.randn(5, 9, 7, generator=GENERATOR).double()
+MASKS = torch.rand(5, 9, 7, generator=GENERATOR) < 0.3
+IGNORE = torch.rand(5, 9, 7, generator=GENERATOR) < 0.2
+
+
+def published(ignore: torch.Tensor | None) -> tuple[float, float, float]:
+    """Pixel accuracy and mean IoU over all pixels, and the mean of AP, one pixel at a time."""
+    correct = labelled = 0
+    both, either, aps = np.zeros(2), np.zeros(2), []
+    for b in range(5):
+        values = MAPS[b].numpy()
+        values = (values - values.min()) / (values.max() - values.min())
+        sides, scores = [], []
+        for y in range(9):
+            for x in range(7):
+                if ignore is not None and ignore[b, y, x]:
+                    continue
+                truth, found = int(MASKS[b, y, x]), int(values[y, x] > values.mean())
+                labelled += 1
+                correct += truth == found
+                for side in (0, 1):
+                    both[side] += truth == side and found == side
+                    either[side] += truth == side or found == side
+                sides += [1 - truth, truth]
+                scores += [1 - values[y, x], values[y, x]]
+        aps.append(average_precision_score(sides, scores))
+    return correct / labelled, float((both / either).mean()), float(np.mean(aps))
+
+
+def test_figures_are_the_published_ones() -> None:
+    for ignore in (None, IGNORE):
+        found = overlap(MAPS, MASKS, ignore)
+        ap = average_precision(MAPS, MASKS, ignore)
+        expected = published(ignore)
+        assert abs(float(found.pixel_accuracy()) - expected[0]) < 1e-6
+        assert abs(float(found.mean_iou()) - expected[1]) < 1e-6
+        assert abs(float(ap.mean()) - expected[2]) < 1e-6
+        one = overlap(MAPS[2:3], MASKS[2:3], None if ignore is None else ignore[2:3])
+        torch.testing.assert_close(found.pixel_accuracies()[2], one.pixel_accuracy())
+        torch.testing.assert_close(found.mean_ious()[2], one.mean_iou())
+
+
+def test_a_perfect_map_and_a_constant_one() -> None:
+    masks = torch.zeros(1, 4, 4, dtype=torch.bool)
+    masks[0, :2, :2] = True
+    perfect = overlap(masks.double(), masks)
+    assert float(perfect.pixel_accuracy()) == float(perfect.mean_iou()) == 1
+    assert float(average_precision(masks.double(), masks)) == 1
+    constant = torch.full((1, 4, 4), 3.0)
+    assert not min_max(constant).any()
+    assert float(overlap(constant, masks).pixel_accuracy()) == 12 / 16
+
+
+def test_nothing_to_count_is_nan() -> None:
+    ignored = torch.ones(1, 3, 3, dtype=torch.bool)
+    masks = torch.zeros(1, 3, 3, dtype=torch.bool)
+    maps = torch.rand(1, 3, 3)
+    assert overlap(maps, masks, ignored).pixel_accuracies().isnan().all()
+    assert average_precision(maps, masks, ignored).isnan().all()
+    found = overlap(torch.full((1, 3, 3), 1.0), masks)
+    assert float(found.mean_ious()) == 1
