@@ -23,7 +23,7 @@ def test_what_works_and_what_does_not() -> None:
     found = check(gradtoken.wrap(tiny_vit(reg_tokens=2)))
     assert (found.blocks, found.attention_calls, found.grid, found.prefix) == (4, 4, (8, 8), 3)
     assert found.readout == "class token"
-    assert found.methods == dict.fromkeys(("gradtoken", "raw-attention", "rollout"), WORKS)
+    assert found.methods == dict.fromkeys(gradtoken.methods(), WORKS)
     assert found.works
 
 
@@ -50,7 +50,7 @@ def test_windowed_models_say_why_other_methods_do_not_work() -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["readout"] == "mean of the last stage"
-    assert "rollout multiplies the attention of all tokens" in found["methods"]["rollout"]
+    assert "rollout needs the attention between all tokens" in found["methods"]["rollout"]
 
 
 def test_a_table_for_people_and_the_demo() -> None:

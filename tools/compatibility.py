@@ -68,7 +68,7 @@ def row_of(name: str) -> tuple[str, Check | str]:
 
 def page(rows: list[tuple[str, Check | str]]) -> str:
     """The page as Markdown."""
-    columns = list(methods())
+    others = [name for name in methods() if name != "gradtoken"]
     lines = [
         "# Compatibility",
         "",
@@ -79,10 +79,11 @@ def page(rows: list[tuple[str, Check | str]]) -> str:
         "`gradtoken check NAME` does the same for one model. Other sizes, input resolutions and",
         "pretrained weights of these architectures are read in the same way.",
         "",
-        "| model | readout | blocks | attention calls | grid | prefix | "
-        + " | ".join(columns)
-        + " |",
-        "|---" * (6 + len(columns)) + "|",
+        f"Beside GradToken there are {len(others)} methods (`gradtoken methods`); the last column",
+        "says how many of them work, and why the others do not is told below.",
+        "",
+        "| model | readout | blocks | attention calls | grid | prefix | gradtoken | others |",
+        "|---" * 8 + "|",
     ]
     reasons: dict[str, list[str]] = {}
     refused = []
@@ -90,12 +91,11 @@ def page(rows: list[tuple[str, Check | str]]) -> str:
         if isinstance(found, str):
             refused.append(f"- **{name}**: {found}")
             continue
-        marks = []
-        for method in columns:
-            verdict = found.methods[method]
-            marks.append(YES if verdict == WORKS else NO)
+        for verdict in found.methods.values():
             if verdict != WORKS:
                 reasons.setdefault(verdict.replace(name, "…"), []).append(name)
+        working = sum(found.methods[other] == WORKS for other in others)
+        marks = [YES if found.works else NO, f"{working} of {len(others)}"]
         grid = "x".join(map(str, found.grid))
         cells = [name, found.readout, found.blocks, found.attention_calls, grid, found.prefix]
         lines.append("| " + " | ".join(map(str, [*cells, *marks])) + " |")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from gradtoken.attribution import methods
     from gradtoken.display import Style
     from gradtoken.errors import (
+        DatasetError,
         GradTokenError,
         ImageError,
         MethodError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gradtoken.targets import contrast, log_prob, text
 
 _HOMES = {
+    "DatasetError": "errors",
     "Explanation": "explanation",
     "GradTokenError": "errors",
     "ImageError": "errors",
@@ -46,11 +48,12 @@ _HOMES = {
     "wrap": "models",
 }
 
-_ROOMS = ("attribution", "datasets", "metrics")
+_ROOMS = ("attribution", "captum", "datasets", "metrics", "quantus")
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DatasetError",
     "Explanation",
     "GradTokenError",
     "ImageError",

@@ -15,6 +15,8 @@ from gradtoken.trace import Trace, record
 
 WORKS = "works"
 _SIDE = 256
+_SAME = 1e-6
+"""Maps that differ by less, relative to the largest relevance, are the same but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def _last(output: torch.Tensor) -> torch.Tensor:
 
 def _try(name: str, trace: Trace, targets: Targets) -> str:
     try:
-        method = make_method(name)
+        kind = methods()[name]
+        method = make_method(kind, **kind.trial)
         with torch.no_grad():
             relevance = method(trace, targets)
         _judge(name, method.class_aware, relevance)
@@ -102,5 +105,5 @@ def _judge(name: str, class_aware: bool, relevance: torch.Tensor) -> None:
     if not bool(relevance.abs().amax(dim=-1).all()):
         raise MethodError(f"{name} gave a blank map.")
     one, other = relevance[0]
-    if class_aware and torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+    if class_aware and torch.allclose(one, other, rtol=0, atol=_SAME * float(one.abs().max())):
         raise MethodError(f"{name} gave the same map for two outputs.")

@@ -240,3 +240,14 @@ def test_captum_missing_is_named(model: Model, batch: Tensor, monkeypatch) -> No
     monkeypatch.setitem(__import__("sys").modules, "captum.attr", None)
     with pytest.raises(MethodError, match=r"saliency runs through captum.*gradtoken\[bench\]"):
         gradtoken.explain(model, batch, 3, method="saliency")
+
+
+def test_occlusion_windows_and_strides(model: Model, batch: Tensor) -> None:
+    maps = found(model, batch, "occlusion", window=4, stride=4)
+    covered = batch[0].clone()
+    covered[:, 32:, :32] = 0
+    expected = (model(batch)[0] - model(covered[None])[0])[CLASSES]
+    for token in (32, 35, 56, 59):
+        torch.testing.assert_close(maps[0, :, token], expected.float())
+    with pytest.raises(MethodError, match="so some tokens would never be covered"):
+        make_method("occlusion", window=2, stride=3)

@@ -31,6 +31,8 @@ class Method(ABC):
 
     slow: ClassVar[bool] = False
     """Whether it runs the model some hundred times for a picture."""
+    trial: ClassVar[dict[str, Any]] = {}
+    """Options with which it is quick, to find out whether it works on a model."""
 
     @abstractmethod
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ class BeyondIntuition(Method):
     name: ClassVar[str] = "beyond-intuition"
     summary: ClassVar[str] = "attention perception through the blocks, times integrated gradient"
     source: ClassVar[str] = "Chen et al., Beyond Intuition, NeurIPS 2022"
+    trial: ClassVar[dict[str, Any]] = {"steps": 2}
 
     variant: Literal["head", "token"] = "head"
     steps: int = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class GradientShap(PixelMethod):
     summary: ClassVar[str] = "expected gradients from four baselines, signed"
     source: ClassVar[str] = "Lundberg and Lee, NeurIPS 2017; Erion et al., 2021; through captum"
     slow: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"samples": 2}
 
     samples: int = 16
     noise: float = 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ class IntegratedGradients(PixelMethod):
     summary: ClassVar[str] = "gradient integrated from a baseline picture, signed"
     source: ClassVar[str] = "Sundararajan, Taly, Yan, ICML 2017; through captum"
     slow: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"steps": 2}
 
     steps: int = 32
     baseline: Fill = "black"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,7 @@ class RISE(Method):
     summary: ClassVar[str] = "random masks weighted by the probability they leave"
     source: ClassVar[str] = "Petsiuk, Das, Saenko, BMVC 2018"
     slow: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"masks": 4}
 
     masks: int = 500
     cells: int = 7

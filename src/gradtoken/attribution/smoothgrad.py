@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +29,7 @@ class SmoothGrad(PixelMethod):
     summary: ClassVar[str] = "saliency averaged over noisy pictures"
     source: ClassVar[str] = "Smilkov et al., 2017; through captum"
     slow: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"samples": 2}
 
     samples: int = 16
     noise: float = 0.15

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -32,6 +32,7 @@ class TransitionAttention(Method):
     name: ClassVar[str] = "tam"
     summary: ClassVar[str] = "attention followed down the blocks, times integrated gradient"
     source: ClassVar[str] = "Yuan et al., Explaining Information Flow Inside ViTs, 2021"
+    trial: ClassVar[dict[str, Any]] = {"steps": 2}
 
     start: int | None = None
     steps: int = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,7 @@ class ViTCX(Method):
     summary: ClassVar[str] = "clustered features as masks, weighted by the probability they leave"
     source: ClassVar[str] = "Xie et al., ViT-CX, IJCAI 2023"
     slow: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"distance": 1.0}
 
     distance: float = 0.1
     noise: float = 0.1

@@ -1,0 +1,43 @@
+"""gradtoken's methods as an explanation function for Quantus, whose metrics can then score them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradtoken.captum import Attribution
+from gradtoken.models import Model
+
+
+def quantus_explain_func(
+    model: Model | nn.Module,
+    inputs: Any,
+    targets: Any,
+    *,
+    method: str = "gradtoken",
+    device: Any = None,
+    **options: Any,
+) -> np.ndarray[Any, Any]:
+    """Maps (batch, 1, height, width) for Quantus' `explain_func=`.
+
+    Args:
+        model: the module that Quantus evaluates, or a `Model`.
+        inputs: preprocessed pictures (batch, 3, height, width), array or tensor.
+        targets: a class for each of them.
+        method: a name from `methods()`; with its `options`, to be given in Quantus'
+            `explain_func_kwargs`.
+        device: where the model is; given by Quantus.
+
+    Example:
+        >>> metric = quantus.PixelFlipping(...)
+        >>> metric(module, x, y, explain_func=quantus_explain_func,
+        ...        explain_func_kwargs={"method": "gae"})
+    """
+    attribution = Attribution(model, method, **options)
+    tensor = torch.as_tensor(np.asarray(inputs), device=device)
+    found = attribution.attribute(tensor, torch.as_tensor(np.asarray(targets)))
+    maps: np.ndarray[Any, Any] = found.sum(1, keepdim=True).detach().cpu().numpy()
+    return maps

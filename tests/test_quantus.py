@@ -1,0 +1,41 @@
+"""Quantus scores our methods through its own call."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gradtoken
+from gradtoken.metrics.replacing import to_pixels
+from gradtoken.models import Model
+from gradtoken.quantus import quantus_explain_func
+
+quantus = pytest.importorskip("quantus", reason="Quantus cannot be loaded", exc_type=ImportError)
+
+
+def test_maps_are_explains(model: Model, batch: Tensor) -> None:
+    found = quantus_explain_func(model.module, batch.numpy(), np.array([3, 7]), method="gae")
+    tokens = gradtoken.explain(model, batch, [[3], [7]], method="gae").tokens[:, 0]
+    assert found.shape == (2, 1, 64, 64)
+    np.testing.assert_allclose(found[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
+
+
+def test_a_metric_of_theirs_tells_good_from_bad() -> None:
+    demo = gradtoken.load("demo", device="cpu")
+    scene = gradtoken.datasets.Scenes("test", objects=1, seed=4)[2]
+    pixels = demo.preprocess(scene.image)[None].numpy()
+    mask = torch.from_numpy(scene.masks[None]).numpy()
+    scores = {}
+    for method in ("gradtoken", "rollout"):
+        metric = quantus.RelevanceMassAccuracy(abs=False, normalise=False, disable_warnings=True)
+        (scores[method],) = metric(
+            model=demo.module,
+            x_batch=pixels,
+            y_batch=np.array(scene.labels),
+            s_batch=mask,
+            explain_func=quantus_explain_func,
+            explain_func_kwargs={"method": method},
+        )
+    assert scores["gradtoken"] > scores["rollout"] > 0
