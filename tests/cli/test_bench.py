@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,25 @@ def test_bad_questions_are_refused(arguments: list[str], words: str, tmp_path: P
     assert isinstance(result.exception, GradTokenError)
     assert words in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_methods_with_options(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    methods = "gradtoken, gradtoken:preset=sharp:layers=[-1], gradtoken:target=rivals(3, 0.2)"
+    run(
+        *("bench", "--methods", methods, "--metrics", "localization"),
+        *("--limit", "2", "--out", str(out)),
+    )
+    with (out / "summary.csv").open() as file:
+        names = list(dict.fromkeys(row["method"] for row in csv.DictReader(file)))
+    assert names == [
+        "gradtoken",
+        "gradtoken:preset=sharp:layers=[-1]",
+        "gradtoken:target=rivals(3, 0.2)",
+    ]
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["methods"][names[1]]["rectify"] == "head"
+    assert settings["methods"][names[1]]["layers"] == [-1]
 
 
 def test_another_runs_folder_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from gradtoken.bench.store import Records
-from gradtoken.bench.summary import LOWER_IS_BETTER, Row, shown
+from gradtoken.bench.summary import LOWER_IS_BETTER, Row
 from gradtoken.metrics.bootstrap import mean_interval
 
 _OURS = "gradtoken"
@@ -60,7 +60,7 @@ def _points(
 
 def bars(table: Sequence[Row]) -> Figure:
     """Every metric as bars with intervals, a bar per method, best first."""
-    metrics = shown(list(dict.fromkeys(row.metric for row in table)))
+    metrics = list(dict.fromkeys(row.metric for row in table))
     columns = min(4, len(metrics))
     lines = math.ceil(len(metrics) / columns)
     methods = len({row.method for row in table})

@@ -40,7 +40,7 @@ def rows(records: Records) -> list[Row]:
     found = []
     for method in records.methods():
         of_method = records.where(method=method)
-        for metric in of_method.metrics():
+        for metric in shown(of_method.metrics()):
             one = of_method.where(metric=metric)
             found.append(Row(method, metric, mean_interval(one.value, one.picture)))
         found += _over_pixels(method, of_method)
@@ -66,7 +66,7 @@ def differences(records: Records, reference: str) -> list[Row]:
         if method == reference:
             continue
         of_method = records.where(method=method)
-        for metric in of_method.metrics():
+        for metric in shown(of_method.metrics()):
             theirs = of_method.where(metric=metric).by_instance()
             ours = records.where(method=reference, metric=metric).by_instance()
             both = [key for key in theirs if key in ours]
@@ -77,7 +77,7 @@ def differences(records: Records, reference: str) -> list[Row]:
 
 
 def shown(metrics: Sequence[str]) -> list[str]:
-    """The metrics for tables: points of curves have figures of their own."""
+    """The metrics for tables: not the points of curves and the counts, which have an @."""
     return [metric for metric in metrics if "@" not in metric]
 
 
@@ -127,7 +127,7 @@ def to_latex(table: Sequence[Row], caption: str) -> str:
 def _laid_out(
     table: Sequence[Row], caption: str, bold: str, line: Callable[[list[str]], str], *, rule: bool
 ) -> str:
-    metrics = shown(list(dict.fromkeys(row.metric for row in table)))
+    metrics = list(dict.fromkeys(row.metric for row in table))
     methods = list(dict.fromkeys(row.method for row in table))
     cells = {(row.method, row.metric): row.interval for row in table}
     counts = {m: {i.n for (_, metric), i in cells.items() if metric == m} for m in metrics}

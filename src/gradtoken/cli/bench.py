@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,10 +28,13 @@ Examples:
 - `gradtoken bench --model demo --data scenes --limit 200 --out results`
 - `gradtoken bench -m timm/vit_base_patch16_224 --data imagenet-seg:gtsegs_ijcv.mat`
 - `gradtoken bench -m timm/vit_base_patch16_224 --data folder:val --methods gradtoken,gae,rollout`
+- `gradtoken bench --methods gradtoken,gradtoken:preset=sharp,gradtoken:layers=[-1] --limit 50`
 """
 _EXAMPLES = 3
 """Pictures on the qualitative sheet."""
 _OURS = "gradtoken"
+_COMMAS = re.compile(r",(?![^(\[]*[)\]])")
+"""Commas that are not inside brackets."""
 
 
 @app.command(epilog=EXAMPLES)
@@ -41,7 +45,11 @@ def bench(
         typer.Option(help="scenes, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."),
     ] = "scenes",
     methods: Annotated[
-        str, typer.Option(help="all, or names of `gradtoken methods` with commas between.")
+        str,
+        typer.Option(
+            help="all, or names of `gradtoken methods` with commas between; a name can have "
+            "options, as in gradtoken:preset=sharp:beta=0.7."
+        ),
     ] = "all",
     metrics: Annotated[
         str,
@@ -147,9 +155,7 @@ def bench(
 
 def _show(table: list[Row], title: str) -> None:
     """Means only; the intervals are in the files."""
-    from gradtoken.bench.summary import shown
-
-    metrics = shown(list(dict.fromkeys(row.metric for row in table)))
+    metrics = dict.fromkeys(row.metric for row in table)
     lines = Table("metric", *dict.fromkeys(row.method for row in table), title=escape(title))
     means = {(row.metric, row.method): row.interval for row in table}
     for metric in metrics:
@@ -162,8 +168,13 @@ def _methods(text: str) -> dict[str, Method]:
     from gradtoken.attribution import make_method
     from gradtoken.attribution import methods as known
 
-    names = list(known()) if text == "all" else [name.strip() for name in text.split(",")]
-    return {name: make_method(name) for name in names}
+    if text == "all":
+        return {name: make_method(name) for name in known()}
+    found = {}
+    for item in _COMMAS.split(text):
+        name, *options = item.strip().split(":")
+        found[item.strip()] = make_method(name, **shared.parse_options(options))
+    return found
 
 
 def _groups(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,14 @@ def mean_interval(
     return ratio_interval([(values, np.ones_like(values))], images[kept], seed=seed)
 
 
+@lru_cache(maxsize=2)
+def _resampled(count: int, seed: int) -> np.ndarray[Any, Any]:
+    """How often each of `count` images is drawn: (RESAMPLES, count)."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return drawn.astype(np.float32)
+
+
 def ratio_interval(
     pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
     images: np.ndarray[Any, Any],
@@ -51,8 +60,7 @@ def ratio_interval(
     """
     _, position = np.unique(images, return_inverse=True)
     count = int(position.max()) + 1
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    weights = _resampled(count, seed)
     means: Any = 0.0
     mean = 0.0
     for above, below in pairs:
