@@ -116,6 +116,7 @@ def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
     [
         (["--metrics", "localisation"], "no group of metrics is named 'localisation'; did you"),
         (["--methods", "gradtokn"], "no method is named 'gradtokn'; did you mean 'gradtoken'"),
+        (["--data", "scenes:many"], "no data set is named 'scenes:many'"),
         (["--data", "voc:/nowhere"], "/nowhere holds no VOC2012"),
     ],
 )

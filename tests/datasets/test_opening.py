@@ -19,6 +19,8 @@ def test_scenes() -> None:
         assert sample.id == f"scene-{index:06d}"
         assert sample.names == scenes[index].names
         assert (sample.masks == scenes[index].masks).all()
+    other = Scenes("test", objects=(2, 3), seed=7)[0]
+    assert (open_samples("scenes:7")[0].masks == other.masks).all()
     assert len(SceneSamples(count=4)) == len(list(SceneSamples(count=4))) == 4
 
 
@@ -35,5 +37,5 @@ def test_every_kind_by_name(tmp_path: Path) -> None:
 def test_other_names_are_refused() -> None:
     with pytest.raises(DatasetError, match="no data set is named 'coc:x'; did you mean 'coco'"):
         open_samples("coc:x")
-    with pytest.raises(DatasetError, match=r"named 'voc'; use scenes, voc:DIR"):
+    with pytest.raises(DatasetError, match=r"named 'voc'; use scenes, scenes:SEED, voc:DIR"):
         open_samples("voc")

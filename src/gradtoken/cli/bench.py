@@ -42,7 +42,7 @@ def bench(
     model: shared.ModelSpec = "demo",
     data: Annotated[
         str,
-        typer.Option(help="scenes, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."),
+        typer.Option(help="scenes[:SEED], voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."),
     ] = "scenes",
     methods: Annotated[
         str,

@@ -9,6 +9,7 @@ from gradtoken.datasets.image_folder import ImageFolder
 from gradtoken.datasets.imagenet_seg import ImageNetSegmentation
 from gradtoken.datasets.sample import Samples
 from gradtoken.datasets.scene_samples import SceneSamples
+from gradtoken.datasets.scenes import Scenes
 from gradtoken.datasets.voc import VOC
 from gradtoken.errors import DatasetError, did_you_mean
 
@@ -21,16 +22,18 @@ KINDS: dict[str, Callable[[str], Samples]] = {
 
 
 def open_samples(spec: str) -> Samples:
-    """ "scenes", "voc:DIR", "coco:DIR", "imagenet-seg:FILE" or "folder:DIR".
+    """A data set by name: "scenes", "voc:DIR", "coco:DIR", "imagenet-seg:FILE" or "folder:DIR".
+
+    "scenes:SEED" are other scenes than the first ones, whose seed is 0.
 
     Raises:
         DatasetError: another name, or files that are not there.
     """
-    if spec == "scenes":
-        return SceneSamples()
     kind, _, path = spec.partition(":")
+    if spec == "scenes" or (kind == "scenes" and path.isdecimal()):
+        return SceneSamples(Scenes("test", objects=(2, 3), seed=int(path or 0)))
     if kind not in KINDS or not path:
         near = did_you_mean(kind, ["scenes", *KINDS]) if kind not in KINDS else ""
-        usual = "; use scenes, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."
+        usual = "; use scenes, scenes:SEED, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."
         raise DatasetError(f"no data set is named {spec!r}{near or usual}")
     return KINDS[kind](path)
