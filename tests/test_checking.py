@@ -13,7 +13,7 @@ import gradtoken
 from gradtoken.checking import WORKS, check
 from gradtoken.cli import commands  # noqa: F401
 from gradtoken.cli.app import app
-from gradtoken.errors import ModelError
+from gradtoken.errors import MethodError, ModelError
 from tests.conftest import tiny_vit
 
 run = CliRunner().invoke
@@ -25,6 +25,13 @@ def test_what_works_and_what_does_not() -> None:
     assert found.readout == "class token"
     assert found.methods == dict.fromkeys(gradtoken.methods(), WORKS)
     assert found.works
+
+
+def test_some_methods_only() -> None:
+    found = check(gradtoken.wrap(tiny_vit()), ["gradtoken", "gae"])
+    assert found.methods == {"gradtoken": WORKS, "gae": WORKS}
+    with pytest.raises(MethodError, match="no method is named 'gea'; did you mean 'gae'"):
+        check(gradtoken.wrap(tiny_vit()), ["gradtoken", "gea"])
 
 
 def test_a_blank_map_is_no_explanation() -> None:

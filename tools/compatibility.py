@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rich.progress import track
 
-from gradtoken.attribution import methods
 from gradtoken.checking import WORKS, Check, check
 from gradtoken.errors import GradTokenError
 from gradtoken.models import load
@@ -43,6 +42,9 @@ SPECS = {
         EVA02-B-16 RN50 convnext_base
         """,
 }
+METHODS = ["gradtoken", "raw-attention", "rollout"]
+"""GradToken, and the two that say whether the readout's and all tokens' attention can be read."""
+
 YES, NO = "yes", "no"
 
 
@@ -59,7 +61,7 @@ def main() -> None:
 def row_of(name: str) -> tuple[str, Check | str]:
     """What `check` says of a model, or why it refuses."""
     try:
-        return name, check(load(name, device="cpu", pretrained=False))
+        return name, check(load(name, device="cpu", pretrained=False), METHODS)
     except GradTokenError as error:
         return name, str(error)
     finally:
@@ -68,7 +70,7 @@ def row_of(name: str) -> tuple[str, Check | str]:
 
 def page(rows: list[tuple[str, Check | str]]) -> str:
     """The page as Markdown."""
-    others = [name for name in methods() if name != "gradtoken"]
+    columns = METHODS
     lines = [
         "# Compatibility",
         "",
@@ -77,13 +79,14 @@ def page(rows: list[tuple[str, Check | str]]) -> str:
         "    python tools/compatibility.py",
         "",
         "`gradtoken check NAME` does the same for one model. Other sizes, input resolutions and",
-        "pretrained weights of these architectures are read in the same way.",
+        "pretrained weights of these architectures are read in the same way. `rollout` stands for",
+        "all methods that follow attention from block to block: where it cannot work, they cannot",
+        "either. Methods on pixels work on every model.",
         "",
-        f"Beside GradToken there are {len(others)} methods (`gradtoken methods`); the last column",
-        "says how many of them work, and why the others do not is told below.",
-        "",
-        "| model | readout | blocks | attention calls | grid | prefix | gradtoken | others |",
-        "|---" * 8 + "|",
+        "| model | readout | blocks | attention calls | grid | prefix | "
+        + " | ".join(columns)
+        + " |",
+        "|---" * (6 + len(columns)) + "|",
     ]
     reasons: dict[str, list[str]] = {}
     refused = []
@@ -91,11 +94,12 @@ def page(rows: list[tuple[str, Check | str]]) -> str:
         if isinstance(found, str):
             refused.append(f"- **{name}**: {found}")
             continue
-        for verdict in found.methods.values():
+        marks = []
+        for method in columns:
+            verdict = found.methods[method]
+            marks.append(YES if verdict == WORKS else NO)
             if verdict != WORKS:
                 reasons.setdefault(verdict.replace(name, "…"), []).append(name)
-        working = sum(found.methods[other] == WORKS for other in others)
-        marks = [YES if found.works else NO, f"{working} of {len(others)}"]
         grid = "x".join(map(str, found.grid))
         cells = [name, found.readout, found.blocks, found.attention_calls, grid, found.prefix]
         lines.append("| " + " | ".join(map(str, [*cells, *marks])) + " |")

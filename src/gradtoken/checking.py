@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from gradtoken.attribution import make_method, methods
+from gradtoken.attribution import Method, make_method, methods
 from gradtoken.errors import GradTokenError, MethodError
 from gradtoken.models.model import Model
 from gradtoken.targets import OutputTarget, Targets
@@ -51,12 +52,18 @@ class Check:
         return asdict(self)
 
 
-def check(model: Model) -> Check:
-    """Try every method on a picture of noise and two outputs of the model.
+def check(model: Model, names: Sequence[str] | None = None) -> Check:
+    """Try methods on a picture of noise and two outputs of the model.
+
+    Args:
+        model: to be tried on.
+        names: of the methods, gradtoken among them; None for every one.
 
     Raises:
         ModelError: if the model cannot be followed at all.
+        MethodError: if a method is unknown.
     """
+    kinds = {name: make_method(name).__class__ for name in names or methods()}
     trace = record(model, _noise(model)[None])
     targets = Targets([[OutputTarget(_first), OutputTarget(_last)]])
     return Check(
@@ -66,7 +73,7 @@ def check(model: Model) -> Check:
         grid=trace.grid,
         prefix=model.layout.prefix,
         readout=model.anatomy.readout,
-        methods={name: _try(name, trace, targets) for name in methods()},
+        methods={name: _try(kind, trace, targets) for name, kind in kinds.items()},
     )
 
 
@@ -86,13 +93,12 @@ def _last(output: torch.Tensor) -> torch.Tensor:
     return output[-1]
 
 
-def _try(name: str, trace: Trace, targets: Targets) -> str:
+def _try(kind: type[Method], trace: Trace, targets: Targets) -> str:
     try:
-        kind = methods()[name]
         method = make_method(kind, **kind.trial)
         with torch.no_grad():
             relevance = method(trace, targets)
-        _judge(name, method.class_aware, relevance)
+        _judge(method.name, method.class_aware, relevance)
     except GradTokenError as error:
         return str(error)
     return WORKS

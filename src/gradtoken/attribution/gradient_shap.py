@@ -8,9 +8,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_whole
+from gradtoken.attribution.pixels import (
+    Image,
+    PixelMethod,
+    Score,
+    check_number,
+    check_seed,
+    check_whole,
+    seeded,
+)
 from gradtoken.metrics.fills import filled
+from gradtoken.tap import wide
 from gradtoken.trace import Trace
+
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +49,8 @@ class GradientShap(PixelMethod):
 
     def __post_init__(self) -> None:
         check_whole(self.name, "samples", self.samples)
+        check_number(self.name, "noise", self.noise)
+        check_seed(self.name, self.seed)
 
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import GradientShap as Attribution
@@ -49,7 +62,12 @@ class GradientShap(PixelMethod):
                 for fill in ("black", "grey", "mean", "blur")
             ]
         )
-        found: Tensor = Attribution(score).attribute(
-            image, baselines, n_samples=self.samples, stdevs=self.noise
-        )
-        return found
+        total = torch.zeros_like(wide(image))
+        with seeded(self.seed):
+            for start in range(0, self.samples, _AT_ONCE):
+                count = min(_AT_ONCE, self.samples - start)
+                found: Tensor = Attribution(score).attribute(
+                    image, baselines, n_samples=count, stdevs=float(self.noise)
+                )
+                total += count * wide(found.detach())
+        return total / self.samples

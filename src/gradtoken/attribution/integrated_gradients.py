@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_whole
+from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_fill, check_whole
 from gradtoken.metrics.fills import Fill, filled
 from gradtoken.trace import Trace
 
@@ -34,6 +34,7 @@ class IntegratedGradients(PixelMethod):
 
     def __post_init__(self) -> None:
         check_whole(self.name, "steps", self.steps)
+        check_fill(self.name, "baseline", self.baseline)
 
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import IntegratedGradients as Attribution

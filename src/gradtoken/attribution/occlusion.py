@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_whole
+from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_fill, check_whole
 from gradtoken.errors import MethodError
 from gradtoken.metrics.fills import Fill, filled
 from gradtoken.trace import Trace
@@ -41,6 +41,7 @@ class Occlusion(PixelMethod):
     def __post_init__(self) -> None:
         check_whole(self.name, "window", self.window)
         check_whole(self.name, "stride", self.stride)
+        check_fill(self.name, "fill", self.fill)
         if self.stride > self.window:
             raise MethodError(
                 f"occlusion's stride is {self.stride} with windows of {self.window}, so some "

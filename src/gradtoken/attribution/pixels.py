@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
+from gradtoken.metrics.fills import Fill
 from gradtoken.tap import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
@@ -23,6 +26,8 @@ Score: TypeAlias = Callable[[Float[Tensor, "pictures 3 height width"]], Float[Te
 """One target's score y of some pictures."""
 
 Image: TypeAlias = Float[Tensor, "1 3 height width"]
+
+_DRAWING = threading.RLock()
 
 
 class PixelMethod(Method):
@@ -35,8 +40,7 @@ class PixelMethod(Method):
             for b in range(len(trace.images)):
                 image = trace.images[b : b + 1].clone()
                 for k in range(targets.count):
-                    with seeded(getattr(self, "seed", 0)):
-                        found = self._attribute(score_of(trace, targets, b, k), image, trace)
+                    found = self._attribute(score_of(trace, targets, b, k), image, trace)
                     maps.append(self._pooled(wide(found.detach()), trace.grid))
         return torch.stack(maps).unflatten(0, (-1, targets.count))
 
@@ -56,16 +60,20 @@ def score_of(trace: Trace, targets: Targets, image: int, k: int) -> Score:
 
     def score(pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, " pictures"]:
         logits = wide(model.anatomy.forward(model.module, pictures.to(model.dtype)))
-        return torch.stack([target.score(row) for row in logits])
+        return target.score(logits)
 
     return score
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers from a seed, for libraries that draw from the global generators."""
-    state = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
+    """Random numbers from a seed, for libraries that draw from the global generators.
+
+    Those are shared, so one thread draws at a time; they are as before afterwards.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else None
+    with _DRAWING, torch.random.fork_rng(devices):
+        state = np.random.get_state()  # noqa: NPY002
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         try:
@@ -104,3 +112,36 @@ def check_fraction(method: str, option: str, value: Any) -> None:
     """
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
         raise MethodError(f"{method}'s {option} is {value!r}; it must be above 0 and up to 1.")
+
+
+def check_number(method: str, option: str, value: Any) -> None:
+    """Refuse an option that is no finite number from 0 up.
+
+    Raises:
+        MethodError: saying so.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise MethodError(f"{method}'s {option} is {value!r}; it must be a number from 0 up.")
+
+
+def check_seed(method: str, value: Any) -> None:
+    """Refuse a seed that a generator would not take.
+
+    Raises:
+        MethodError: saying so.
+    """
+    check_whole(method, "seed", value, least=0)
+    if value >= 1 << 32:
+        raise MethodError(f"{method}'s seed is {value}; it must be below 2 to the power of 32.")
+
+
+def check_fill(method: str, option: str, value: Any) -> None:
+    """Refuse an option that names no fill (`gradtoken.metrics.fills`).
+
+    Raises:
+        MethodError: saying so.
+    """
+    if value not in get_args(Fill):
+        known = ", ".join(map(repr, get_args(Fill)))
+        raise MethodError(f"{method}'s {option} is {value!r}; it can be {known}.")

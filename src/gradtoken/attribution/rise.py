@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
-from gradtoken.attribution.pixels import check_fraction, check_whole
+from gradtoken.attribution.pixels import check_fraction, check_seed, check_whole
 from gradtoken.tap import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
@@ -49,37 +50,42 @@ class RISE(Method):
         check_whole(self.name, "masks", self.masks)
         check_whole(self.name, "cells", self.cells)
         check_fraction(self.name, "keep", self.keep)
+        check_seed(self.name, self.seed)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         height, width = trace.images.shape[-2:]
-        masks = self.drawn((height, width)).to(trace.images)
-        pooled = F.adaptive_avg_pool2d(wide(masks), trace.grid).flatten(1)
-        maps = []
+        shape = (len(trace.images), targets.count, trace.spatial)
+        maps = torch.zeros(shape, dtype=wide(trace.logits).dtype, device=trace.logits.device)
         with torch.no_grad():
-            for b, image in enumerate(trace.images):
-                one = Targets([targets.rows[b]])
-                found = [
-                    values_of(trace, one, image * chunk[:, None]) for chunk in masks.split(_AT_ONCE)
-                ]
-                maps.append(torch.cat(found).T @ pooled.to(found[0].dtype))
-        return torch.stack(maps) / (self.masks * self.keep)
+            for drawn in self.drawn((height, width)):
+                masks = drawn.to(trace.images)
+                pooled = F.adaptive_avg_pool2d(masks.to(maps.dtype), trace.grid).flatten(1)
+                for b, image in enumerate(trace.images):
+                    one = Targets([targets.rows[b]])
+                    found = values_of(trace, one, image * masks[:, None])
+                    maps[b] += found.to(maps.dtype).T @ pooled
+        return maps / (self.masks * self.keep)
 
-    def drawn(self, size: tuple[int, int]) -> Float[Tensor, "masks height width"]:
-        """The masks on the pixels of an input of `size` (height, width), in 0..1."""
+    def drawn(self, size: tuple[int, int]) -> Iterator[Float[Tensor, "some height width"]]:
+        """The masks on the pixels of an input of `size` (height, width), in 0..1, some at a time.
+
+        In all `masks` of them, the same at every call.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.rand(self.masks, 1, self.cells, self.cells, generator=generator)
         coarse = (drawn < self.keep).float()
         cell = [-(-side // self.cells) for side in size]
-        large = F.interpolate(
-            coarse, [(self.cells + 1) * c for c in cell], mode="bilinear", align_corners=False
-        )[:, 0]
-        shifts = [torch.randint(0, c, (self.masks,), generator=generator).tolist() for c in cell]
-        return torch.stack(
-            [
-                mask[top : top + size[0], left : left + size[1]]
-                for mask, top, left in zip(large, *shifts, strict=True)
-            ]
-        )
+        shifts = [torch.randint(0, c, (self.masks,), generator=generator) for c in cell]
+        for some, tops, lefts in zip(*(t.split(_AT_ONCE) for t in (coarse, *shifts)), strict=True):
+            large = F.interpolate(
+                some, [(self.cells + 1) * c for c in cell], mode="bilinear", align_corners=False
+            )[:, 0]
+            yield torch.stack(
+                [
+                    mask[top : top + size[0], left : left + size[1]]
+                    for mask, top, left in zip(large, tops.tolist(), lefts.tolist(), strict=True)
+                ]
+            )
 
 
 def values_of(

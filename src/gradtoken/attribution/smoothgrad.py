@@ -9,7 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_fraction, check_whole
+from gradtoken.attribution.pixels import (
+    Image,
+    PixelMethod,
+    Score,
+    check_fraction,
+    check_seed,
+    check_whole,
+    seeded,
+)
 from gradtoken.trace import Trace
 
 _AT_ONCE = 8
@@ -38,19 +46,21 @@ class SmoothGrad(PixelMethod):
     def __post_init__(self) -> None:
         check_whole(self.name, "samples", self.samples)
         check_fraction(self.name, "noise", self.noise)
+        check_seed(self.name, self.seed)
 
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import NoiseTunnel, Saliency
 
         spread = float(image.detach().max() - image.detach().min()) * self.noise
-        found: Tensor = NoiseTunnel(Saliency(score)).attribute(
-            image.requires_grad_(),
-            nt_type="smoothgrad",
-            nt_samples=self.samples,
-            nt_samples_batch_size=min(self.samples, _AT_ONCE),
-            stdevs=spread,
-            abs=True,
-        )
+        with seeded(self.seed):
+            found: Tensor = NoiseTunnel(Saliency(score)).attribute(
+                image.requires_grad_(),
+                nt_type="smoothgrad",
+                nt_samples=self.samples,
+                nt_samples_batch_size=min(self.samples, _AT_ONCE),
+                stdevs=spread,
+                abs=True,
+            )
         return found
 
     def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:

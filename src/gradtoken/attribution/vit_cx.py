@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
-from gradtoken.attribution.pixels import check_fraction
+from gradtoken.attribution.pixels import check_fraction, check_number, check_seed
 from gradtoken.attribution.rise import values_of
 from gradtoken.errors import MethodError
 from gradtoken.tap import wide
@@ -48,13 +48,13 @@ class ViTCX(Method):
 
     def __post_init__(self) -> None:
         check_fraction(self.name, "distance", self.distance)
-        if not (isinstance(self.noise, (int, float)) and self.noise >= 0):
-            raise MethodError(f"vit-cx's noise is {self.noise!r}; it must be a number from 0 up.")
+        check_number(self.name, "noise", self.noise)
+        check_seed(self.name, self.seed)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         with trace.differentiated(targets, self.name) as graph:
             tokens = wide(graph.norms.first(self.name).detach())[:, -trace.spatial :]
-        size = trace.images.shape[-2:]
+        size = list(trace.images.shape[-2:])
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(trace.images.shape[1:], generator=generator).to(trace.images)
         maps = []
@@ -62,12 +62,11 @@ class ViTCX(Method):
             for b, image in enumerate(trace.images):
                 masks = self.masks(tokens[b])
                 laid = masks.unflatten(1, trace.grid)[:, None]
-                large = F.interpolate(laid, tuple(size), mode="bilinear", align_corners=False)
                 one, shaken = Targets([targets.rows[b]]), self.noise * noise
-                found = [
-                    values_of(trace, one, image * chunk.to(image.dtype) + shaken)
-                    for chunk in large.split(_AT_ONCE)
-                ]
+                found = []
+                for some in laid.split(_AT_ONCE):
+                    large = F.interpolate(some, size, mode="bilinear", align_corners=False)
+                    found.append(values_of(trace, one, image * large.to(image.dtype) + shaken))
                 plain = values_of(trace, one, torch.stack([image + shaken, image]))
                 scores = torch.cat(found) - plain[0] + plain[1]
                 covered = masks.sum(0).clamp_min(torch.finfo(masks.dtype).tiny)
