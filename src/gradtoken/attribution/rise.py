@@ -63,7 +63,7 @@ class RISE(Method):
                 for b, image in enumerate(trace.images):
                     one = Targets([targets.rows[b]])
                     found = values_of(trace, one, image * masks[:, None])
-                    maps[b] += found.to(maps.dtype).T @ pooled
+                    maps[b] += found.T @ pooled
         return maps / (self.masks * self.keep)
 
     def drawn(self, size: tuple[int, int]) -> Iterator[Float[Tensor, "some height width"]]:

@@ -1,0 +1,149 @@
+"""Sanity checks: does a map depend on what the model has learned, and on nothing else?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradtoken.errors import MethodError
+from gradtoken.models import Model, wrap
+
+Explain: TypeAlias = Callable[
+    [Model, Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch tokens"]
+]
+"""Maps of some pictures by a model, such as
+`lambda model, images: explain(model, images, 3).tokens[:, 0].flatten(1)`."""
+
+_SAME = 1e-3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is left of maps when part of a model is random.
+
+    Args:
+        name: what was made random last: "head", "block 11", …, "embedding".
+        correlation: rank correlation with the trained model's maps, for each picture.
+    """
+
+    name: str
+    correlation: Float[Tensor, " batch"]
+
+
+def cascading_randomisation(
+    model: Model,
+    images: Float[Tensor, "batch 3 height width"],
+    explain: Explain,
+    *,
+    seed: int = 0,
+) -> list[Stage]:
+    """Make a copy of the model random from the head downwards, and compare its maps.
+
+    Each parameter is drawn anew with its own mean and standard deviation. A map that shows what was
+    learned must change; of one that does not, the correlation stays near 1. Adebayo et al.,
+    "Sanity Checks for Saliency Maps", NeurIPS 2018.
+
+    Raises:
+        MethodError: if the model has no blocks to go down through.
+    """
+    if not model.anatomy.blocks:
+        raise MethodError(
+            f"cascading randomisation goes down block by block, and {model.spec} is followed after "
+            "its last one only; use a model whose blocks are followed."
+        )
+    before = explain(model, images)
+    twin = _twin(model)
+    generator = torch.Generator().manual_seed(seed)
+    stages = []
+    for name, parameters in _downwards(twin):
+        with torch.no_grad():
+            for parameter in parameters:
+                drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+                spread = parameter.std() if parameter.numel() > 1 else parameter.abs()[()]
+                parameter.copy_(parameter.mean() + spread * drawn)
+        stages.append(Stage(name, rank_correlation(before, explain(twin, images))))
+    return stages
+
+
+def input_shift(
+    model: Model,
+    images: Float[Tensor, "batch 3 height width"],
+    explain: Explain,
+    shift: Sequence[float] = (0.5, -0.25, 1.0),
+) -> Float[Tensor, " batch"]:
+    """How much maps change under a shift of the input that the model does not see.
+
+    Every channel of the pictures gets a constant, and a copy of the model takes it out again in
+    the bias of its first convolution, so that all activations are the same. The figure is the
+    largest change relative to the largest relevance; 0 is invariant. Kindermans et al., "The
+    (Un)reliability of Saliency Methods", 2017.
+
+    Raises:
+        MethodError: if the model's first convolution cannot take the shift out.
+    """
+    twin = _twin(model)
+    first = next((part for part in twin.module.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or any(first.padding) or first.in_channels != len(shift):
+        raise MethodError(
+            f"{model.spec} does not begin with a convolution without padding, whose bias could "
+            "take a shift of the input out; use a model that does."
+        )
+    amount = torch.tensor(shift).to(first.weight)
+    with torch.no_grad():
+        taken = (first.weight.sum(dim=(2, 3)) * amount).sum(1)
+        bias = -taken if first.bias is None else first.bias - taken
+        first.bias = nn.Parameter(bias, requires_grad=False)
+    moved = images.to(first.weight) + amount[:, None, None]
+    outputs = model(images), twin(moved)
+    gap = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())
+    if gap > _SAME:
+        raise MethodError(
+            f"{model.spec} sees the shift of its input (outputs change by {gap:.2g}), so it has "
+            "another way to its first block than its first convolution; use another model."
+        )
+    before, after = explain(model, images), explain(twin, moved)
+    return (after - before).abs().amax(1) / before.abs().amax(1)
+
+
+def rank_correlation(
+    one: Float[Tensor, "batch tokens"], other: Float[Tensor, "batch tokens"]
+) -> Float[Tensor, " batch"]:
+    """Spearman's correlation of every two rows; equal values share their mean rank."""
+    a, b = (_ranks(values) for values in (one, other))
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    size = a.norm(dim=1) * b.norm(dim=1)
+    return torch.where(size > 0, (a * b).sum(1) / size, torch.nan)
+
+
+def _ranks(values: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens"]:
+    below = (values[:, :, None] > values[:, None]).double().sum(2)
+    equal = (values[:, :, None] == values[:, None]).double().sum(2)
+    return below + (equal - 1) / 2
+
+
+def _twin(model: Model) -> Model:
+    """A copy of the model, to be changed."""
+    module = copy.deepcopy(model.module)
+    labels = None if model.prompts is not None else list(model.labels)
+    return wrap(module, preprocess=model.preprocess, labels=labels, layout=model.layout)
+
+
+def _downwards(model: Model) -> Iterator[tuple[str, list[nn.Parameter]]]:
+    """The parameters of the head, of each block from the last, and of all that is left."""
+    blocks = model.anatomy.blocks
+    inside = {id(p) for block in blocks for p in block.parameters()}
+    linear = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
+    outside = [part for part in linear if id(part.weight) not in inside]
+    head = list(outside[-1].parameters()) if outside else []
+    if head:
+        yield "head", head
+    for index in range(len(blocks) - 1, -1, -1):
+        yield f"block {index}", list(blocks[index].parameters())
+    done = inside | {id(p) for p in head}
+    yield "embedding", [p for p in model.module.parameters() if id(p) not in done]
