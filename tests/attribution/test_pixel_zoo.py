@@ -118,7 +118,7 @@ def test_what_is_drawn_follows_the_seed(method: str, model: Model, batch: Tensor
     assert not torch.equal(maps_of(model, batch, method, seed=4), expected)
 
 
-@pytest.mark.parametrize("method", DRAWING)
+@pytest.mark.parametrize("method", ["smoothgrad", "gradient-shap", "rise"])
 def test_threads_do_not_draw_from_each_other(method: str, model: Model) -> None:
     batches = [images_for((64, 64), 1) + i for i in range(8)]
     alone = [maps_of(model, images, method) for images in batches]
@@ -129,3 +129,25 @@ def test_threads_do_not_draw_from_each_other(method: str, model: Model) -> None:
         torch.testing.assert_close(one, other)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "at_once"),
+    [
+        ("integrated-gradients", {"steps": 40}, 16),
+        ("smoothgrad", {"samples": 20}, 8),
+        ("gradient-shap", {"samples": 40}, 16),
+        ("occlusion", {"window": 1}, 32),
+        ("rise", {"masks": 70}, 64),
+        ("vit-cx", {"distance": 1e-6}, 64),
+    ],
+)
+def test_pictures_run_some_at_a_time(
+    method: str, options: dict, at_once: int, batch: Tensor
+) -> None:
+    """However many there are, so that memory does not grow with them."""
+    model = gradtoken.wrap(tiny_vit(embed_dim=96))
+    seen: list[int] = []
+    model.module.patch_embed.register_forward_hook(lambda _, args, out: seen.append(len(out)))
+    maps_of(model, batch, method, **options)
+    assert max(seen) == at_once

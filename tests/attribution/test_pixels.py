@@ -103,7 +103,8 @@ def test_gradient_shap(model: Model, batch: Tensor, noise: float) -> None:
         torch.manual_seed(5)
         rng = np.random.RandomState(5)
         fills = ("black", "grey", "mean", "blur")
-        baselines = [filled(image[None], fill, HALF, HALF)[0] for fill in fills]
+        about = model.preprocess
+        baselines = [filled(image[None], fill, about.mean, about.std)[0] for fill in fills]
         total = torch.zeros_like(image)
         for count in (16, 4):
             noisy = image + torch.normal(0, torch.full((count, 3, 64, 64), float(noise)))
