@@ -32,11 +32,16 @@ MEAN = STD = 0.5
 
 
 def methods() -> dict[str, Method]:
-    """GradToken both ways, plain and spread, and the baselines."""
+    """GradToken both ways, spread over alike patches and faithful, and the baselines.
+
+    Blocks count alike, the target is the logit and distance does not limit the spread, so that the
+    two ways differ in nothing but the gradient.
+    """
+    spread = {"depth": 0, "target": "logit", "reach": None}
     found = {
         f"gradtoken, {gradient}{suffix}": make_method("gradtoken", gradient=gradient, **options)
         for gradient in ("stream", "full")
-        for suffix, options in (("", {}), (" (faithful)", {"preset": "faithful"}))
+        for suffix, options in (("", spread), (" (faithful)", {"preset": "faithful"}))
     }
     return {**found, **{name: make_method(name) for name in ("raw-attention", "rollout")}}
 

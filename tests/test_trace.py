@@ -221,11 +221,11 @@ def test_inside_any_grad_mode(model: Model, batch: Tensor, context) -> None:
 
 
 def test_nested_explanations(model: Model, batch: Tensor) -> None:
-    expected = gradtoken.explain(model, batch, 1).tokens
+    expected = gradtoken.explain(model, batch, 1, target="logit").tokens
     inner = []
 
     def target(logits: Tensor) -> Tensor:
-        inner.append(gradtoken.explain(model, batch, 1).tokens)
+        inner.append(gradtoken.explain(model, batch, 1, target="logit").tokens)
         return logits[1]
 
     outer = gradtoken.explain(model, batch, target)

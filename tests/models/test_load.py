@@ -93,7 +93,7 @@ def test_weights_that_cannot_be_downloaded_are_said_so(
     (tmp_path / f"models--timm--{NAME}.augreg_in21k_ft_in1k").mkdir()
     asked = []
     monkeypatch.setattr(timm, "create_model", lambda *_, **options: asked.append(options))
-    _built(NAME, True, None)
+    _built(NAME, True, {})
     assert asked == [{"pretrained": True}]
 
 
