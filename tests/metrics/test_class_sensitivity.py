@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from gradtoken.metrics.class_sensitivity import contrast_response, correlation, painted_out
+from gradtoken.errors import TargetError
+from gradtoken.metrics.class_sensitivity import (
+    contrast_response,
+    correlation,
+    painted_out,
+    present_coupling,
+)
 
 
 def test_correlation_is_pearsons() -> None:
@@ -15,6 +21,15 @@ def test_correlation_is_pearsons() -> None:
     for b in range(3):
         assert float(found[b]) == pytest.approx(np.corrcoef(one[b], other[b])[0, 1])
     assert correlation(torch.ones(1, 4), torch.rand(1, 4)).isnan().all()
+
+
+def test_coupling_counts_each_class_once() -> None:
+    a, b, c = np.random.default_rng(0).normal(size=(3, 12))
+    found = present_coupling(torch.tensor(np.stack([a, b, a + 9, c])), [4, 7, 4, 2])
+    expected = np.mean([np.corrcoef(x, y)[0, 1] for x, y in ((a, b), (a, c), (b, c))])
+    assert found == pytest.approx(expected)
+    with pytest.raises(TargetError, match="at least two"):
+        present_coupling(torch.rand(2, 12), [3, 3])
 
 
 def test_contrast_response_by_hand() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from gradtoken.errors import MethodError
 from gradtoken.metrics.fills import filled
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.models import Model
@@ -35,3 +37,10 @@ def test_both_against_a_loop(model: Model) -> None:
 def test_area_is_the_trapezoid_rule() -> None:
     curve = torch.tensor([[1.0, 0.5, 0.0], [0.2, 0.2, 0.2]])
     torch.testing.assert_close(area(curve), torch.tensor([0.5, 0.2]))
+
+
+@pytest.mark.parametrize("steps", [0, 4097])
+def test_steps_there_are_no_pixels_for_are_refused(model: Model, steps: int) -> None:
+    images, maps = images_for((64, 64)), torch.zeros(2, 64, 64)
+    with pytest.raises(MethodError, match=f"steps={steps} is refused; use 1 to 4096"):
+        deletion(model, images, maps, torch.tensor([4, 8]), steps=steps, **ABOUT)

@@ -80,8 +80,13 @@ def test_figures_of_curves_by_hand() -> None:
     most = torch.tensor([[0.8, 0.4, 0.9]]).double()
     least = torch.tensor([[0.8, 0.7, 0.5]]).double()
     assert float(aopc(most)) == pytest.approx((0.4 - 0.1) / 2)
-    assert float(aopc(most, absolute=True)) == pytest.approx((0.4 + 0.1) / 2)
-    assert float(log_odds(most)) == pytest.approx((np.log(0.5) + np.log(9 / 8)) / 2)
+    assert float(aopc(most, variant="attcat")) == pytest.approx((0.4 + 0.1) / 2)
+    odds = (np.log(0.5) + np.log(9 / 8)) / 2
+    assert float(log_odds(most)) == pytest.approx(odds)
+    assert float(log_odds(most, variant="libragrad")) == pytest.approx(-odds)
+    for figure in (aopc, log_odds):
+        with pytest.raises(MethodError, match="no variant is named 'samek'; use 'attcat' or"):
+            figure(most, variant="samek")
     assert float(abpc(least, most)) == pytest.approx((0 + 0.3 - 0.4) / 3)
 
 
@@ -98,3 +103,15 @@ def test_bad_questions_are_refused(toy) -> None:
         perturb(model, images, maps, LABELS, None, "up", **ABOUT)  # type: ignore[arg-type]
     with pytest.raises(MethodError, match=r"fractions=\[0.0\] is refused"):
         perturb(model, images, maps, LABELS, None, "positive", fractions=[0.0], **ABOUT)
+    bad = maps.clone()
+    bad[1, 3, 4] = torch.nan
+    with pytest.raises(MethodError, match="NaN or infinite relevance, so its pixels have no order"):
+        perturb(model, images, bad, LABELS, None, "positive", **ABOUT)
+    with pytest.raises(MethodError, match="4 maps of 1024 pixels do not fit 4 pictures of 64x64"):
+        perturb(model, images, maps[:, ::2, ::2], LABELS, None, "positive", **ABOUT)
+
+
+def test_the_curve_of_a_set_is_its_share_of_hits() -> None:
+    hits = torch.tensor([[True, True, False], [True, False, False]])
+    found = Perturbed((0.0, 0.5, 0.9), hits, torch.zeros(2, 3))
+    assert found.accuracy().tolist() == [1, 0.5, 0]

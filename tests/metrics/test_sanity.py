@@ -33,6 +33,8 @@ def test_rank_correlation_is_spearmans() -> None:
     expected = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
     np.testing.assert_allclose(found, expected)
     assert rank_correlation(torch.ones(1, 5), torch.rand(1, 5)).isnan().all()
+    unknown = torch.tensor([[1.0, torch.nan, 3.0]])
+    assert rank_correlation(unknown, torch.tensor([[1.0, 2.0, 3.0]])).isnan().all()
 
 
 def test_a_map_of_the_class_changes_with_the_head_and_attention_does_not(

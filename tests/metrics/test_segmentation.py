@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
+from gradtoken.errors import MethodError
 from gradtoken.metrics.segmentation import average_precision, min_max, overlap
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -70,3 +72,11 @@ def test_nothing_to_count_is_nan() -> None:
     assert average_precision(maps, masks, ignored).isnan().all()
     found = overlap(torch.full((1, 3, 3), 1.0), masks)
     assert float(found.mean_ious()) == 1
+
+
+def test_relevance_without_an_order_is_refused() -> None:
+    maps = MAPS.clone()
+    maps[2, 0, 0] = torch.inf
+    for figure in (overlap, average_precision):
+        with pytest.raises(MethodError, match="NaN or infinite relevance"):
+            figure(maps, MASKS)

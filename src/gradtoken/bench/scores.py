@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradtoken.attribution import Method
 from gradtoken.bench.cases import Case
-from gradtoken.errors import MethodError
+from gradtoken.errors import MethodError, TargetError
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
 from gradtoken.metrics.replacing import to_pixels
@@ -95,14 +95,15 @@ def localization(maps: Maps) -> Figures:
 
 
 def coupling(maps: Maps) -> Figures:
-    """Mean correlation of the maps of every two classes present, repeated for its objects."""
-    classes = list(dict.fromkeys(maps.case.classes))
-    if len(classes) < 2:
+    """Mean correlation of the maps of every two classes present, repeated for its objects.
+
+    None with fewer than two classes or a constant map.
+    """
+    try:
+        found = class_sensitivity.present_coupling(maps.flat, maps.case.classes)
+    except TargetError:
         return {}
-    rows = maps.flat[[maps.case.classes.index(c) for c in classes]]
-    pairs = torch.combinations(torch.arange(len(rows)))
-    found = class_sensitivity.correlation(rows[pairs[:, 0]], rows[pairs[:, 1]])
-    return {"coupling": dict.fromkeys(maps.case.names, float(found.mean()))}
+    return {"coupling": dict.fromkeys(maps.case.names, found)}
 
 
 def top1_random(maps: Maps) -> Figures:

@@ -1,6 +1,55 @@
-"""Figures of merit: tensors in, tensors out."""
+"""Figures of merit: tensors in, tensors out.
+
+The grid pointing game is in its own module, `gradtoken.metrics.grid_pointing`.
+"""
 
 from gradtoken.metrics.bootstrap import Interval, mean_interval
+from gradtoken.metrics.class_sensitivity import (
+    contrast_response,
+    correlation,
+    painted_out,
+    present_coupling,
+)
+from gradtoken.metrics.fills import filled
+from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.metrics.localization import Coverage, energy, pointing, share, token_ap
+from gradtoken.metrics.perturbation import Perturbed, abpc, aopc, log_odds, perturb
+from gradtoken.metrics.replacing import to_pixels
+from gradtoken.metrics.sanity import (
+    Stage,
+    cascading_randomisation,
+    input_shift,
+    rank_correlation,
+)
+from gradtoken.metrics.segmentation import Overlap, average_precision, overlap
 
-__all__ = ["Coverage", "Interval", "energy", "mean_interval", "pointing", "share", "token_ap"]
+__all__ = [
+    "Coverage",
+    "Interval",
+    "Overlap",
+    "Perturbed",
+    "Stage",
+    "abpc",
+    "aopc",
+    "area",
+    "average_precision",
+    "cascading_randomisation",
+    "contrast_response",
+    "correlation",
+    "deletion",
+    "energy",
+    "filled",
+    "input_shift",
+    "insertion",
+    "log_odds",
+    "mean_interval",
+    "overlap",
+    "painted_out",
+    "perturb",
+    "pointing",
+    "present_coupling",
+    "rank_correlation",
+    "share",
+    "to_pixels",
+    "token_ap",
+]

@@ -5,10 +5,14 @@ These figures are this project's; no shared benchmark of class sensitivity exist
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from gradtoken.semantic_coupling import pairwise_correlation
 
 _RING = 4
 
@@ -20,6 +24,23 @@ def correlation(
     a, b = (values.double() - values.double().mean(1, keepdim=True) for values in (one, other))
     size = a.norm(dim=1) * b.norm(dim=1)
     return torch.where(size > 0, (a * b).sum(1) / size, torch.nan)
+
+
+def present_coupling(maps: Float[Tensor, "objects tokens"], classes: Sequence[int]) -> float:
+    """Mean correlation of the maps of every two classes present in one picture.
+
+    Objects of one class share a map, so the first of each class counts. 1 is the same map for
+    every class (docs/method.md, "Semantic coupling").
+
+    Args:
+        maps: one for each object.
+        classes: what each object is.
+
+    Raises:
+        TargetError: fewer than two classes, or a constant map.
+    """
+    first = [classes.index(c) for c in dict.fromkeys(classes)]
+    return float(pairwise_correlation(maps[None, first]).mean())
 
 
 def contrast_response(

@@ -43,7 +43,15 @@ def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Te
     Args:
         maps: one for each cell's class, on the mosaic.
         side: n, cells in a row.
+
+    Raises:
+        MethodError: not a map for each cell, or a size that n does not divide.
     """
+    if len(maps) != side * side or maps.shape[1] % side or maps.shape[2] % side:
+        raise MethodError(
+            f"{len(maps)} maps of {maps.shape[1]}x{maps.shape[2]} pixels are not those of a mosaic "
+            f"of {side}x{side} cells; give one for each cell, of a size that {side} divides."
+        )
     positive = maps.double().clamp_min(0)
     height, width = positive.shape[1] // side, positive.shape[2] // side
     cells = positive.unflatten(2, (side, width)).unflatten(1, (side, height)).sum(dim=(2, 4))

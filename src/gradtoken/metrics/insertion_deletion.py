@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradtoken.errors import MethodError
 from gradtoken.metrics.fills import Fill, filled
 from gradtoken.metrics.replacing import (
     Images,
@@ -33,6 +34,10 @@ def insertion(
     """Probability of the class as the most relevant pixels are put into a blurred picture.
 
     `steps` + 1 points, from none to all pixels; 28 steps are 8 rows of 224 pixels each.
+
+    Raises:
+        MethodError: no step or more steps than pixels, maps that do not fit the images, or NaN or
+            infinite relevance.
     """
     start = filled(images, fill, mean, std)
     return _curve(predict, start, images, maps, classes, steps)
@@ -49,7 +54,11 @@ def deletion(
     steps: int = 28,
     fill: Fill = "grey",
 ) -> Float[Tensor, "batch points"]:
-    """Probability of the class as the most relevant pixels become grey: `steps` + 1 points."""
+    """Probability of the class as the most relevant pixels become grey: `steps` + 1 points.
+
+    Raises:
+        MethodError: as for `insertion`.
+    """
     return _curve(predict, images, filled(images, fill, mean, std), maps, classes, steps)
 
 
@@ -67,5 +76,7 @@ def _curve(
     steps: int,
 ) -> Float[Tensor, "batch points"]:
     pixels = maps[0].numel()
+    if not 1 <= steps <= pixels:
+        raise MethodError(f"steps={steps} is refused; use 1 to {pixels}, the number of pixels.")
     counts = torch.linspace(0, pixels, steps + 1).round().int().tolist()
     return probabilities(replaced_logits(predict, start, end, ranks(maps), counts), classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,9 @@ from gradtoken.metrics.replacing import (
     ranks,
     replaced_logits,
 )
+
+Variant: TypeAlias = Literal["attcat", "libragrad"]
+"""Whose sign of AOPC and log-odds: AttCAT's notebooks or LibraGrad's code."""
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -37,6 +40,10 @@ class Perturbed:
     fractions: tuple[float, ...]
     hits: Bool[Tensor, "batch fractions"]
     probability: Float[Tensor, "batch fractions"]
+
+    def accuracy(self) -> Float[Tensor, " fractions"]:
+        """The set's curve: of all pictures, the part that is hit at each fraction. In 0 to 1."""
+        return self.hits.double().mean(0)
 
     def auc(self, *, clean: bool = False) -> Float[Tensor, " batch"]:
         """Area under each picture's hits by the trapezoid rule, times 100; their mean is a set's.
@@ -74,7 +81,8 @@ def perturb(
         labels: what counts as a hit; None is the model's own first class on the whole picture.
 
     Raises:
-        MethodError: a direction or fraction that is none.
+        MethodError: a direction or fraction that is none, maps that do not fit the images, or NaN
+            or infinite relevance.
     """
     if direction not in ("positive", "negative"):
         raise MethodError(f"direction={direction!r} is none; use 'positive' or 'negative'.")
@@ -90,22 +98,34 @@ def perturb(
 
 
 def aopc(
-    probability: Float[Tensor, "batch fractions"], *, absolute: bool = False
+    probability: Float[Tensor, "batch fractions"], *, variant: Variant = "libragrad"
 ) -> Float[Tensor, " batch"]:
-    """Mean over fractions of p(0) - p(k), or of its absolute value (AttCAT's variant).
+    """Mean over fractions of p(0) - p(k) ("libragrad") or of its absolute value ("attcat").
 
     Over positive perturbation, more is better. Samek et al., TNNLS 2017.
+
+    Raises:
+        MethodError: another variant.
     """
+    _check(variant)
     drop = probability[:, :1] - probability[:, 1:]
-    return (drop.abs() if absolute else drop).mean(1)
+    return (drop.abs() if variant == "attcat" else drop).mean(1)
 
 
-def log_odds(probability: Float[Tensor, "batch fractions"]) -> Float[Tensor, " batch"]:
-    """Mean over fractions of log(p(k) / p(0)); over positive perturbation, less is better.
+def log_odds(
+    probability: Float[Tensor, "batch fractions"], *, variant: Variant = "attcat"
+) -> Float[Tensor, " batch"]:
+    """Mean over fractions of log(p(k) / p(0)) ("attcat") or of log(p(0) / p(k)) ("libragrad").
 
-    Shrikumar et al., ICML 2017, with AttCAT's sign; LibraGrad's is the opposite one.
+    Over positive perturbation less is better for "attcat", more for "libragrad". Shrikumar et al.,
+    ICML 2017.
+
+    Raises:
+        MethodError: another variant.
     """
-    return (probability[:, 1:].log() - probability[:, :1].log()).mean(1)
+    _check(variant)
+    gain = (probability[:, 1:].log() - probability[:, :1].log()).mean(1)
+    return gain if variant == "attcat" else -gain
 
 
 def abpc(
@@ -116,3 +136,8 @@ def abpc(
     More is better. As AGCAM codes it: 11 fractions from 0 to 1, pixels set to grey.
     """
     return (least_first - most_first).mean(1)
+
+
+def _check(variant: Variant) -> None:
+    if variant not in get_args(Variant):
+        raise MethodError(f"no variant is named {variant!r}; use 'attcat' or 'libragrad'.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from gradtoken.errors import MethodError
 
 Predict: TypeAlias = Callable[
     [Float[Tensor, "pictures 3 height width"]], Float[Tensor, "pictures classes"]
@@ -18,19 +20,48 @@ Predict: TypeAlias = Callable[
 Maps: TypeAlias = Float[Tensor, "batch height width"]
 Images: TypeAlias = Float[Tensor, "batch 3 height width"]
 
+Enlarging: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
+
 _AT_ONCE = 64
 
 
 def to_pixels(
-    tokens: Float[Tensor, "batch rows columns"], size: tuple[int, int], *, mode: str = "bilinear"
+    tokens: Float[Tensor, "batch rows columns"],
+    size: tuple[int, int],
+    *,
+    mode: Enlarging = "bilinear",
 ) -> Maps:
-    """Token maps on the pixels (height, width) of the model's input: "bilinear" or "nearest"."""
+    """Token maps on the pixels (height, width) of the model's input.
+
+    "bicubic" may go beyond the tokens' lowest and highest relevance; the other two do not.
+
+    Raises:
+        MethodError: another mode.
+    """
+    if mode not in get_args(Enlarging):
+        raise MethodError(
+            f"no way to enlarge maps is named {mode!r}; use "
+            f"{', '.join(map(repr, get_args(Enlarging)))}."
+        )
     corners = None if mode == "nearest" else False
     return F.interpolate(tokens[:, None], size, mode=mode, align_corners=corners)[:, 0]
 
 
+def refuse_non_finite(maps: Maps) -> None:
+    """Raise MethodError if a map has NaN or infinite relevance, which has no place in an order."""
+    if not bool(torch.isfinite(maps).all()):
+        raise MethodError(
+            "a map has NaN or infinite relevance, so its pixels have no order; leave it out."
+        )
+
+
 def ranks(maps: Maps) -> Int[Tensor, "batch pixels"]:
-    """Each pixel's place in the order of relevance, 0 the most; equal ones in reading order."""
+    """Each pixel's place in the order of relevance, 0 the most; equal ones in reading order.
+
+    Raises:
+        MethodError: NaN or infinite relevance.
+    """
+    refuse_non_finite(maps)
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
@@ -39,8 +70,17 @@ def ranks(maps: Maps) -> Int[Tensor, "batch pixels"]:
 def replaced_logits(
     predict: Predict, images: Images, others: Images, places: Tensor, counts: Sequence[int]
 ) -> Float[Tensor, "batch counts classes"]:
-    """Logits when the first `count` pixels of each picture, by their places, are the others'."""
+    """Logits when the first `count` pixels of each picture, by their places, are the others'.
+
+    Raises:
+        MethodError: not one place for each pixel of each picture.
+    """
     batch, _, height, width = images.shape
+    if places.shape != (batch, height * width):
+        raise MethodError(
+            f"{len(places)} maps of {places.shape[1]} pixels do not fit {batch} pictures of "
+            f"{height}x{width}; give one map per picture, brought to its size by to_pixels."
+        )
     jobs = [(b, count) for b in range(batch) for count in counts]
     found = []
     for start in range(0, len(jobs), _AT_ONCE):

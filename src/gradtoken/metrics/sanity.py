@@ -81,8 +81,8 @@ def input_shift(
 
     Every channel of the pictures gets a constant, and a copy of the model takes it out again in
     the bias of its first convolution, so that all activations are the same. The figure is the
-    largest change relative to the largest relevance; 0 is invariant. Kindermans et al., "The
-    (Un)reliability of Saliency Methods", 2017.
+    largest change relative to the largest relevance; 0 is invariant, NaN a map of zeros.
+    Kindermans et al., "The (Un)reliability of Saliency Methods", 2017.
 
     Raises:
         MethodError: if the model's first convolution cannot take the shift out.
@@ -114,7 +114,10 @@ def input_shift(
 def rank_correlation(
     one: Float[Tensor, "batch tokens"], other: Float[Tensor, "batch tokens"]
 ) -> Float[Tensor, " batch"]:
-    """Spearman's correlation of every two rows; equal values share their mean rank."""
+    """Spearman's correlation of every two rows; equal values share their mean rank.
+
+    NaN where a row is constant or has NaN.
+    """
     a, b = (_ranks(values) for values in (one, other))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     size = a.norm(dim=1) * b.norm(dim=1)
@@ -122,9 +125,13 @@ def rank_correlation(
 
 
 def _ranks(values: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens"]:
-    below = (values[:, :, None] > values[:, None]).double().sum(2)
-    equal = (values[:, :, None] == values[:, None]).double().sum(2)
-    return below + (equal - 1) / 2
+    """Places from 0 on, the lowest first; NaN for all of a row that has NaN."""
+    values = values.contiguous()
+    ordered = values.sort(dim=1).values
+    below = torch.searchsorted(ordered, values)
+    up_to = torch.searchsorted(ordered, values, right=True)
+    unknown = values.isnan().any(1, keepdim=True)
+    return ((below + up_to - 1).double() / 2).masked_fill(unknown, torch.nan)
 
 
 def _twin(model: Model) -> Model:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradtoken.metrics.replacing import Maps
+from gradtoken.metrics.replacing import Maps, refuse_non_finite
 
 Masks: TypeAlias = Bool[Tensor, "batch height width"]
 
@@ -51,13 +51,24 @@ class Overlap:
 
 
 def min_max(maps: Maps) -> Maps:
-    """Each map scaled to 0..1; a constant map becomes 0."""
+    """Each map scaled to 0..1; a constant map becomes 0.
+
+    Raises:
+        MethodError: NaN or infinite relevance.
+    """
+    refuse_non_finite(maps)
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     return (maps - low) / torch.where(high > low, high - low, 1)
 
 
 def overlap(maps: Maps, masks: Masks, ignore: Masks | None = None) -> Overlap:
-    """Counts of a map's foreground (above its mean) against a mask; ignored pixels do not count."""
+    """Counts of a map's foreground (above its mean) against a mask; ignored pixels do not count.
+
+    Ignored pixels are part of the map, so they take part in its range and mean.
+
+    Raises:
+        MethodError: NaN or infinite relevance.
+    """
     scaled = min_max(maps)
     found = scaled > scaled.mean(dim=(1, 2), keepdim=True)
     counts = torch.ones_like(masks) if ignore is None else ~ignore
@@ -72,7 +83,11 @@ def average_precision(
 ) -> Float[Tensor, " batch"]:
     """AP of [1 - R, R] over all pixels against [background, foreground], R scaled to 0..1.
 
-    The mean over a data set is its mAP. Needs the extra `bench` (scikit-learn).
+    The mean over a data set is its mAP. NaN where no pixel counts. Needs the extra `bench`
+    (scikit-learn).
+
+    Raises:
+        MethodError: NaN or infinite relevance.
     """
     from sklearn.metrics import average_precision_score
 
@@ -80,8 +95,8 @@ def average_precision(
     for b, scaled in enumerate(min_max(maps)):
         counts = torch.ones_like(masks[b]) if ignore is None else ~ignore[b]
         relevance, truth = scaled[counts], masks[b][counts]
-        scores = torch.cat([1 - relevance, relevance]).numpy()
-        sides = torch.cat([~truth, truth]).numpy()
+        scores = torch.cat([1 - relevance, relevance]).cpu().numpy()
+        sides = torch.cat([~truth, truth]).cpu().numpy()
         values.append(float(average_precision_score(sides, scores)) if len(sides) else torch.nan)
     return torch.tensor(values, dtype=torch.float64)
 
