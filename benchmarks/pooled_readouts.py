@@ -37,7 +37,7 @@ def methods() -> dict[str, Method]:
     Blocks count alike, the target is the logit and distance does not limit the spread, so that the
     two ways differ in nothing but the gradient.
     """
-    spread = {"depth": 0, "target": "logit", "reach": None}
+    spread = {"depth": 0, "target": "logit", "spread": "token", "reach": None}
     found = {
         f"gradtoken, {gradient}{suffix}": make_method("gradtoken", gradient=gradient, **options)
         for gradient in ("stream", "full")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -42,6 +44,23 @@ def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches pat
     place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
     squared = (place[:, None] - place[None]).square().sum(-1)
     return -squared / (2 * reach**2 * rows * columns)
+
+
+def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: float) -> Relevance:
+    """R <- S R, S_ij = softmax_j(-d_ij^2 / 2 s^2): a Gaussian, each row summing to 1.
+
+    d and s as in `spread_by_tokens`. Written as one small matrix per side of the grid.
+    """
+    deviation = reach * math.sqrt(grid[0] * grid[1])
+    field = wide(relevance).unflatten(-1, grid)
+    down, across = (_gaussian(side, deviation).to(field) for side in grid)
+    with full_precision(field):
+        return (down @ field @ across.T).flatten(-2)
+
+
+def _gaussian(side: int, deviation: float) -> Float[Tensor, "side side"]:
+    place = torch.arange(side, dtype=torch.float64)
+    return (-(place[:, None] - place).square() / (2 * deviation**2)).softmax(-1)
 
 
 def spread_by_attention(relevance: Relevance, calls: list[AttentionCall], prefix: int) -> Relevance:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -31,9 +33,9 @@ def by_hand(
     beta: float = 0.5,
     depth: float = 2,
     rectify: str | None = None,
-    spread: str | None = "token",
+    spread: str | None = "near",
     temperature: float = 0.1,
-    reach: float | None = 0.15,
+    reach: float | None = 0.05,
     channel_weight: str | None = None,
 ) -> Tensor:
     """Relevance of the spatial tokens (N,), token by token and head by head."""
@@ -60,13 +62,20 @@ def by_hand(
     if rectify == "final":
         total = total.clamp_min(0)
     relevance = total[prefix:]
+    rows, columns = (side // 8 for side in image.shape[1:])
+    if spread == "near":
+        weights = torch.zeros(rows * columns, rows * columns, dtype=torch.float64)
+        for i in range(rows * columns):
+            for j in range(rows * columns):
+                squared = (i // columns - j // columns) ** 2 + (i % columns - j % columns) ** 2
+                weights[i, j] = math.exp(-squared / (2 * reach**2 * rows * columns))
+        relevance = (weights / weights.sum(-1, keepdim=True)) @ relevance
     if spread == "token":
         tokens = blocks[len(blocks) - 2].entering[prefix:]
         tokens = tokens - tokens.mean(0)
         cosine = torch.stack([torch.cosine_similarity(tokens, one[None], dim=-1) for one in tokens])
         logits = cosine / temperature
         if reach is not None:
-            rows, columns = (side // 8 for side in image.shape[1:])
             for i in range(rows * columns):
                 for j in range(rows * columns):
                     squared = (i // columns - j // columns) ** 2 + (i % columns - j % columns) ** 2
@@ -94,9 +103,16 @@ OPTIONS = {
     "rectify final": ({"rectify": "final"}, {"rectify": "final"}),
     "no spread": ({"spread": None}, {"spread": None}),
     "attention spread": ({"spread": "attention"}, {"spread": "attention"}),
-    "temperature": ({"temperature": 0.5}, {"temperature": 0.5}),
-    "anywhere": ({"reach": None}, {"reach": None}),
     "further": ({"reach": 0.4}, {"reach": 0.4}),
+    "token spread": ({"spread": "token"}, {"spread": "token"}),
+    "token spread, warmer": (
+        {"spread": "token", "temperature": 0.5, "reach": 0.15},
+        {"spread": "token", "temperature": 0.5, "reach": 0.15},
+    ),
+    "token spread, anywhere": (
+        {"spread": "token", "reach": None},
+        {"spread": "token", "reach": None},
+    ),
     "content": ({"channel_weight": "content"}, {"channel_weight": "content"}),
     "product": ({"channel_weight": "product"}, {"channel_weight": "product"}),
     "faithful": ({"preset": "faithful"}, {"beta": 1.0, "depth": 0, "spread": None}),
@@ -217,7 +233,7 @@ def test_many_targets_at_once_equal_one_by_one(
 def test_a_preset_yields_to_what_is_spelt_out() -> None:
     assert make_method("gradtoken", preset="faithful", spread="attention").spread == "attention"
     assert make_method("gradtoken", preset="faithful").options()["beta"] == 1.0
-    default = make_method("gradtoken", preset="faithful", beta=0.5, spread="token")
+    default = make_method("gradtoken", preset="faithful", beta=0.5, spread="near")
     assert default == make_method("gradtoken", target="logit", depth=0)
     assert set(PRESETS) == {"faithful", "sharp", "contrastive"}
 
@@ -228,6 +244,7 @@ def test_a_preset_yields_to_what_is_spelt_out() -> None:
         ({"gradient": "half"}, "gradient is 'half'; it can be 'auto', 'stream', 'full'"),
         ({"rectify": "relu"}, "rectify is 'relu'"),
         ({"spread": "value"}, "spread is 'value'"),
+        ({"reach": None}, 'spread="near" needs a reach'),
         ({"channel_weight": "sum"}, "channel_weight is 'sum'"),
         ({"preset": "best"}, "preset is 'best'"),
         ({"beta": -1.0}, "beta is -1.0; it must be"),

@@ -18,7 +18,7 @@ from torch import Tensor
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.errors import MethodError
-from gradtoken.spread import spread_by_attention, spread_by_tokens
+from gradtoken.spread import spread_by_attention, spread_by_nearness, spread_by_tokens
 from gradtoken.tap import full_precision
 from gradtoken.targets import Targets, parse_kind
 from gradtoken.trace import Readout, Readouts, Trace
@@ -35,7 +35,7 @@ _COLDEST = 1e-3
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "gradient": ("auto", "stream", "full"),
     "rectify": (None, "head", "layer", "final"),
-    "spread": (None, "token", "attention"),
+    "spread": (None, "near", "token", "attention"),
     "channel_weight": (None, "content", "product"),
 }
 
@@ -61,11 +61,12 @@ class GradToken(Method):
             read late is decoupled best. Steps after the last block have weight 1.
         rectify: keep positive relations only: per "head", per "layer" (block), or once in the
             "final" sum; None keeps the sign.
-        spread: one step along the similarity of patches: "token" (cosine of the tokens entering
-            the second-last block), "attention" (their own attention) or None.
+        spread: one step from patch to patch: "near" (to neighbours), "token" (to patches that are
+            alike, by the cosine of the tokens entering the second-last block, and near),
+            "attention" (along their own attention) or None.
         temperature: softmax temperature of the token spread.
-        reach: how far the token spread goes, as a standard deviation relative to the grid's mean
-            side; None goes anywhere.
+        reach: how far the near and the token spread go, as a standard deviation relative to the
+            grid's mean side; with None the token spread goes anywhere.
         channel_weight: None, "content" (gamma * |o|) or "product" (gamma * o), o being what the
             head writes.
         target: what class targets mean: "logit", "log_prob", "rivals(m, w)" (minus w times the mean
@@ -87,9 +88,9 @@ class GradToken(Method):
     beta: float = 0.5
     depth: float = 2.0
     rectify: Literal["head", "layer", "final"] | None = None
-    spread: Literal["token", "attention"] | None = "token"
+    spread: Literal["near", "token", "attention"] | None = "near"
     temperature: float = 0.1
-    reach: float | None = 0.15
+    reach: float | None = 0.05
     channel_weight: Literal["content", "product"] | None = None
     target: str = "rivals(5, 0.5)"
 
@@ -117,10 +118,14 @@ class GradToken(Method):
                 f"gradtoken's temperature is {self.temperature!r}; it must be a number from "
                 f"{_COLDEST} up."
             )
+        if self.spread == "near" and self.reach is None:
+            raise MethodError('gradtoken with spread="near" needs a reach, such as 0.05.')
         parse_kind(self.target)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         relevance = self.all_tokens(trace, targets)[..., -trace.spatial :]
+        if self.spread == "near" and self.reach is not None:
+            return spread_by_nearness(relevance, grid=trace.grid, reach=self.reach)
         if self.spread == "token":
             return spread_by_tokens(
                 relevance,
