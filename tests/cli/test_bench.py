@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +77,36 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert before.items() <= after.items()
     for name in ("summary.csv", "differences.csv"):
         assert (broken / name).read_text() == (whole / name).read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    question = ["bench", "--methods", "gradtoken,rollout", "--metrics", "localization,coupling"]
+    question += ["--limit", "6"]
+    run(*question, "--out", str(whole))
+    code = "from gradtoken.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *question, "--out", str(broken)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(broken.glob("records/*.parquet")):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline, "no record in two minutes"
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.wait()
+    done = {p.name: p.stat().st_mtime_ns for p in broken.glob("records/*.parquet")}
+    assert not (broken / "summary.csv").exists()
+    run(*question, "--out", str(broken))
+    for name in ("summary.csv", "differences.csv", "summary.md"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    assert all((broken / "records" / n).stat().st_mtime_ns == then for n, then in done.items())
+    assert {p.name for p in broken.glob("records/*")} == {p.name for p in whole.glob("records/*")}
 
 
 def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ def test_the_demo_model() -> None:
     )
 
 
+def test_a_model_says_what_it_is_in_a_line() -> None:
+    assert repr(gradtoken.load("demo", device="cpu")) == (
+        "Model('demo': VisionTransformer, 6 blocks, class token, 42 classes, torch.float32 on cpu)"
+    )
+
+
 def test_dtype_and_device() -> None:
     model = gradtoken.load("demo", device="cpu", dtype="bfloat16")
     assert (model.dtype, model.device.type) == (torch.bfloat16, "cpu")

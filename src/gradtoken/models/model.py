@@ -20,7 +20,7 @@ from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch, Prompts
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """An unmodified Vision Transformer with what is needed to explain it.
 
@@ -45,6 +45,14 @@ class Model:
     anatomy: Anatomy
     weights: str = "as given"
     prompts: Prompts | None = None
+
+    def __repr__(self) -> str:
+        size = f"{len(self.labels)} classes" if self.prompts is None else "text prompts"
+        return (
+            f"Model({self.spec!r}: {type(self.module).__name__}, "
+            f"{len(self.anatomy.blocks)} blocks, {self.anatomy.readout}, {size}, "
+            f"{self.dtype} on {self.device})"
+        )
 
     @property
     def device(self) -> torch.device:
