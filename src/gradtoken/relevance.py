@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from gradtoken.tap import AttentionCall, WrittenOut
 
-_ADD = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)
-_MULTIPLY = (torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__)
-_MULTIPLY_MATRICES = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
-_PASS_ON = (
+ADD = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)
+MULTIPLY = (torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__)
+MULTIPLY_MATRICES = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)
+PASS_ON = (
     F.layer_norm,
     F.rms_norm,
     F.gelu,
@@ -59,14 +59,14 @@ class Relevance(WrittenOut):
         if func is F.multi_head_attention_forward:
             with self:
                 return self._multi_head(*args, **kwargs)
-        if func in _ADD and not kwargs:
+        if func in ADD and not kwargs:
             return _add(*args)
-        if func in _MULTIPLY:
+        if func in MULTIPLY:
             return _multiply(*args)
-        if func in _MULTIPLY_MATRICES:
+        if func in MULTIPLY_MATRICES:
             return _matmul(*args)
-        if func in _PASS_ON:
-            return _pass_on(func, *args, **kwargs)
+        if func in PASS_ON:
+            return pass_on(func, *args, **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
@@ -86,36 +86,36 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
 
 def _matmul(a: Any, b: Any) -> Any:
     """Two variables share relevance; a constant matrix is a linear layer's weight."""
-    if _varies(b) or b.ndim != 2:
+    if varies(b) or b.ndim != 2:
         return _Matmul.apply(a, b)
     return _linear(a, b.transpose(0, 1))
 
 
 def _add(a: Any, b: Any) -> Any:
-    if _varies(a) and _varies(b):
+    if varies(a) and varies(b):
         a, b = torch.broadcast_tensors(a, b)
         return _Add.apply(a, b)
-    return _pass_on(torch.add, *((a, b) if _varies(a) else (b, a)))
+    return pass_on(torch.add, *((a, b) if varies(a) else (b, a)))
 
 
 def _multiply(a: Any, b: Any) -> Any:
     """A product of two variables shares relevance between them; a constant factor takes none."""
-    if _varies(a) and _varies(b):
+    if varies(a) and varies(b):
         product = (a * b).detach()
         return _Halved.apply(a.expand_as(product), b.expand_as(product), product)
-    return _pass_on(torch.mul, *((a, b) if _varies(a) else (b, a)))
+    return pass_on(torch.mul, *((a, b) if varies(a) else (b, a)))
 
 
-def _varies(item: Any) -> bool:
+def varies(item: Any) -> bool:
     """Whether relevance is to go there: not into constants and parameters."""
     return isinstance(item, Tensor) and item.requires_grad and not item.is_leaf
 
 
-def _pass_on(func: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+def pass_on(func: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
     """The function's value, through which relevance goes unchanged."""
     with torch.no_grad():
         value = func(x, *args, **kwargs)
-    if not _varies(x):
+    if not varies(x):
         return value
     return _PassOn.apply(x.expand_as(value), value)
 

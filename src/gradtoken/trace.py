@@ -190,24 +190,51 @@ class Trace:
             MethodError: in the name of `method`, if the class is read otherwise, or relevance is
                 lost on the way, because the model uses an operation without a rule.
         """
+        self._check_class_token(method)
+        seeds, tap = self._seeds(targets), Relevance()
+        found = []
+        with self._relevant_forward(tap) as (output, seen):
+            at = [*tap.weights, seen.inputs[0]]
+            for seed in seeds:
+                *blocks, arrived = gradients(output, at, True, vector=seed.to(output.dtype))
+                self._check_conserved(seed, arrived, method)
+                found.append(blocks)
+        return found
+
+    def token_relevance(
+        self, targets: Targets, tap: WrittenOut, method: str
+    ) -> Float[Tensor, "batch targets tokens"]:
+        """Relevance that a tap's rules bring from dy/dz * z to the tokens entering the first block.
+
+        Raises:
+            MethodError: in the name of `method`, if the class is not read from tokens.
+        """
+        self._check_class_token(method)
+        seeds = [seed * self.logits for seed in self._seeds(targets)]
+        with self._relevant_forward(tap) as (output, seen):
+            found = [
+                gradients(output, [seen.inputs[0]], True, vector=seed.to(output.dtype))[0]
+                for seed in seeds
+            ]
+        return torch.stack([wide(relevance).sum(-1) for relevance in found], dim=1)
+
+    def _check_class_token(self, method: str) -> None:
         self.global_calls(method)
         if not self.model.layout.rows or self.model.layout.pool is not None or self.tail_calls:
             raise MethodError(
                 f"{method} propagates relevance from a class token, which {self.model.spec} does "
                 f"not read its class from ({self.model.anatomy.readout}); use gradtoken."
             )
-        seeds = self._seeds(targets)
-        anatomy, tap = self.model.anatomy, Relevance()
+
+    @contextmanager
+    def _relevant_forward(self, tap: WrittenOut) -> Iterator[tuple[Tensor, Seen]]:
+        """The output of a forward with a graph, under a tap whose rules its backward follows."""
+        anatomy = self.model.anatomy
         with _plain_autograd(self.model), torch.enable_grad():
             pixels = self.images.clone().requires_grad_()
             with watching(anatomy, tap, tail_graph=False, every_block=True) as seen, tap:
                 output = anatomy.forward(self.model.module, pixels)
-            at, found = [*tap.weights, seen.inputs[0]], []
-            for seed in seeds:
-                *blocks, arrived = gradients(output, at, True, vector=seed.to(output.dtype))
-                self._check_conserved(seed, arrived, method)
-                found.append(blocks)
-        return found
+            yield output, seen
 
     def _seeds(self, targets: Targets) -> list[Float[Tensor, "batch classes"]]:
         """dy/dz at the output, for each target in turn."""

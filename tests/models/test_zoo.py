@@ -224,9 +224,10 @@ ATTENTION_METHODS = {
     "tam": {"steps": 2},
     "transformer-attribution": {},
     "partial-lrp": {},
+    "attnlrp": {},
 }
-SIGNED = ("cdam", "attcat")
-FROM_A_CLASS_TOKEN = ("transformer-attribution", "partial-lrp")
+SIGNED = ("cdam", "attcat", "attnlrp")
+FROM_A_CLASS_TOKEN = ("transformer-attribution", "partial-lrp", "attnlrp")
 LEAST_DIFFERENT = {"tokentm": 1e-7}
 """Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, which no class
 changes."""
