@@ -90,3 +90,25 @@ def gradients(
     """The gradients of a score at some nodes: zeros where it does not depend on one."""
     found = torch.autograd.grad(score, at, vector, retain_graph=retain_graph, allow_unused=True)
     return tuple(torch.zeros_like(o) if g is None else g for o, g in zip(at, found, strict=True))
+
+
+def each_gradient(output: Tensor, at: list[Tensor], vectors: Tensor) -> list[Tensor]:
+    """The vector-Jacobian products of many vectors (K, *output) at some nodes, each (K, *node).
+
+    They take one batched backward pass; what cannot run batched (a custom function of the model's,
+    say) runs vector by vector. The graph is kept.
+    """
+    if len(vectors) > 1:
+        try:
+            found = torch.autograd.grad(
+                output, at, vectors, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+            return [
+                o.new_zeros(len(vectors), *o.shape) if g is None else g
+                for o, g in zip(at, found, strict=True)
+            ]
+        except RuntimeError as error:
+            if "vmap" not in str(error) and "functorch" not in str(error):
+                raise
+    each = [gradients(output, at, True, vector=vector) for vector in vectors]
+    return [torch.stack(column) for column in zip(*each, strict=True)]

@@ -41,9 +41,10 @@ def explain(
         model: from `load` or `wrap`.
         images: a path, a PIL image, an array (H, W, 3), a preprocessed tensor (3, H, W) or
             (B, 3, H, W), or a list of these.
-        targets: None for the `top_k` predicted classes; a class id or name, `contrast(a, b)`,
-            `log_prob(c)` or a function of one image's logits; a list of these for all images, or
-            one list per image. `text("a photo of a cat", …)` for models such as CLIP.
+        targets: None for the `top_k` predicted classes; "all" for every class; a class id or
+            name, `contrast(a, b)`, `log_prob(c)` or a function of one image's logits; a
+            list of these for all images, or one list per image. `text("a photo of a cat", …)` for
+            models such as CLIP.
         method: a name from `methods()`, a `Method` class, or a method already made.
         top_k: how many predicted classes to explain where no targets are given.
         **options: the method's options, such as `preset="sharp"`.

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gradtoken.errors import ModelError
+from gradtoken.shared_context import times_context
 
 Rows: TypeAlias = slice | list[int]
 
@@ -235,47 +236,35 @@ class SelfAttention(AttentionTap):
 class FrozenContext(AttentionTap):
     """Lets the readout tokens alone attend to the tokens of an earlier forward.
 
-    Each call's own keys and values (the live tokens of each row) stand in for the positions
-    `readout` of the recorded ones; all other keys and values are the recorded constants. Rows are
-    targets: the live batch is (batch · targets) and each row sees the context of its picture,
-    which is never copied.
+    Each call's own keys and values (the live tokens) stand in for the positions `readout` of the
+    recorded ones; all other keys and values are the recorded constants, which are never copied.
     """
 
     def __init__(self, calls: list[AttentionCall], readout: tuple[int, ...]) -> None:
         super().__init__()
         self._calls = calls
         self._readout = list(readout)
-        self.outputs: list[Float[Tensor, "batch heads targets rows width"]] = []
+        self.outputs: list[Float[Tensor, "batch heads rows width"]] = []
         self.attention: list[Float[Tensor, "batch heads rows tokens"]] = []
-        """Of the first target; the others' are equal."""
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         if len(self.outputs) == len(self._calls):
             raise ModelError("the blocks made more attention calls for one token than for all.")
-        context = self._calls[len(self.outputs)]
-        batch, heads = context.key.shape[:2]
-        query, key, value = (self._live(t, batch) for t in (call.query, call.key, call.value))
-        scaled = query * context.scale
-        flat = scaled.flatten(2, 3)
-        scores = (flat @ context.key.detach().transpose(-2, -1)).unflatten(2, query.shape[2:4])
-        own = (scaled @ key.transpose(-2, -1)).to(scores.dtype)
-        index = torch.tensor(self._readout, device=scores.device)
-        scores = wide(scores.index_copy(-1, index, own))
-        bias = context.bias(self._readout, scores)
-        scores = scores + (bias.unsqueeze(-3) if bias.ndim > 2 else bias)
-        attention = scores.softmax(-1)
-        self.attention.append(attention[:, :, 0].detach())
-        attention, values = attention.to(value.dtype), context.value.detach()
-        spatial = (attention.flatten(2, 3) @ values).unflatten(2, query.shape[2:4])
-        change = value - values[:, :, None, self._readout]
-        output = spatial + attention[..., self._readout] @ change
-        self.outputs.append(output)
-        return output.transpose(1, 2).reshape(-1, heads, *output.shape[3:])
-
-    def _live(self, tensor: Tensor, batch: int) -> Float[Tensor, "batch heads targets rows width"]:
-        """(batch · targets, heads, rows, width) with the targets as an axis of their own."""
-        if tensor.shape[2] != len(self._readout):
+        if call.query.shape[2] != len(self._readout):
             raise ModelError(
                 "a block added tokens of its own, so the readout cannot run through it alone."
             )
-        return tensor.unflatten(0, (batch, -1)).transpose(1, 2)
+        context = self._calls[len(self.outputs)]
+        query = call.query * context.scale
+        scores = times_context(query, context.key.detach().transpose(-2, -1))
+        own = (query[:, :, :, None] * call.key[:, :, None]).sum(-1).to(scores.dtype)
+        index = torch.tensor(self._readout, device=scores.device)
+        scores = wide(scores.index_copy(-1, index, own))
+        attention = (scores + context.bias(self._readout, scores)).softmax(-1)
+        self.attention.append(attention.detach())
+        attention, values = attention.to(call.value.dtype), context.value.detach()
+        change = call.value - values[:, :, self._readout]
+        live = (attention[..., self._readout, None] * change[:, :, None]).sum(-2)
+        output = times_context(attention, values) + live
+        self.outputs.append(output)
+        return output

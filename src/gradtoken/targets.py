@@ -47,6 +47,10 @@ class Target(ABC):
         """The ids of the classes it speaks of."""
         return ()
 
+    def terms(self) -> dict[int, float] | None:
+        """The weight of each logit in y where y is a weighted sum of logits, else None."""
+        return None
+
     def probability(self, logits: Logits) -> Scores:
         """The softmax probability of the class explained; NaN where the target is no class."""
         return logits.new_full(logits.shape[:-1], math.nan)
@@ -60,6 +64,9 @@ class ClassTarget(Target):
 
     def score(self, logits: Logits) -> Scores:
         return logits[..., self.id]
+
+    def terms(self) -> dict[int, float] | None:
+        return {self.id: 1.0}
 
     def label(self, labels: Labels) -> str:
         return labels[self.id]
@@ -81,6 +88,9 @@ class LogProb(ClassTarget):
     def score(self, logits: Logits) -> Scores:
         return logits.log_softmax(-1)[..., self.id]
 
+    def terms(self) -> None:
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "log_prob", "id": self.id}
 
@@ -94,6 +104,9 @@ class Contrast(Target):
 
     def score(self, logits: Logits) -> Scores:
         return logits[..., self.a] - logits[..., self.b]
+
+    def terms(self) -> dict[int, float]:
+        return {self.a: 1.0, self.b: -1.0} if self.a != self.b else {self.a: 0.0}
 
     def label(self, labels: Labels) -> str:
         return f"{labels[self.a]} vs {labels[self.b]}"
@@ -114,6 +127,12 @@ class Against(ClassTarget):
 
     def score(self, logits: Logits) -> Scores:
         return logits[..., self.id] - self.weight * logits[..., list(self.others)].mean(-1)
+
+    def terms(self) -> dict[int, float]:
+        found = {self.id: 1.0}
+        for other in self.others:
+            found[other] = found.get(other, 0.0) - self.weight / len(self.others)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -267,15 +286,24 @@ class Targets:
         self, logits: Float[Tensor, "batch targets classes"]
     ) -> Float[Tensor, "batch targets"]:
         """y of target (b, k) on the logits [b, k]."""
-        if all(type(target) is ClassTarget for row in self.rows for target in row):
-            ids = torch.tensor([[t.id for t in row] for row in self.rows])  # type: ignore[attr-defined]
-            return logits.gather(-1, ids.to(logits.device)[..., None])[..., 0]
-        return self._each(logits, "score")
+        terms = [[target.terms() for target in row] for row in self.rows]
+        most = max(len(found or ()) for row in terms for found in row)
+        if not most or any(found is None for row in terms for found in row):
+            return self._each(logits, "score")
+        ids = [[_padded(list(found or ()), most) for found in row] for row in terms]
+        weights = [[_padded(list((found or {}).values()), most) for found in row] for row in terms]
+        at = torch.tensor(ids, device=logits.device, dtype=torch.long)
+        return (
+            logits.gather(-1, at) * torch.tensor(weights, dtype=logits.dtype, device=logits.device)
+        ).sum(-1)
 
     def probabilities(
         self, logits: Float[Tensor, "batch classes"]
     ) -> Float[Tensor, "batch targets"]:
         """Softmax probability of each target's class; NaN where a target is no class."""
+        if all(isinstance(target, ClassTarget) for row in self.rows for target in row):
+            ids = [[t.id for t in row if isinstance(t, ClassTarget)] for row in self.rows]
+            return logits.softmax(-1).gather(-1, torch.tensor(ids, device=logits.device))
         return self._each(logits[:, None].expand(-1, self.count, -1), "probability")
 
     def _each(self, logits: Tensor, what: str) -> Tensor:
@@ -301,8 +329,10 @@ class Targets:
         parsed = parse_kind(kind)
         if parsed == "logit":
             return self
+        count = parsed.count if isinstance(parsed, Rivals) else 0
+        leading = logits.detach().topk(min(count + 1, logits.shape[-1])).indices.tolist()
         rows = []
-        for row, values in zip(self.rows, logits.detach(), strict=True):
+        for row, strongest in zip(self.rows, leading, strict=True):
             plain = [t.id for t in row if type(t) is ClassTarget]
             if parsed == "others" and len(set(plain)) < 2:
                 raise TargetError(
@@ -310,7 +340,10 @@ class Targets:
                     "give at least two classes."
                 )
             rows.append(
-                [_sharpened(t, parsed, values, plain) if type(t) is ClassTarget else t for t in row]
+                [
+                    _sharpened(t, parsed, strongest, plain) if type(t) is ClassTarget else t
+                    for t in row
+                ]
             )
         return Targets(rows)
 
@@ -343,19 +376,19 @@ def parse_kind(kind: str) -> str | Rivals:
 
 
 def _sharpened(
-    target: ClassTarget, kind: str | Rivals, logits: Float[Tensor, " classes"], plain: list[int]
+    target: ClassTarget, kind: str | Rivals, strongest: list[int], plain: list[int]
 ) -> Target:
     if kind == "log_prob":
         return LogProb(target.id)
     if kind == "others":
         return Against(target.id, tuple(dict.fromkeys(i for i in plain if i != target.id)))
     assert isinstance(kind, Rivals)
-    if len(logits) == 1:
-        return target
-    others = logits.clone()
-    others[target.id] = -torch.inf
-    strongest = others.topk(min(kind.count, len(logits) - 1)).indices.tolist()
-    return Against(target.id, tuple(strongest), kind.weight)
+    rivals = tuple(i for i in strongest if i != target.id)[: kind.count]
+    return Against(target.id, rivals, kind.weight) if rivals else target
+
+
+def _padded(items: list[Any], length: int) -> list[Any]:
+    return items + [0] * (length - len(items))
 
 
 def resolve(
@@ -369,9 +402,9 @@ def resolve(
     """Turn what a user asks for into `Targets`.
 
     Args:
-        targets: None (the `top_k` predicted classes of each image); one id, name, `contrast(a, b)`,
-            `log_prob(c)`, `Target` or function of the output; a list of these for all images; or
-            one list per image. Integer tensors and arrays count as lists.
+        targets: None (the `top_k` predicted classes of each image), "all" classes, one id, name,
+            `contrast(a, b)`, `log_prob(c)`, `Target` or function of the output; a list of
+            these for all images; or one list per image. Integer tensors and arrays count as lists.
         logits: the model's output, (B, C).
         prompts: reads text, where the model compares pictures with it; the targets are then
             `text(…)` or functions of the picture's embedding.
@@ -395,6 +428,8 @@ def resolve(
         return Targets(
             [[ClassTarget(i) for i in row] for row in logits.topk(top_k, dim=-1).indices.tolist()]
         )
+    if isinstance(targets, str) and targets == "all" and prompts is None:
+        return Targets([[ClassTarget(index) for index in range(logits.shape[-1])]] * batch)
     resolve_one = partial(_resolve_one, labels=labels, read=cache(prompts) if prompts else None)
     if isinstance(targets, (Tensor, np.ndarray)):
         targets = targets.tolist()

@@ -7,7 +7,7 @@ on demand: along the readout's own stream, or by backpropagation through the who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.differentiated import Differentiated, gradients
+from gradtoken.differentiated import Differentiated, each_gradient, gradients
 from gradtoken.errors import MethodError, ModelError
 from gradtoken.models.anatomy import Pool, as_given
 from gradtoken.models.model import Model
@@ -32,8 +32,11 @@ _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, tor
 _LOST = 0.05
 """Relevance that may be lost between the output and the first block, of its absolute sum."""
 
-_STREAM_ELEMENTS = 1 << 23
-"""Attention weights of one chunk of targets per block; more targets run in several chunks."""
+_TAIL_ELEMENTS = 1 << 24
+"""Gradients of one chunk of targets at the tail's nodes; more targets run in several chunks."""
+
+_TARGET_ELEMENTS = 1 << 26
+"""Gradients that one call of `readouts` should hold; see `Trace.targets_at_once`."""
 
 
 @dataclass(frozen=True)
@@ -236,12 +239,13 @@ class Trace:
                 output = anatomy.forward(self.model.module, pixels)
             yield output, seen
 
-    def _seeds(self, targets: Targets) -> list[Float[Tensor, "batch classes"]]:
-        """dy/dz at the output, for each target in turn."""
+    def _seeds(self, targets: Targets) -> Float[Tensor, "targets batch classes"]:
+        """dy/dz at the output."""
         with torch.inference_mode(False), torch.enable_grad():
-            logits = self.logits.detach().clone().requires_grad_()
-            scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1))
-            return [gradients(y, [logits], True)[0] for y in scores.sum(0)]
+            logits = wide(self.logits.detach())[:, None].repeat(1, targets.count, 1)
+            logits.requires_grad_()
+            (found,) = gradients(targets.scores(logits).sum(), [logits])
+            return found.transpose(0, 1)
 
     def _check_conserved(self, seed: Tensor, arrived: Tensor, method: str) -> None:
         size = wide(seed).abs().sum(-1)
@@ -318,14 +322,27 @@ class Trace:
         Raises:
             ModelError: if the stream does not lead to the model's own readout.
         """
+        if self._goes_full(gradient):
+            return self._full(targets)
+        tail, arriving = self._tail(targets)
+        return Readouts([] if arriving is None else self._stream(arriving), tail)
+
+    def targets_at_once(self, gradient: str) -> int:
+        """How many targets one call of `readouts` should get, so that its gradients fit."""
+        call = max((c.value.numel() for c in self.calls), default=0)
+        if self._goes_full(gradient):
+            each = call * len(self.calls)
+        else:
+            heads = max((c.key[..., 0].numel() for c in self.calls), default=0)
+            each = max(len(self.model.layout.rows), 1) * heads * 4
+        return max(1, _TARGET_ELEMENTS // max(each, 1))
+
+    def _goes_full(self, gradient: str) -> bool:
         layout = self.model.layout
         if gradient == "auto":
             averages = not layout.rows and layout.pool is not None
             gradient = "full" if averages and self.depth else "stream"
-        if gradient == "full" and self.depth and self.model.anatomy.attends:
-            return self._full(targets)
-        tail, arriving = self._tail(targets)
-        return Readouts([] if arriving is None else self._stream(targets, arriving), tail)
+        return gradient == "full" and bool(self.depth) and self.model.anatomy.attends
 
     def _tail(self, targets: Targets) -> tuple[list[Readout], Tensor | None]:
         """The tail's steps, and the gradient (B, K, R, D) at the readout tokens it begins with."""
@@ -337,17 +354,29 @@ class Trace:
         if rows:
             assert self.seen.last is not None
             at.append(self.seen.last)
-        with _plain_autograd(self.model), torch.enable_grad():
-            scores = targets.scores(wide(self.output)[:, None].expand(-1, targets.count, -1))
-            found = [gradients(score, at, True) for score in scores.sum(0)]
-        columns = [list(column) for column in zip(*found, strict=True)]
-        arriving = None
-        if rows:
-            arriving = torch.stack([grad[:, rows] for grad in columns.pop()], dim=1)
+        columns = self._tail_gradients(targets, at)
+        arriving = columns.pop().transpose(0, 1) if rows else None
         tail = [_called(c, slice(None), columns.pop(0)) for c in steps]
         if self.seen.pooled is not None:
             tail.append(self._average(self._pooled(), columns.pop()))
         return tail, arriving
+
+    def _tail_gradients(
+        self, targets: Targets, at: list[Tensor]
+    ) -> list[Float[Tensor, "targets batch *node"]]:
+        """The class-aware gradients at some nodes of the tail; at the last tokens, of the readout's
+        rows alone."""
+        rows, last = list(self.model.layout.rows), self.seen.last
+        seeds = self._seeds(targets).to(self.output.dtype)
+        step = max(1, _TAIL_ELEMENTS // sum(node.numel() for node in at))
+        chunks = []
+        with _plain_autograd(self.model):
+            for start in range(0, targets.count, step):
+                found = each_gradient(self.output, at, seeds[start : start + step])
+                chunks.append(
+                    [g[:, :, rows] if o is last else g for o, g in zip(at, found, strict=True)]
+                )
+        return [torch.cat(column) for column in zip(*chunks, strict=True)]
 
     def _pooled(self) -> Float[Tensor, "batch tokens dim"]:
         pool = self.model.anatomy.pool
@@ -355,7 +384,7 @@ class Trace:
         assert self.seen.pooled is not None
         return pool.flat(self.seen.pooled)
 
-    def _average(self, tokens: Tensor, gradients: Sequence[Tensor]) -> Readout:
+    def _average(self, tokens: Tensor, gradients: Iterable[Tensor]) -> Readout:
         """The average of `tokens` (B, N, D) as an attention step with equal weights."""
         pool = self.model.anatomy.pool
         assert pool is not None
@@ -372,37 +401,24 @@ class Trace:
             each.sum(dim=2)[:, None, :, None],
         )
 
-    def _stream(self, targets: Targets, arriving: Tensor) -> list[list[Readout]]:
-        calls = self.block_calls
-        batch, heads, tokens, _ = calls[0].key.shape
-        step = max(1, _STREAM_ELEMENTS // (batch * heads * tokens * arriving.shape[2]))
-        attention: list[Tensor] = []
-        outputs: list[Tensor] = []
-        chunks = []
-        for start in range(0, targets.count, step):
-            tap, found = self._stream_chunk(arriving[:, start : start + step])
-            chunks.append(found)
-            if start == 0:
-                attention = tap.attention
-                outputs = [wide(o[:, :, 0].detach()).clone() for o in tap.outputs]
-        blocks: list[list[Readout]] = [[] for _ in range(self.depth)]
-        for call, a, o, *parts in zip(calls, attention, outputs, *chunks, strict=True):
-            gradient = wide(torch.cat(parts, dim=2))
-            blocks[call.place].append(Readout(a, wide(call.value), o, gradient))
-        return blocks
-
-    def _stream_chunk(self, arriving: Tensor) -> tuple[FrozenContext, tuple[Tensor, ...]]:
+    def _stream(self, arriving: Float[Tensor, "batch targets rows dim"]) -> list[list[Readout]]:
         anatomy, rows = self.model.anatomy, self.model.layout.rows
         start = self.seen.inputs[0][:, list(rows)]
         with _plain_autograd(self.model), torch.enable_grad():
-            token = start.detach().repeat_interleave(arriving.shape[1], dim=0).requires_grad_()
+            token = start.detach().clone().requires_grad_()
             tap = FrozenContext(self.block_calls, rows)
             with tap:
                 for block, given in zip(anatomy.blocks, self.seen.given, strict=True):
                     token = first(anatomy.step(block, token, given))
-            self._check_stream(token.detach()[:: arriving.shape[1]])
-            found = gradients(token, tap.outputs, vector=arriving.flatten(0, 1).to(token.dtype))
-        return tap, found
+            self._check_stream(token.detach())
+            found = each_gradient(token, tap.outputs, arriving.transpose(0, 1).to(token.dtype))
+        blocks: list[list[Readout]] = [[] for _ in range(self.depth)]
+        for call, a, o, each in zip(
+            self.block_calls, tap.attention, tap.outputs, found, strict=True
+        ):
+            gradient = wide(each.movedim(0, 2))
+            blocks[call.place].append(Readout(a, wide(call.value), wide(o.detach()), gradient))
+        return blocks
 
     def _check_stream(self, tokens: Float[Tensor, "batch rows dim"]) -> None:
         assert self.seen.last is not None
@@ -442,7 +458,7 @@ class Trace:
         return Readouts(blocks, tail)
 
 
-def _called(call: AttentionCall, rows: slice | list[int], gradients: Sequence[Tensor]) -> Readout:
+def _called(call: AttentionCall, rows: slice | list[int], gradients: Iterable[Tensor]) -> Readout:
     assert call.output is not None
     with torch.no_grad():
         return Readout(

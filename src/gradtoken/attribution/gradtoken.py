@@ -145,9 +145,16 @@ class GradToken(Method):
         With beta 1, depth 0 and neither rectify nor channel_weight, each step's share sums over
         tokens to the sum over heads and rows of <gamma, o> exactly (completeness).
         """
-        readouts = trace.readouts(
-            targets.sharpen(self.target, trace.logits), gradient=self.gradient
-        )
+        sharpened = targets.sharpen(self.target, trace.logits)
+        step = trace.targets_at_once(self.gradient)
+        chunks = [
+            self._relevance(trace, sharpened[start : start + step])
+            for start in range(0, targets.count, step)
+        ]
+        return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)
+
+    def _relevance(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets tokens"]:
+        readouts = trace.readouts(targets, gradient=self.gradient)
         shares = [weight * self._relate(step) for weight, step in self._chosen(readouts, trace)]
         relevance = shares[0].new_zeros(*shares[0].shape[:2], max(s.shape[-1] for s in shares))
         for share in shares:
@@ -177,7 +184,8 @@ class GradToken(Method):
                 gamma = gamma * step.output.abs()[:, :, None]
             elif self.channel_weight == "product":
                 gamma = gamma * step.output[:, :, None]
-            relation = gamma @ step.value.transpose(-2, -1)[:, :, None]
+            each = gamma.flatten(2, 3) @ step.value.transpose(-2, -1)
+            relation = each.unflatten(2, gamma.shape[2:4])
             if self.rectify == "head":
                 relation = relation.clamp_min(0)
             weight = step.attention if self.beta == 1 else step.attention**self.beta
