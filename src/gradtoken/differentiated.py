@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -100,15 +101,13 @@ def each_gradient(output: Tensor, at: list[Tensor], vectors: Tensor) -> list[Ten
     """
     if len(vectors) > 1:
         try:
-            found = torch.autograd.grad(
-                output, at, vectors, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
-            return [
-                o.new_zeros(len(vectors), *o.shape) if g is None else g
-                for o, g in zip(at, found, strict=True)
-            ]
+            return list(torch.vmap(partial(_product, output, at))(vectors))
         except RuntimeError as error:
             if "vmap" not in str(error) and "functorch" not in str(error):
                 raise
     each = [gradients(output, at, True, vector=vector) for vector in vectors]
     return [torch.stack(column) for column in zip(*each, strict=True)]
+
+
+def _product(output: Tensor, at: list[Tensor], vector: Tensor) -> tuple[Tensor, ...]:
+    return gradients(output, at, True, vector=vector)

@@ -32,7 +32,7 @@ _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, tor
 _LOST = 0.05
 """Relevance that may be lost between the output and the first block, of its absolute sum."""
 
-_TAIL_ELEMENTS = 1 << 24
+_TAIL_ELEMENTS = 1 << 20
 """Gradients of one chunk of targets at the tail's nodes; more targets run in several chunks."""
 
 _TARGET_ELEMENTS = 1 << 26
