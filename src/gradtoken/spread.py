@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.tap import AttentionCall, full_precision, wide
+from gradtoken.precision import full_precision, wide
+from gradtoken.tap import AttentionCall
 
 Relevance = Float[Tensor, "batch targets patches"]
 

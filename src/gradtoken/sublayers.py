@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gradtoken.models.anatomy import as_given
 from gradtoken.norms import Norms
-from gradtoken.tap import SelfAttention, wide
+from gradtoken.precision import wide
+from gradtoken.tap import SelfAttention
 from gradtoken.trace import Trace
 from gradtoken.watch import first
 

@@ -1,9 +1,9 @@
 """Seeing every attention call of a forward, without touching the model.
 
 A `TorchFunctionMode` is asked before each torch function runs on this thread; the tap looks at
-`scaled_dot_product_attention` and `multi_head_attention_forward` (what `nn.MultiheadAttention`
-calls). Nothing is patched, fused kernels stay on, and leaving the `with` block is all the undoing
-there is.
+`scaled_dot_product_attention`, `multi_head_attention_forward` (what `nn.MultiheadAttention` calls)
+and `linear`. Nothing is patched, fused kernels stay on, and leaving the `with` block is all the
+undoing there is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gradtoken.errors import ModelError
-from gradtoken.shared_context import times_context
+from gradtoken.known_linear import LinearCall
+from gradtoken.positions import Positions
+from gradtoken.precision import full_precision, wide
 
 Rows: TypeAlias = slice | list[int]
 
@@ -33,7 +35,8 @@ TAIL = -1
 class AttentionCall:
     """One attention call: what went in and what came out. Shapes (batch, heads, tokens, width).
 
-    `place` is the index of the block that made it, or `TAIL`.
+    `output` is kept where it has a graph. `place` is the index of the block that made the call, or
+    `TAIL`.
     """
 
     query: Float[Tensor, "batch heads queries width"]
@@ -65,18 +68,8 @@ class AttentionCall:
         return mask.to(like.dtype)
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if it is in half precision, else unchanged."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """A context without autocast on a tensor's device, for sums that half precision would blur."""
-    return torch.autocast(like.device.type, enabled=False)
-
-
 class AttentionTap(TorchFunctionMode):
-    """Hands every attention call made under it to `attend`."""
+    """Hands every attention call made under it to `attend`, and every linear layer to `linear`."""
 
     def __torch_function__(
         self,
@@ -91,7 +84,13 @@ class AttentionTap(TorchFunctionMode):
             return self.attend(call, lambda: func(*args, **kwargs))
         if func is F.multi_head_attention_forward:
             return self._multi_head(*args, **kwargs)
+        if func is F.linear:
+            return self.linear(*args, **kwargs)
         return func(*args, **kwargs)
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Answer one linear layer."""
+        return F.linear(input, weight, bias)
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         """Answer one call; `run` computes it as the model would."""
@@ -137,14 +136,14 @@ class AttentionTap(TorchFunctionMode):
                 "the model calls multi_head_attention_forward with padding, extra keys or without "
                 "a batch, which cannot be read; use a model whose attention sees every token."
             )
-        given: Sequence[Tensor | None] = (q_proj_weight, k_proj_weight, v_proj_weight)
-        if not use_separate_proj_weight and in_proj_weight is not None:
-            given = in_proj_weight.chunk(3)
-        weights = [weight for weight in given if weight is not None]
-        biases = [None] * 3 if in_proj_bias is None else list(in_proj_bias.chunk(3))
         q, k, v = (
-            F.linear(tokens, weight, bias).unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
-            for tokens, weight, bias in zip((query, key, value), weights, biases, strict=True)
+            tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+            for tokens in self._project(
+                (query, key, value),
+                in_proj_weight,
+                (q_proj_weight, k_proj_weight, v_proj_weight),
+                in_proj_bias,
+            )
         )
         mask = attn_mask
         if mask is not None:
@@ -152,12 +151,32 @@ class AttentionTap(TorchFunctionMode):
             mask = mask.view(-1, num_heads, *mask.shape[1:]) if mask.ndim == 3 else mask
         call = _call(q, k, v, mask, is_causal=is_causal)
         output = self.attend(call, lambda: F.scaled_dot_product_attention(q, k, v, mask))
-        joined = output.permute(2, 0, 1, 3).flatten(2)
+        joined = output.transpose(1, 2).flatten(2)
         weights_out = None
         if need_weights:
             weights_out = call.rows(slice(None)).to(output.dtype)
             weights_out = weights_out.mean(dim=1) if average_attn_weights else weights_out
-        return F.linear(joined, out_proj_weight, out_proj_bias), weights_out
+        made = self.linear(joined, out_proj_weight, out_proj_bias)
+        return made.transpose(0, 1), weights_out
+
+    def _project(
+        self,
+        tokens: tuple[Tensor, Tensor, Tensor],
+        packed: Tensor | None,
+        separate: tuple[Tensor | None, Tensor | None, Tensor | None],
+        bias: Tensor | None,
+    ) -> Sequence[Tensor]:
+        """Queries, keys and values (B, L, E) of tokens (L, B, E)."""
+        query, key, value = (given.transpose(0, 1) for given in tokens)
+        if packed is not None and tokens[0] is tokens[1] is tokens[2]:
+            return self.linear(query, packed, bias).chunk(3, dim=-1)
+        weights = separate if packed is None else packed.chunk(3)
+        biases = [None] * 3 if bias is None else list(bias.chunk(3))
+        return [
+            F.linear(given, weight, own)
+            for given, weight, own in zip((query, key, value), weights, biases, strict=True)
+            if weight is not None
+        ]
 
 
 def _call(
@@ -187,17 +206,33 @@ class Recorder(AttentionTap):
 
     `place` says where the forward is: the index of a block, `TAIL` after the last one, or None
     where attention is of no interest (earlier stages of a hierarchical model).
+
+    Args:
+        rows: positions of readout tokens; what linear layers of the blocks make of them is copied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.place: int | None = None
+        self.tokens: int | None = None
+        """How many tokens entered the block at work."""
         self.calls: list[AttentionCall] = []
+        self.linears: list[LinearCall] = []
+        self._rows = Positions(rows)
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        output = F.linear(input, weight, bias)
+        inside = self.place is not None and self.place != TAIL
+        if inside and self._rows and input.ndim == 3 and input.shape[1] == self.tokens:
+            given, made = (self._rows.of(tokens).detach() for tokens in (input, output))
+            self.linears.append(LinearCall(weight, given, made))
+        return output
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         output = run()
         if self.place is not None:
-            self.calls.append(replace(call, output=output, place=self.place))
+            kept = output if output.requires_grad else None
+            self.calls.append(replace(call, output=kept, place=self.place))
         return output
 
 
@@ -231,40 +266,3 @@ class SelfAttention(AttentionTap):
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         return call.value
-
-
-class FrozenContext(AttentionTap):
-    """Lets the readout tokens alone attend to the tokens of an earlier forward.
-
-    Each call's own keys and values (the live tokens) stand in for the positions `readout` of the
-    recorded ones; all other keys and values are the recorded constants, which are never copied.
-    """
-
-    def __init__(self, calls: list[AttentionCall], readout: tuple[int, ...]) -> None:
-        super().__init__()
-        self._calls = calls
-        self._readout = list(readout)
-        self.outputs: list[Float[Tensor, "batch heads rows width"]] = []
-        self.attention: list[Float[Tensor, "batch heads rows tokens"]] = []
-
-    def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
-        if len(self.outputs) == len(self._calls):
-            raise ModelError("the blocks made more attention calls for one token than for all.")
-        if call.query.shape[2] != len(self._readout):
-            raise ModelError(
-                "a block added tokens of its own, so the readout cannot run through it alone."
-            )
-        context = self._calls[len(self.outputs)]
-        query = call.query * context.scale
-        scores = times_context(query, context.key.detach().transpose(-2, -1))
-        own = (query[:, :, :, None] * call.key[:, :, None]).sum(-1).to(scores.dtype)
-        index = torch.tensor(self._readout, device=scores.device)
-        scores = wide(scores.index_copy(-1, index, own))
-        attention = (scores + context.bias(self._readout, scores)).softmax(-1)
-        self.attention.append(attention.detach())
-        attention, values = attention.to(call.value.dtype), context.value.detach()
-        change = call.value - values[:, :, self._readout]
-        live = (attention[..., self._readout, None] * change[:, :, None]).sum(-2)
-        output = times_context(attention, values) + live
-        self.outputs.append(output)
-        return output

@@ -7,7 +7,7 @@ on demand: along the readout's own stream, or by backpropagation through the who
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,52 +16,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.differentiated import Differentiated, each_gradient, gradients
+from gradtoken.backpropagation import through_model, through_tail
+from gradtoken.differentiated import Differentiated, gradients
 from gradtoken.errors import MethodError, ModelError
+from gradtoken.known_linear import LinearCall
 from gradtoken.models.anatomy import Pool, as_given
 from gradtoken.models.model import Model
 from gradtoken.norms import Norms
+from gradtoken.precision import wide
+from gradtoken.readouts import Readouts
 from gradtoken.relevance import Relevance
-from gradtoken.tap import TAIL, AttentionCall, FrozenContext, Recorder, WrittenOut, wide
+from gradtoken.stream import follow
+from gradtoken.tap import TAIL, AttentionCall, Recorder, WrittenOut
 from gradtoken.targets import Targets
-from gradtoken.watch import Seen, affinity_block, first, watching
-
-_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.03}
-"""How far the stream's last token may be from the model's, relative to its largest channel."""
+from gradtoken.watch import Seen, affinity_block, first, on_the_way, watching
 
 _LOST = 0.05
 """Relevance that may be lost between the output and the first block, of its absolute sum."""
 
-_TAIL_ELEMENTS = 1 << 20
-"""Gradients of one chunk of targets at the tail's nodes; more targets run in several chunks."""
-
 _TARGET_ELEMENTS = 1 << 26
 """Gradients that one call of `readouts` should hold; see `Trace.targets_at_once`."""
-
-
-@dataclass(frozen=True)
-class Readout:
-    """What one attention step wrote into the readout, and what each target makes of it.
-
-    The readout has `rows`: one for a class token, two with a distillation token, one per pooled
-    token in the blocks of a model that averages them. An average is a step too: one head, one row
-    of equal weights, and the averaged tokens as values.
-    """
-
-    attention: Float[Tensor, "batch heads rows tokens"]
-    value: Float[Tensor, "batch heads tokens width"]
-    output: Float[Tensor, "batch heads rows width"]
-    gradient: Float[Tensor, "batch heads targets rows width"]
-    """The class-aware gradient: of each target's score by `output`."""
-
-
-@dataclass(frozen=True)
-class Readouts:
-    """The readout's steps: those of each block, and those after the last one (pools, class
-    attention)."""
-
-    blocks: list[list[Readout]]
-    tail: list[Readout]
 
 
 @dataclass(frozen=True)
@@ -79,6 +53,8 @@ class Trace:
     seen: Seen
     output: Float[Tensor, "batch classes"]
     """`logits` with the tail's graph."""
+    linears: list[LinearCall]
+    """What linear layers of the blocks made of the readout tokens."""
 
     @property
     def depth(self) -> int:
@@ -104,7 +80,7 @@ class Trace:
     def affinity_tokens(self) -> Float[Tensor, "batch patches dim"]:
         """The spatial tokens entering the second-last block, or those pooled if none is known."""
         inputs = self.seen.inputs
-        tokens = inputs[affinity_block(self.depth)] if inputs else self._pooled().detach()
+        tokens = inputs[affinity_block(self.depth)] if inputs else self.pooled().detach()
         return tokens[:, -self.spatial :]
 
     def global_calls(self, method: str) -> list[AttentionCall]:
@@ -169,7 +145,7 @@ class Trace:
             watch = watching(anatomy, tap, tail_graph=False, every_block=True)
             with watch as seen, tap, Norms(anatomy.blocks[-1], normed) as norms:
                 logits = anatomy.forward(self.model.module, pixels)
-            used = {id(call) for call in _on_the_way(tap.calls, logits)}
+            used = {id(call) for call in on_the_way(tap.calls, logits)}
             weights = [
                 w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used
             ]
@@ -194,7 +170,7 @@ class Trace:
                 lost on the way, because the model uses an operation without a rule.
         """
         self._check_class_token(method)
-        seeds, tap = self._seeds(targets), Relevance()
+        seeds, tap = self.seeds(targets), Relevance()
         found = []
         with self._relevant_forward(tap) as (output, seen):
             at = [*tap.weights, seen.inputs[0]]
@@ -213,7 +189,7 @@ class Trace:
             MethodError: in the name of `method`, if the class is not read from tokens.
         """
         self._check_class_token(method)
-        seeds = [seed * self.logits for seed in self._seeds(targets)]
+        seeds = [seed * self.logits for seed in self.seeds(targets)]
         with self._relevant_forward(tap) as (output, seen):
             found = [
                 gradients(output, [seen.inputs[0]], True, vector=seed.to(output.dtype))[0]
@@ -239,7 +215,7 @@ class Trace:
                 output = anatomy.forward(self.model.module, pixels)
             yield output, seen
 
-    def _seeds(self, targets: Targets) -> Float[Tensor, "targets batch classes"]:
+    def seeds(self, targets: Targets) -> Float[Tensor, "targets batch classes"]:
         """dy/dz at the output."""
         with torch.inference_mode(False), torch.enable_grad():
             logits = wide(self.logits.detach())[:, None].repeat(1, targets.count, 1)
@@ -299,6 +275,8 @@ class Trace:
         handle = anatomy.blocks[-1].register_forward_hook(replace)
         try:
             logits = wide(anatomy.forward(self.model.module, self.images[:1]))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise MethodError(
                 f"{method} puts other tokens behind the last block, which {self.model.spec} does "
@@ -323,9 +301,19 @@ class Trace:
             ModelError: if the stream does not lead to the model's own readout.
         """
         if self._goes_full(gradient):
-            return self._full(targets)
-        tail, arriving = self._tail(targets)
-        return Readouts([] if arriving is None else self._stream(arriving), tail)
+            return through_model(self, targets)
+        tail, arriving = through_tail(self, targets)
+        if arriving is None:
+            return Readouts([], tail)
+        with self.differentiating():
+            return Readouts(follow(self, arriving), tail)
+
+    def pooled(self) -> Float[Tensor, "batch tokens dim"]:
+        """The tokens that the head averages."""
+        pool = self.model.anatomy.pool
+        assert pool is not None
+        assert self.seen.pooled is not None
+        return pool.flat(self.seen.pooled)
 
     def targets_at_once(self, gradient: str) -> int:
         """How many targets one call of `readouts` should get, so that its gradients fit."""
@@ -344,145 +332,6 @@ class Trace:
             gradient = "full" if averages and self.depth else "stream"
         return gradient == "full" and bool(self.depth) and self.model.anatomy.attends
 
-    def _tail(self, targets: Targets) -> tuple[list[Readout], Tensor | None]:
-        """The tail's steps, and the gradient (B, K, R, D) at the readout tokens it begins with."""
-        rows = list(self.model.layout.rows)
-        steps = self.tail_calls
-        at: list[Tensor] = [call.output for call in steps if call.output is not None]
-        if self.seen.pooled is not None:
-            at.append(self.seen.pooled)
-        if rows:
-            assert self.seen.last is not None
-            at.append(self.seen.last)
-        columns = self._tail_gradients(targets, at)
-        arriving = columns.pop().transpose(0, 1) if rows else None
-        tail = [_called(c, slice(None), columns.pop(0)) for c in steps]
-        if self.seen.pooled is not None:
-            tail.append(self._average(self._pooled(), columns.pop()))
-        return tail, arriving
-
-    def _tail_gradients(
-        self, targets: Targets, at: list[Tensor]
-    ) -> list[Float[Tensor, "targets batch *node"]]:
-        """The class-aware gradients at some nodes of the tail; at the last tokens, of the readout's
-        rows alone."""
-        rows, last = list(self.model.layout.rows), self.seen.last
-        seeds = self._seeds(targets).to(self.output.dtype)
-        step = max(1, _TAIL_ELEMENTS // sum(node.numel() for node in at))
-        chunks = []
-        with _plain_autograd(self.model):
-            for start in range(0, targets.count, step):
-                found = each_gradient(self.output, at, seeds[start : start + step])
-                chunks.append(
-                    [g[:, :, rows] if o is last else g for o, g in zip(at, found, strict=True)]
-                )
-        return [torch.cat(column) for column in zip(*chunks, strict=True)]
-
-    def _pooled(self) -> Float[Tensor, "batch tokens dim"]:
-        pool = self.model.anatomy.pool
-        assert pool is not None
-        assert self.seen.pooled is not None
-        return pool.flat(self.seen.pooled)
-
-    def _average(self, tokens: Tensor, gradients: Iterable[Tensor]) -> Readout:
-        """The average of `tokens` (B, N, D) as an attention step with equal weights."""
-        pool = self.model.anatomy.pool
-        assert pool is not None
-        start = self.model.layout.pool or 0
-        tokens = wide(tokens.detach())
-        weight = tokens.new_zeros(len(tokens), 1, 1, tokens.shape[1])
-        weight[..., start:] = 1 / (tokens.shape[1] - start)
-        each = torch.stack([wide(pool.flat(g))[:, start:] for g in gradients], dim=1)
-        _check_average(each, self.model.spec)
-        return Readout(
-            weight,
-            tokens[:, None],
-            (weight[:, 0] @ tokens)[:, None],
-            each.sum(dim=2)[:, None, :, None],
-        )
-
-    def _stream(self, arriving: Float[Tensor, "batch targets rows dim"]) -> list[list[Readout]]:
-        anatomy, rows = self.model.anatomy, self.model.layout.rows
-        start = self.seen.inputs[0][:, list(rows)]
-        with _plain_autograd(self.model), torch.enable_grad():
-            token = start.detach().clone().requires_grad_()
-            tap = FrozenContext(self.block_calls, rows)
-            with tap:
-                for block, given in zip(anatomy.blocks, self.seen.given, strict=True):
-                    token = first(anatomy.step(block, token, given))
-            self._check_stream(token.detach())
-            found = each_gradient(token, tap.outputs, arriving.transpose(0, 1).to(token.dtype))
-        blocks: list[list[Readout]] = [[] for _ in range(self.depth)]
-        for call, a, o, each in zip(
-            self.block_calls, tap.attention, tap.outputs, found, strict=True
-        ):
-            gradient = wide(each.movedim(0, 2))
-            blocks[call.place].append(Readout(a, wide(call.value), wide(o.detach()), gradient))
-        return blocks
-
-    def _check_stream(self, tokens: Float[Tensor, "batch rows dim"]) -> None:
-        assert self.seen.last is not None
-        expected = wide(self.seen.last.detach()[:, list(self.model.layout.rows)])
-        gap = float((wide(tokens) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
-        allowed = _TOLERANCE[self.calls[0].key.dtype]
-        if not gap <= allowed:
-            raise ModelError(
-                f"the readout's own stream does not lead where {self.model.spec} leads (relative "
-                f"difference {gap:.2g}, at most {allowed:g} is rounding), so the model does more "
-                'with it than its blocks; use gradient="full".'
-            )
-
-    def _full(self, targets: Targets) -> Readouts:
-        anatomy, rows = self.model.anatomy, self.rows()
-        recorder = Recorder()
-        with _plain_autograd(self.model), torch.enable_grad():
-            images = self.images.clone().requires_grad_()
-            with watching(anatomy, recorder, tail_graph=False) as seen, recorder:
-                logits = anatomy.forward(self.model.module, images)
-            calls = _on_the_way(recorder.calls, logits)
-            at: list[Tensor] = [call.output for call in calls if call.output is not None]
-            if seen.pooled is not None:
-                at.append(seen.pooled)
-            scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)).sum(0)
-            found = [gradients(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
-        columns = [list(column) for column in zip(*found, strict=True)]
-        blocks: list[list[Readout]] = [[] for _ in range(self.depth)]
-        tail = []
-        for call, column in zip(calls, columns, strict=False):
-            if call.place == TAIL:
-                tail.append(_called(call, slice(None), column))
-            else:
-                blocks[call.place].append(_called(call, rows, column))
-        if anatomy.pool is not None and seen.pooled is not None:
-            tail.append(self._average(anatomy.pool.flat(seen.pooled), columns[-1]))
-        return Readouts(blocks, tail)
-
-
-def _called(call: AttentionCall, rows: slice | list[int], gradients: Iterable[Tensor]) -> Readout:
-    assert call.output is not None
-    with torch.no_grad():
-        return Readout(
-            call.rows(rows).detach(),
-            wide(call.value.detach()),
-            wide(call.output.detach()[:, :, rows]),
-            wide(torch.stack([grad[:, :, rows] for grad in gradients], dim=2)),
-        )
-
-
-def _check_average(gradients: Float[Tensor, "batch targets tokens dim"], spec: str) -> None:
-    """The tokens of an average all matter equally; of a maximum, say, they do not."""
-    size = gradients.abs().amax(dim=(2, 3), keepdim=True)
-    allowed = 1e-2 if size.dtype == torch.float32 else 1e-6
-    if bool(((gradients - gradients[:, :, :1]).abs() > allowed * size).any()):
-        raise ModelError(
-            f"the head of {spec} does not average the tokens it pools, so no one readout speaks "
-            "for them; use a model with a class token, average or attention pooling."
-        )
-
-
-def _needs_grad(output: Tensor | None) -> bool:
-    return output is not None and output.requires_grad
-
 
 def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace:
     """Run a model once on a preprocessed batch and keep what methods need.
@@ -498,34 +347,24 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace
             f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
             "it; build it outside."
         )
-    recorder, anatomy = Recorder(), model.anatomy
+    recorder, anatomy = Recorder(model.layout.rows), model.anatomy
     with _plain_autograd(model), torch.no_grad():
         images = images.to(model.device, model.dtype).clone()
         with watching(anatomy, recorder, tail_graph=True) as seen, recorder:
             try:
                 output: Any = anatomy.forward(model.module, images)
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise ModelError(
                     f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: {error}"
                 ) from error
     _check_output(model, output, len(images))
-    calls = _on_the_way(recorder.calls, output)
+    calls = on_the_way(recorder.calls, output)
     _check_seen(model, calls, seen)
     tokens = seen.inputs[0] if seen.inputs else _flat(anatomy.pool, seen.pooled)
     grid = model.layout.grid_for((images.shape[-2], images.shape[-1]), tokens.shape[1])
-    return Trace(model, images, output.detach(), calls, grid, seen, output)
-
-
-def _on_the_way(calls: list[AttentionCall], output: Tensor) -> list[AttentionCall]:
-    """Without the attention after the last block that the output does not depend on."""
-    tail = [call for call in calls if call.place == TAIL and _needs_grad(call.output)]
-    if not tail:
-        return [call for call in calls if call.place != TAIL]
-    at = [call.output for call in tail if call.output is not None]
-    with torch.enable_grad():
-        found = torch.autograd.grad(output.sum(), at, retain_graph=True, allow_unused=True)
-    used = [call for call, grad in zip(tail, found, strict=True) if grad is not None]
-    return [call for call in calls if call.place != TAIL] + used
+    return Trace(model, images, output.detach(), calls, grid, seen, output, recorder.linears)
 
 
 def _flat(pool: Pool | None, pooled: Tensor | None) -> Tensor:

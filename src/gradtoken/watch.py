@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradtoken.models.anatomy import Anatomy, Given
-from gradtoken.tap import TAIL, Recorder
+from gradtoken.tap import TAIL, AttentionCall, Recorder
 
 
 @dataclass
@@ -55,6 +55,7 @@ def watching(
                 recorder.place = index if anatomy.attends else None
                 more = dict(kwargs)
                 tokens = args[0] if args else more.pop("hidden_states")
+                recorder.tokens = tokens.shape[1]
                 seen.given.append(Given(args[1:], more))
                 if every_block or index in (0, affinity_block(len(blocks))):
                     seen.inputs[index] = tokens
@@ -94,6 +95,22 @@ def watching(
         elif pool is not None:
             stack.callback(pool.module.register_forward_hook(pooled).remove)
         yield seen
+
+
+def on_the_way(calls: list[AttentionCall], output: Tensor) -> list[AttentionCall]:
+    """Without the attention after the last block that the output does not depend on."""
+    tail = [call for call in calls if call.place == TAIL and _has_graph(call.output)]
+    if not tail:
+        return [call for call in calls if call.place != TAIL]
+    at = [call.output for call in tail if call.output is not None]
+    with torch.enable_grad():
+        found = torch.autograd.grad(output.sum(), at, retain_graph=True, allow_unused=True)
+    used = [call for call, grad in zip(tail, found, strict=True) if grad is not None]
+    return [call for call in calls if call.place != TAIL] + used
+
+
+def _has_graph(output: Tensor | None) -> bool:
+    return output is not None and output.requires_grad
 
 
 def affinity_block(depth: int) -> int:

@@ -18,7 +18,7 @@ from gradtoken.attribution.pixels import (
     seeded,
 )
 from gradtoken.metrics.fills import filled
-from gradtoken.tap import wide
+from gradtoken.precision import wide
 from gradtoken.trace import Trace
 
 _AT_ONCE = 16

@@ -18,10 +18,11 @@ from torch import Tensor
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.errors import MethodError
+from gradtoken.precision import full_precision
+from gradtoken.readouts import Readout, Readouts
 from gradtoken.spread import spread_by_attention, spread_by_nearness, spread_by_tokens
-from gradtoken.tap import full_precision
 from gradtoken.targets import Targets, parse_kind
-from gradtoken.trace import Readout, Readouts, Trace
+from gradtoken.trace import Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
     "faithful": {"beta": 1.0, "depth": 0.0, "spread": None, "target": "logit"},

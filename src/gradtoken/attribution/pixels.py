@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
 from gradtoken.metrics.fills import Fill
-from gradtoken.tap import wide
+from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.pixels import check_fraction, check_seed, check_whole
-from gradtoken.tap import wide
+from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
-from gradtoken.tap import wide
+from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 

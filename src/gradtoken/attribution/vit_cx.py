@@ -14,7 +14,7 @@ from gradtoken.attribution.base import Method
 from gradtoken.attribution.pixels import check_fraction, check_number, check_seed
 from gradtoken.attribution.rise import values_of
 from gradtoken.errors import MethodError
-from gradtoken.tap import wide
+from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 

@@ -1,0 +1,84 @@
+"""What each attention step wrote into the readout, and what the targets make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.errors import ModelError
+from gradtoken.models.model import Model
+from gradtoken.precision import wide
+from gradtoken.tap import AttentionCall
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What one attention step wrote into the readout, and what each target makes of it.
+
+    The readout has `rows`: one for a class token, two with a distillation token, one per pooled
+    token in the blocks of a model that averages them. An average is a step too: one head, one row
+    of equal weights, and the averaged tokens as values.
+    """
+
+    attention: Float[Tensor, "batch heads rows tokens"]
+    value: Float[Tensor, "batch heads tokens width"]
+    output: Float[Tensor, "batch heads rows width"]
+    gradient: Float[Tensor, "batch heads targets rows width"]
+    """The class-aware gradient: of each target's score by `output`."""
+
+
+@dataclass(frozen=True)
+class Readouts:
+    """The readout's steps: those of each block, and those after the last one (pools, class
+    attention)."""
+
+    blocks: list[list[Readout]]
+    tail: list[Readout]
+
+
+def called(call: AttentionCall, rows: slice | list[int], gradients: Iterable[Tensor]) -> Readout:
+    """An attention call as a step, with each target's gradient (B, H, queries, d) by its output."""
+    assert call.output is not None
+    with torch.no_grad():
+        return Readout(
+            call.rows(rows).detach(),
+            wide(call.value.detach()),
+            wide(call.output.detach()[:, :, rows]),
+            wide(torch.stack([grad[:, :, rows] for grad in gradients], dim=2)),
+        )
+
+
+def averaged(model: Model, tokens: Tensor, gradients: Iterable[Tensor]) -> Readout:
+    """The average of tokens (B, N, D) as an attention step with equal weights.
+
+    Raises:
+        ModelError: if the tokens do not matter equally, as those of a maximum, say.
+    """
+    pool = model.anatomy.pool
+    assert pool is not None
+    start = model.layout.pool or 0
+    tokens = wide(tokens.detach())
+    weight = tokens.new_zeros(len(tokens), 1, 1, tokens.shape[1])
+    weight[..., start:] = 1 / (tokens.shape[1] - start)
+    each = torch.stack([wide(pool.flat(g))[:, start:] for g in gradients], dim=1)
+    _check_average(each, model.spec)
+    return Readout(
+        weight,
+        tokens[:, None],
+        (weight[:, 0] @ tokens)[:, None],
+        each.sum(dim=2)[:, None, :, None],
+    )
+
+
+def _check_average(gradients: Float[Tensor, "batch targets tokens dim"], spec: str) -> None:
+    size = gradients.abs().amax(dim=(2, 3), keepdim=True)
+    allowed = 1e-2 if size.dtype == torch.float32 else 1e-6
+    if bool(((gradients - gradients[:, :, :1]).abs() > allowed * size).any()):
+        raise ModelError(
+            f"the head of {spec} does not average the tokens it pools, so no one readout speaks "
+            "for them; use a model with a class token, average or attention pooling."
+        )

@@ -1,0 +1,141 @@
+"""What an explanation costs, counted and not timed: floating-point operations, forwards, memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+import gradtoken
+from gradtoken import backpropagation
+from gradtoken.memory import kept_bytes
+from gradtoken.models import Model
+from gradtoken.trace import Trace, record
+
+ONE_TARGET = 1.05
+EVERY_TARGET = 7.0
+"""Counted operations, as ratios to those of the forward alone (ViT-B/16, 1000 classes: 6)."""
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """The shape of ViT-B/16 at 224, with 4 of its 12 blocks."""
+    torch.manual_seed(0)
+    module = timm.create_model("vit_base_patch16_224", depth=4)
+    return gradtoken.wrap(module)
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    return torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+def operations(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+class Live(TorchDispatchMode):
+    """The most bytes that results of operations take at once, weights aside."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._seen = {p.untyped_storage()._cdata: 0 for p in module.parameters()}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for item in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(item, Tensor):
+                storage = item.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                if key not in self._seen:
+                    self._seen[key] = size
+                    self.now += size
+                    self.most = max(self.most, self.now)
+                    weakref.finalize(storage, self._freed, key)
+        return result
+
+    def _freed(self, key: int) -> None:
+        self.now -= self._seen.pop(key, 0)
+
+
+def most_bytes(model: Model, run: Callable[[], object]) -> int:
+    run()
+    with Live(model.module) as live:
+        run()
+    return live.most
+
+
+def ratio(model: Model, image: Tensor, targets: object, **options: object) -> float:
+    spent = operations(lambda: gradtoken.explain(model, image, targets, **options))
+    return spent / operations(lambda: model(image))
+
+
+def test_one_target_costs_little_more_than_the_forward(model: Model, image: Tensor) -> None:
+    assert 1.0 < ratio(model, image, 3) < ONE_TARGET
+
+
+def test_every_class_costs_a_few_forwards(model: Model, image: Tensor) -> None:
+    assert ratio(model, image, "all") < EVERY_TARGET
+
+
+def test_the_guard_sees_an_extra_backward(
+    model: Model, image: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ratio(model, image, 3, gradient="full") > ONE_TARGET
+    plain = Trace.readouts
+
+    def twice(self: Trace, targets: object, **options: object) -> object:
+        backpropagation.through_model(self, targets)
+        return plain(self, targets, **options)
+
+    monkeypatch.setattr(Trace, "readouts", twice)
+    assert ratio(model, image, 3) > ONE_TARGET
+
+
+@pytest.mark.parametrize("targets", [3, [1, 2, 3], "all"])
+def test_the_model_runs_once(model: Model, image: Tensor, targets: object) -> None:
+    runs = []
+    handle = model.module.register_forward_hook(lambda *_: runs.append(1))
+    gradtoken.explain(model, image, targets)
+    handle.remove()
+    assert len(runs) == 1
+
+
+def test_the_patches_run_once(model: Model, image: Tensor) -> None:
+    """All tokens go through a block once; what else goes through it is the class token alone."""
+    shapes = []
+    block: nn.Module = model.module.blocks[2]
+    handle = block.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
+    gradtoken.explain(model, image, "all")
+    handle.remove()
+    assert shapes == [(1, 197, 768), (1, 1, 768)]
+
+
+def test_what_an_explanation_holds_beside_the_forward_is_the_context(
+    model: Model, image: Tensor
+) -> None:
+    """Queries, keys and values of all blocks, as the forward made them, and little else."""
+    images = image.repeat(4, 1, 1, 1)
+    forward = most_bytes(model, lambda: model(images))
+    context = kept_bytes(record(model, images))
+    assert context == 4 * 4 * 3 * 197 * 768 * 4
+    assert most_bytes(model, lambda: gradtoken.explain(model, images, 3)) < forward + 1.3 * context
+    full = most_bytes(model, lambda: gradtoken.explain(model, images, 3, gradient="full"))
+    assert full > forward + 2 * context
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(model: Model, image: Tensor) -> None:
+    def most(count: int) -> int:
+        images = image.repeat(count, 1, 1, 1)
+        return most_bytes(model, lambda: gradtoken.explain(model, images, 3, batch_size=4))
+
+    assert most(12) - most(4) < 2 * 8 * image.numel() * image.element_size()

@@ -1,0 +1,118 @@
+"""The stream's linear layers answer from the forward, with the same values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import gradtoken
+from gradtoken import stream
+from gradtoken.errors import ModelError
+from gradtoken.known_linear import KnownLinears, LinearCall
+from gradtoken.models import Model
+from gradtoken.targets import resolve
+from gradtoken.trace import Trace, record
+
+from .conftest import inputs, tiny_vit
+
+
+def operations(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def along(trace: Trace) -> list[Tensor]:
+    targets = resolve([1, 4, 7], trace.logits, trace.model.labels)
+    steps = [step for block in trace.readouts(targets, gradient="stream").blocks for step in block]
+    return [part for s in steps for part in (s.attention, s.value, s.output, s.gradient)]
+
+
+def computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stream._run
+    monkeypatch.setattr(stream, "_run", lambda trace, _: run(trace, []))
+
+
+def test_known_layers_change_nothing(variant: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = record(variant, inputs(variant))
+    known = along(trace)
+    computed_anew(monkeypatch)
+    for ours, anew in zip(known, along(trace), strict=True):
+        torch.testing.assert_close(ours, anew, rtol=1e-10, atol=1e-12)
+
+
+def test_known_layers_are_not_computed_again(
+    model: Model, batch: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = record(model, batch)
+    weights = [m.weight for m in model.module.blocks.modules() if isinstance(m, torch.nn.Linear)]
+    assert [id(call.weight) for call in trace.linears] == [id(weight) for weight in weights]
+    spent = operations(lambda: along(trace))
+    saved = 2 * len(batch) * sum(weight.numel() for weight in weights)
+    computed_anew(monkeypatch)
+    assert operations(lambda: along(trace)) - spent == saved
+
+
+def test_the_rows_are_copies_and_not_views_of_all_tokens(model: Model, batch: Tensor) -> None:
+    for call in record(model, batch).linears:
+        for rows in (call.given, call.made):
+            assert rows.untyped_storage().nbytes() == rows.numel() * rows.element_size()
+            assert not rows.requires_grad
+
+
+def test_a_layer_is_answered_once_and_only_for_its_own_weight() -> None:
+    weight, tokens = torch.randn(5, 4), torch.randn(2, 1, 4)
+    made = tokens @ weight.T
+    known = KnownLinears([LinearCall(weight, tokens, made)])
+    assert known.answer(tokens, weight.clone()) is None
+    assert known.answer(tokens[:1], weight) is None
+    torch.testing.assert_close(known.answer(tokens, weight), made)
+    assert known.answer(tokens, weight) is None
+
+
+def test_the_gap_is_that_of_the_worst_layer() -> None:
+    weight, tokens = torch.randn(5, 4), torch.ones(2, 1, 4)
+    calls = [LinearCall(weight, tokens, tokens @ weight.T) for _ in range(2)]
+    known = KnownLinears(calls)
+    assert known.gap() == 0
+    known.answer(tokens, weight)
+    known.answer(tokens * 1.5, weight)
+    assert known.gap() == pytest.approx(0.5)
+
+
+def test_a_block_that_mixes_tokens_on_its_way_to_a_layer_is_still_refused(batch: Tensor) -> None:
+    module = tiny_vit()
+
+    class Mixing(type(module.blocks[1].mlp)):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + x.mean(dim=1, keepdim=True))
+
+    module.blocks[1].mlp.__class__ = Mixing
+    mixed = gradtoken.wrap(module)
+    with pytest.raises(ModelError, match="own stream does not lead"):
+        gradtoken.explain(mixed, batch, 3)
+
+
+def test_what_leads_there_without_known_layers_is_explained(batch: Tensor) -> None:
+    """A layer that is fed otherwise for one token, to no effect, is computed and not answered."""
+    module = tiny_vit()
+    with torch.no_grad():
+        module.blocks[1].mlp.fc1.weight[:, 0] = 0
+
+    class Marking(type(module.blocks[1].mlp)):
+        def forward(self, x: Tensor) -> Tensor:
+            mark = torch.zeros_like(x)
+            mark[..., 0] = x.shape[1]
+            return super().forward(x + mark)
+
+    plain = gradtoken.explain(gradtoken.wrap(module), batch, 3).tokens
+    module.blocks[1].mlp.__class__ = Marking
+    trace = record(gradtoken.wrap(module), batch)
+    _, _, known = stream._run(trace, trace.linears)
+    assert known.gap() > 1e-3
+    marked = gradtoken.explain(gradtoken.wrap(module), batch, 3).tokens
+    torch.testing.assert_close(marked, plain, rtol=1e-6, atol=1e-9)
