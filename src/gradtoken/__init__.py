@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         OutputError,
         TargetError,
     )
-    from gradtoken.explaining import explain
+    from gradtoken.explaining import explain, explain_each
     from gradtoken.explanation import Explanation
     from gradtoken.layout import TokenLayout
     from gradtoken.models import Model, load, wrap
@@ -41,6 +41,7 @@ _HOMES = {
     "contrast": "targets",
     "coupling": "semantic_coupling",
     "explain": "explaining",
+    "explain_each": "explaining",
     "load": "models",
     "log_prob": "targets",
     "methods": "attribution",
@@ -68,6 +69,7 @@ __all__ = [
     "contrast",
     "coupling",
     "explain",
+    "explain_each",
     "load",
     "log_prob",
     "methods",

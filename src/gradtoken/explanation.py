@@ -78,7 +78,7 @@ class Explanation:
         Raises:
             ImageError: if the pictures differ in size; take `explanation[i].relevance` then.
         """
-        sizes = {source.picture.size for source in self.sources}
+        sizes = {source.size for source in self.sources}
         if len(sizes) > 1:
             raise ImageError(
                 f"the pictures have {len(sizes)} different sizes, so their maps are no one tensor; "
@@ -86,7 +86,7 @@ class Explanation:
             )
         return torch.stack(
             [
-                lay_out(tokens, box, source.picture.size)
+                lay_out(tokens, box, source.size)
                 for tokens, box, source in zip(self.tokens, self.boxes, self.sources, strict=True)
             ]
         )
@@ -191,6 +191,22 @@ class Explanation:
 
         names = ", ".join(dict.fromkeys(label for row in self.labels for label in row))
         return escape(f"Relevance maps for {names}", quote=True)
+
+
+def joined(
+    parts: Sequence[Explanation], sources: Sequence[Source], boxes: Sequence[Box]
+) -> Explanation:
+    """Explanations of some images each, by one method on one model, as one."""
+    return replace(
+        parts[0],
+        tokens=torch.cat([part.tokens for part in parts]),
+        targets=Targets([row for part in parts for row in part.targets.rows]),
+        labels=[row for part in parts for row in part.labels],
+        scores=torch.cat([part.scores for part in parts]),
+        probabilities=torch.cat([part.probabilities for part in parts]),
+        sources=sources,
+        boxes=boxes,
+    )
 
 
 def token_array(explanation: Explanation) -> np.ndarray[Any, Any]:

@@ -16,7 +16,7 @@ _WIDTH, _TITLE = 2.4, 0.4
 def summary(explanation: Explanation, style: display.Style) -> Figure:
     """A row per image: the picture, then each target's overlay with its name and probability."""
     count, columns = explanation.tokens.shape[0], explanation.tokens.shape[1] + 1
-    sizes = [source.picture.size for source in explanation.sources]
+    sizes = [source.size for source in explanation.sources]
     heights = [_WIDTH * min(max(high / wide, 0.2), 4) + _TITLE for wide, high in sizes]
     figure = Figure(figsize=(_WIDTH * columns, sum(heights) + 0.3), layout="constrained")
     axes = figure.subplots(count, columns, squeeze=False, height_ratios=heights)

@@ -4,40 +4,77 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
+from gradtoken.errors import ImageError
 from gradtoken.images import load_image
+from gradtoken.preprocess import Preprocess
+
+_CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
 class Source:
     """One picture.
 
     Args:
-        picture: upright RGB.
+        picture: upright RGB, or what makes it when it is asked for.
         path: the file it is from, if it is from one.
         kind: what it was given as: "file", "picture" or "tensor".
         file_sha256: of the file's bytes as they were when it was read.
+        size: (width, height), where the picture is made later.
     """
 
-    picture: Image.Image
-    path: Path | None = None
-    kind: str = "picture"
-    file_sha256: str | None = None
+    def __init__(
+        self,
+        picture: Image.Image | Callable[[], Image.Image],
+        path: Path | None = None,
+        kind: str = "picture",
+        file_sha256: str | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self._make = picture
+        self.path = path
+        self.kind = kind
+        self.file_sha256 = file_sha256
+        self._size = size
 
     @classmethod
     def read(cls, given: Any) -> Source:
         """Read a path, PIL image or array."""
         if isinstance(given, (str, os.PathLike)):
-            picture = load_image(given)
-            path = Path(given)
-            return cls(picture, path, "file", hashlib.sha256(path.read_bytes()).hexdigest())
+            return cls(load_image(given), Path(given), "file", file_sha256(Path(given)))
         return cls(load_image(given))
+
+    @classmethod
+    def later(cls, given: Any, size: tuple[int, int], sha256: str | None) -> Source:
+        """A picture that was read before and is read again when it is asked for."""
+        if isinstance(given, (str, os.PathLike)):
+            path = Path(given)
+            return cls(partial(_unchanged, path, sha256), path, "file", sha256, size=size)
+        return cls(partial(load_image, given), size=size)
+
+    @classmethod
+    def shown(cls, preprocess: Preprocess, tensor: Tensor) -> Source:
+        """A preprocessed tensor (3, H, W), made a picture again when it is asked for."""
+        size = (tensor.shape[-1], tensor.shape[-2])
+        return cls(partial(preprocess.picture, tensor), kind="tensor", size=size)
+
+    @cached_property
+    def picture(self) -> Image.Image:
+        """Upright RGB."""
+        return self._make if isinstance(self._make, Image.Image) else self._make()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self._size or self.picture.size
 
     @property
     def name(self) -> str:
@@ -53,10 +90,29 @@ class Source:
         return {
             "file": _printable(str(self.path)) if self.path else None,
             "kind": self.kind,
-            "size": list(self.picture.size),
+            "size": list(self.size),
             "sha256": self.sha256,
             "sha256_of": "file" if self.path else "pixels",
         }
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _unchanged(path: Path, sha256: str | None) -> Image.Image:
+    picture = load_image(path)
+    if file_sha256(path) != sha256:
+        raise ImageError(
+            f"{path} changed after it was explained, so its maps do not belong to it; explain it "
+            "again."
+        )
+    return picture
 
 
 def _printable(path: str) -> str:

@@ -431,24 +431,37 @@ def resolve(
     if isinstance(targets, str) and targets == "all" and prompts is None:
         return Targets([[ClassTarget(index) for index in range(logits.shape[-1])]] * batch)
     resolve_one = partial(_resolve_one, labels=labels, read=cache(prompts) if prompts else None)
+    rows = per_image(targets, batch)
+    if rows is not None:
+        return Targets([[resolve_one(item) for item in row] for row in rows])
     if isinstance(targets, (Tensor, np.ndarray)):
         targets = targets.tolist()
     if not _is_list(targets):
         targets = [targets]
-    if not any(_is_list(item) for item in targets):
-        shared = [resolve_one(item) for item in targets]
-        return Targets([shared] * batch)
-    if not all(_is_list(item) for item in targets):
+    if any(_is_list(item) for item in targets):
         raise TargetError(
             "the targets mix lists and single targets; give one list for all images, or one list "
             "per image."
         )
-    if len(targets) != batch:
+    return Targets([[resolve_one(item) for item in targets]] * batch)
+
+
+def per_image(targets: Any, count: int) -> list[Any] | None:
+    """One list of targets for each of `count` images where that is what was given, else None.
+
+    Raises:
+        TargetError: if the lists are more or fewer than the images.
+    """
+    if isinstance(targets, (Tensor, np.ndarray)):
+        targets = targets.tolist()
+    if not _is_list(targets) or not len(targets) or not all(_is_list(row) for row in targets):
+        return None
+    if len(targets) != count:
         raise TargetError(
-            f"{len(targets)} lists of targets were given for {batch} images; give one per image, "
+            f"{len(targets)} lists of targets were given for {count} images; give one per image, "
             "or one flat list for all."
         )
-    return Targets([[resolve_one(item) for item in row] for row in targets])
+    return list(targets)
 
 
 def _checked(target: Target, labels: Labels) -> Target:

@@ -1,0 +1,133 @@
+"""From what a user gives to the model's inputs: decoding and preprocessing, also in workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gradtoken.errors import ImageError
+from gradtoken.models.model import Model
+from gradtoken.preprocess import Preprocess, check_tensor
+from gradtoken.sources import Source
+
+_MANY = 32
+"""More pictures than this are decoded by workers, and decoded again when they are to be shown."""
+
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture and what the model gets of it."""
+
+    source: Source
+    tensor: Float[Tensor, "3 height width"]
+
+
+class Inputs:
+    """Pictures in a user's order; iterating decodes and preprocesses them, or raises `ImageError`.
+
+    Args:
+        model: whose preprocessing to use.
+        images: see `explain`.
+        workers: processes that decode and preprocess; None for as many as help.
+
+    Raises:
+        ImageError: no picture, or a tensor that is no preprocessed batch.
+    """
+
+    def __init__(self, model: Model, images: Any, *, workers: int | None = 0) -> None:
+        self._preprocess = model.preprocess
+        self._items = _listed(images)
+        if not self._items:
+            raise ImageError("the list of pictures is empty; give at least one.")
+        if workers is not None and (type(workers) is not int or workers < 0):
+            raise ImageError(f"workers is {workers!r}; it must be None or a number from 0 up.")
+        decoded = sum(not isinstance(item, Tensor) for item in self._items)
+        asked = _helpful(decoded) if workers is None else workers
+        self._workers = asked if decoded else 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Input | ImageError]:
+        if not self._workers and len(self) <= _MANY:
+            for item in self._items:
+                yield self._now(item)
+            return
+        loader = DataLoader(
+            _Rows(self._preprocess, self._items),
+            batch_size=None,
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),
+        )
+        for item, made in zip(self._items, loader, strict=True):
+            if isinstance(item, Tensor):
+                yield self._now(item)
+            elif isinstance(made, ImageError):
+                yield made
+            else:
+                tensor, size, sha256 = made
+                yield Input(Source.later(item, size, sha256), tensor)
+
+    def _now(self, item: Any) -> Input | ImageError:
+        if isinstance(item, Tensor):
+            return Input(Source.shown(self._preprocess, item), item)
+        try:
+            source = Source.read(item)
+            return Input(source, self._preprocess(source.picture))
+        except ImageError as error:
+            return error
+
+
+class _Rows(Dataset[Any]):
+    """What a worker makes of a picture: the tensor, its size and its file's fingerprint."""
+
+    def __init__(self, preprocess: Preprocess, items: Sequence[Any]) -> None:
+        self._preprocess = preprocess
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self._items[index]
+        if isinstance(item, Tensor):
+            return None
+        try:
+            source = Source.read(item)
+            return self._preprocess(source.picture), source.size, source.file_sha256
+        except ImageError as error:
+            return error
+
+
+def _as_it_is(row: Any) -> Any:
+    return row
+
+
+def _listed(images: Any) -> list[Any]:
+    """One item for each picture: paths, PIL images, arrays and tensors (3, H, W)."""
+    if isinstance(images, Tensor):
+        return list(check_tensor(images))
+    if not isinstance(images, Sequence) or isinstance(images, str):
+        return [images]
+    items: list[Any] = []
+    for item in images:
+        items += list(check_tensor(item)) if isinstance(item, Tensor) else [item]
+    return items
+
+
+def _helpful(count: int) -> int:
+    """How many workers help: none for few pictures, or where each would import everything anew."""
+    if count <= _MANY or multiprocessing.get_start_method() != "fork":
+        return 0
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
