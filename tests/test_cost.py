@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-
 import pytest
 import timm
 import torch
+from benchmarks.cost.live import most_bytes
+from benchmarks.cost.operations import count
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 import gradtoken
 from gradtoken import backpropagation
@@ -36,47 +33,9 @@ def image() -> Tensor:
     return torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
 
-def operations(run: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
-
-
-class Live(TorchDispatchMode):
-    """The most bytes that results of operations take at once, weights aside."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._seen = {p.untyped_storage()._cdata: 0 for p in module.parameters()}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for item in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(item, Tensor):
-                storage = item.untyped_storage()
-                key, size = storage._cdata, storage.nbytes()
-                if key not in self._seen:
-                    self._seen[key] = size
-                    self.now += size
-                    self.most = max(self.most, self.now)
-                    weakref.finalize(storage, self._freed, key)
-        return result
-
-    def _freed(self, key: int) -> None:
-        self.now -= self._seen.pop(key, 0)
-
-
-def most_bytes(model: Model, run: Callable[[], object]) -> int:
-    run()
-    with Live(model.module) as live:
-        run()
-    return live.most
-
-
 def ratio(model: Model, image: Tensor, targets: object, **options: object) -> float:
-    spent = operations(lambda: gradtoken.explain(model, image, targets, **options))
-    return spent / operations(lambda: model(image))
+    spent = count(lambda: gradtoken.explain(model, image, targets, **options))
+    return spent / count(lambda: model(image))
 
 
 def test_one_target_costs_little_more_than_the_forward(model: Model, image: Tensor) -> None:
@@ -125,17 +84,20 @@ def test_what_an_explanation_holds_beside_the_forward_is_the_context(
 ) -> None:
     """Queries, keys and values of all blocks, as the forward made them, and little else."""
     images = image.repeat(4, 1, 1, 1)
-    forward = most_bytes(model, lambda: model(images))
+    forward = most_bytes(model.module, lambda: model(images))
     context = kept_bytes(record(model, images))
     assert context == 4 * 4 * 3 * 197 * 768 * 4
-    assert most_bytes(model, lambda: gradtoken.explain(model, images, 3)) < forward + 1.3 * context
-    full = most_bytes(model, lambda: gradtoken.explain(model, images, 3, gradient="full"))
+    assert (
+        most_bytes(model.module, lambda: gradtoken.explain(model, images, 3))
+        < forward + 1.3 * context
+    )
+    full = most_bytes(model.module, lambda: gradtoken.explain(model, images, 3, gradient="full"))
     assert full > forward + 2 * context
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(model: Model, image: Tensor) -> None:
     def most(count: int) -> int:
         images = image.repeat(count, 1, 1, 1)
-        return most_bytes(model, lambda: gradtoken.explain(model, images, 3, batch_size=4))
+        return most_bytes(model.module, lambda: gradtoken.explain(model, images, 3, batch_size=4))
 
     assert most(12) - most(4) < 2 * 8 * image.numel() * image.element_size()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from benchmarks.cost.operations import count
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import gradtoken
 from gradtoken import stream
@@ -18,12 +16,6 @@ from gradtoken.targets import resolve
 from gradtoken.trace import Trace, record
 
 from .conftest import inputs, tiny_vit
-
-
-def operations(run: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
 
 
 def along(trace: Trace) -> list[Tensor]:
@@ -51,10 +43,10 @@ def test_known_layers_are_not_computed_again(
     trace = record(model, batch)
     weights = [m.weight for m in model.module.blocks.modules() if isinstance(m, torch.nn.Linear)]
     assert [id(call.weight) for call in trace.linears] == [id(weight) for weight in weights]
-    spent = operations(lambda: along(trace))
+    spent = count(lambda: along(trace))
     saved = 2 * len(batch) * sum(weight.numel() for weight in weights)
     computed_anew(monkeypatch)
-    assert operations(lambda: along(trace)) - spent == saved
+    assert count(lambda: along(trace)) - spent == saved
 
 
 def test_the_rows_are_copies_and_not_views_of_all_tokens(model: Model, batch: Tensor) -> None:

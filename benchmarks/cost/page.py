@@ -1,0 +1,53 @@
+"""docs/performance.md, made of the results at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cost.plots import growth_plot, methods_plot, targets_plot
+from benchmarks.cost.reach import Results, reaches
+from benchmarks.cost.tables import methods_table, plain_table, reach_table, refused_list
+
+TEXT = Path(__file__).with_name("page.md")
+
+
+def write(page: Path, folder: Path) -> None:
+    """Put tables and plots in place of the marks of `page.md`.
+
+    Args:
+        page: where the page goes.
+        folder: where the results are, and where the plots go.
+    """
+    results, machine = load(folder)
+    targets_plot(results["targets"], folder / "targets.png")
+    growth_plot(results["growth"], folder / "growth.png")
+    methods_plot(results["methods"], folder / "methods.png")
+    parts = {
+        "machine": ", ".join(f"{name} {value}" for name, value in machine.items()),
+        "reach": reach_table(reaches(results)),
+        "methods": methods_table(results["methods"]),
+        "refused": refused_list(results["methods"]) or "All ran.",
+        "targets": plain_table(results["targets"]),
+        "growth": plain_table(results["growth"]),
+        "files": plain_table(results["files"]),
+        "startup": plain_table(results["startup"]),
+        "operations": plain_table(results["operations"]),
+        "steps": plain_table(results["steps"]),
+    }
+    text = TEXT.read_text("utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"<!-- {name} -->", part)
+    page.write_text(text, "utf-8")
+
+
+def load(folder: Path) -> tuple[Results, dict[str, Any]]:
+    """Every result there is, and the machine of the last one."""
+    results: Results = {}
+    machine: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text("utf-8"))
+        results[path.stem] = found["rows"]
+        machine = found["machine"]
+    return results, machine

@@ -1,0 +1,74 @@
+"""Results as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+OURS, OTHERS, BASE = "#0072b2", "#d55e00", "0.5"
+
+
+def targets_plot(rows: Sequence[Row], path: Path) -> None:
+    """Time against the number of targets."""
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axis = figure.subplots()
+    some = [row for row in rows if row["targets"]]
+    counts = [row["targets"] for row in some]
+    axis.plot(counts, [row["time"] for row in some], "o-", color=OURS, label="gradtoken")
+    axis.plot(counts, [3 * count for count in counts], "--", color=OTHERS, label="3 forwards each")
+    axis.axhline(1, color=BASE, lw=0.8, label="the forward alone")
+    axis.set(xscale="log", yscale="log", xlabel="classes explained", ylabel="time ÷ forward")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def growth_plot(rows: Sequence[Row], path: Path) -> None:
+    """Ratio to the forward against tokens and against depth."""
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    deep = [row for row in rows if row["side"] == 224 and row["patch"] == 16]
+    by_tokens = sorted((row for row in rows if row["depth"] == 12), key=lambda row: row["tokens"])
+    _lines(left, by_tokens, "tokens", log=True)
+    _lines(right, sorted(deep, key=lambda row: row["depth"]), "depth", log=False)
+    left.set(xlabel="tokens", ylabel="time ÷ forward")
+    right.set(xlabel="blocks")
+    left.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def _lines(axis: Axes, rows: Sequence[Row], by: str, *, log: bool) -> None:
+    places = [row[by] for row in rows]
+    axis.plot(places, [row["full"] for row in rows], "s--", color=OTHERS, label="full gradient")
+    axis.plot(places, [row["gradtoken"] for row in rows], "o-", color=OURS, label="gradtoken")
+    axis.axhline(1, color=BASE, lw=0.8)
+    axis.set_ylim(bottom=0)
+    if log:
+        axis.set_xscale("log")
+
+
+def methods_plot(rows: Sequence[Row], path: Path) -> None:
+    """Time of each method on ViT-B/16, batch 1."""
+    some = [
+        row for row in rows if row["model"] == "ViT-B/16" and row["batch"] == 1 and "time" in row
+    ]
+    some.sort(key=lambda row: -row["time"])
+    figure = Figure(figsize=(7.2, 0.23 * len(some) + 0.8), layout="constrained")
+    axis = figure.subplots()
+    colours = [_colour(row) for row in some]
+    axis.barh([row["method"] for row in some], [row["time"] for row in some], color=colours)
+    axis.axvline(1, color=BASE, lw=0.8)
+    axis.set(xlabel="time ÷ forward, ViT-B/16, batch 1 (blue: ours)", xscale="log")
+    axis.tick_params(axis="y", labelsize=7)
+    axis.margins(y=0.01)
+    figure.savefig(path, dpi=130)
+
+
+def _colour(row: Row) -> str:
+    if row["method"] == "forward":
+        return BASE
+    return OURS if row["ours"] else OTHERS

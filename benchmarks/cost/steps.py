@@ -1,0 +1,63 @@
+"""Where the time of one explanation goes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from benchmarks.cost.methods import TARGET, forward
+from benchmarks.cost.models import build, noise
+from benchmarks.cost.timing import once
+
+from gradtoken.attribution import make_method
+from gradtoken.backpropagation import through_tail
+from gradtoken.models import Model
+from gradtoken.stream import follow
+from gradtoken.targets import resolve
+from gradtoken.trace import Trace, record
+
+
+def measure(
+    device: torch.device, dtype: torch.dtype, rounds: int, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """A row for each step on ViT-B/16, as a share of the forward's time."""
+    model = build("vit_base_patch16_224", device, dtype)
+    rows = []
+    for batch in (1, 16):
+        say(f"steps, batch {batch}")
+        images = noise(model, batch)
+        for name, share in _shares(model, images, rounds if batch == 1 else 3).items():
+            rows.append({"batch": batch, "step": name, "share of the forward": share})
+    return rows
+
+
+def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    method = make_method("gradtoken")
+
+    def note(name: str, run: Callable[[], Any]) -> Any:
+        kept: list[Any] = []
+        seconds = once(lambda: kept.append(run()), model.device)
+        found.setdefault(name, []).append(seconds)
+        return kept[0]
+
+    def turn() -> None:
+        note("forward alone", partial(forward, model, images))
+        trace: Trace = note("forward, recorded", partial(record, model, images))
+        targets = resolve([TARGET], trace.logits, model.labels)
+        sharpened = targets.sharpen(method.target, trace.logits)
+        _, arriving = note("gradient of the head", partial(through_tail, trace, sharpened))
+        with trace.differentiating():
+            blocks = note("stream", partial(follow, trace, arriving))
+        note("relations", lambda: [method._relate(step) for block in blocks for step in block])
+
+    with model.evaluating(), torch.no_grad():
+        turn()
+        found.clear()
+        for _ in range(rounds):
+            turn()
+    base = statistics.median(found["forward alone"])
+    return {name: statistics.median(seconds) / base for name, seconds in found.items()}
