@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain, console
+from gradtoken.cli.app import app, complain
+from gradtoken.cli.output import Output
 from gradtoken.errors import ImageError, OutputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def explain(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Explain why a model gives its classes to pictures: one map per picture and class.
 
@@ -68,19 +70,21 @@ def explain(
     targets = shared.find_targets(loaded, target, text)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
+    output = Output(as_json, quiet)
     table = Table("picture", "class", "probability", "score", "folder")
     failed = 0
-    jobs = list(zip(paths, names, strict=True))
-    for path, name in track(jobs, "explaining", console=console, disable=not console.is_terminal):
+    for path, name in output.track(list(zip(paths, names, strict=True)), "explaining"):
         try:
             explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
             (folder,) = explanation.save(out / name)
             _add_rows(table, path, explanation, folder)
+            output.document(_record(path, explanation, folder))
         except (ImageError, OutputError) as error:
             complain(str(error))
+            output.document({"picture": str(path), "error": str(error)})
             failed += 1
     if table.row_count:
-        console.print(table)
+        output.say(table)
     if failed:
         complain(f"{failed} of {len(paths)} pictures could not be explained.")
         raise typer.Exit(1)
@@ -95,3 +99,8 @@ def _add_rows(table: Table, path: Path, explanation: Explanation, folder: Path) 
             f"{float(explanation.scores[0, k]):.2f}",
             escape(str(folder)) if k == 0 else "",
         )
+
+
+def _record(path: Path, explanation: Explanation, folder: Path) -> dict[str, Any]:
+    """The manifest, and where the files are."""
+    return {"picture": str(path), "folder": str(folder), **explanation.to_dict()[0]}
