@@ -19,7 +19,7 @@ from torch import Tensor
 import gradtoken
 from gradtoken import Explanation, Style, display
 from gradtoken.errors import TargetError
-from gradtoken.geometry import Box
+from gradtoken.figures import legend
 from gradtoken.models import Model
 from tests.conftest import images_for
 
@@ -80,18 +80,17 @@ def test_the_colour_bar_says_what_is_drawn(found: Explanation, signed: bool) -> 
     assert not bars(one.figure(colorbar=False))
 
 
-@pytest.mark.parametrize(
-    "style", [Style(), Style(signed=True), Style(signed=True, threshold=0.3, opacity=0.5)]
-)
-def test_the_legend_has_the_colours_of_overlays(style: Style) -> None:
-    """A ramp over mid-grey, coloured as an overlay, is the colour bar."""
-    low = -1 if style.signed else 0
-    ramp = np.linspace(low, 1, 256)[None]
-    box = Box(0, 0, 256, 1)
-    grey = Image.new("RGB", (256, 1), (128, 128, 128))
-    drawn = np.asarray(display.overlay(grey, ramp, box, style))[0] / 255
-    legend = display.legend(style)(np.linspace(0, 1, 256))[:, :3]
-    np.testing.assert_allclose(drawn, legend, atol=0.01)
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_legend_has_the_colours_of_overlays(signed: bool) -> None:
+    """What is hidden is mid-grey dimmed as pictures are; the ends are the map's own, blended."""
+    style = Style(signed=signed, threshold=0.4, opacity=0.6)
+    low, high = legend(style)(0.0)[:3], legend(style)(1.0)[:3]
+    dimmed = 0.75 * 128 / 255 + 0.05
+    ends = mpl.colormaps["RdBu_r" if signed else "inferno"]([0.0, 1.0])[:, :3]
+    np.testing.assert_allclose(high, 0.4 * dimmed + 0.6 * ends[1], atol=0.01)
+    np.testing.assert_allclose(low, 0.4 * dimmed + 0.6 * ends[0] if signed else dimmed, atol=0.01)
+    hidden = legend(style)([0.35, 0.5, 0.65] if signed else [0.1, 0.35])[:, :3]
+    np.testing.assert_allclose(hidden, dimmed, atol=0.01)
 
 
 def test_text_is_text_in_svg_and_pdf(found: Explanation, tmp_path: Path) -> None:

@@ -102,19 +102,26 @@ class Explanation:
             image: which image of the batch.
             style: display choices; `gradtoken.display` states the defaults.
         """
-        picture, values, box = self.laid_out(k, image=image)
-        return display.overlay(picture, values, box, style or display.Style())
+        style = style or display.Style()
+        picture, values, box = self.laid_out(k, image=image, style=style)
+        return display.overlay(picture, values, box, style)
 
     def laid_out(
-        self, k: int | str = 0, *, image: int = 0, side: int = display.MAX_SIDE
+        self, k: int | str = 0, *, image: int = 0, style: display.Style | None = None
     ) -> tuple[Image.Image, np.ndarray[Any, Any], Box]:
-        """One target's map on its picture's pixels, at most `side` of them a side.
+        """One target's map on its picture's pixels, at most `display.MAX_SIDE` of them a side.
+
+        Args:
+            k: the target, by position or label.
+            image: which image of the batch.
+            style: for its smoothing.
 
         Returns:
             The picture, the signed map (height, width) on it, and the box that the model saw.
         """
-        picture, box = display.fitted(self.sources[image].picture, self.boxes[image], side)
+        picture, box = display.fitted(self.sources[image].picture, self.boxes[image])
         tokens = self.tokens[image, self.position(k, image)][None]
+        tokens = display.smoothed(tokens, style or display.Style())
         return picture, lay_out(tokens, box, picture.size)[0].detach().cpu().numpy(), box
 
     def figure(

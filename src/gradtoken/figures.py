@@ -14,13 +14,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gradtoken import display
 from gradtoken.errors import TargetError
 from gradtoken.explanation import Explanation
+from gradtoken.geometry import Box
 
 PANEL = 2.4
 """Inches of a panel's width, unless a figure's width is given."""
@@ -145,6 +146,14 @@ def plot(
     return given
 
 
+def legend(style: display.Style) -> ListedColormap:
+    """The colours of values 0 to 1 (-1 to 1 where signed) as overlays show them on mid-grey."""
+    values = np.linspace(-1 if style.signed else 0, 1, 256)[None]
+    grey = Image.new("RGB", (256, 1), (128, 128, 128))
+    drawn = display.overlay(grey, values, Box(0, 0, 256, 1), replace(style, scale=1))
+    return ListedColormap(np.asarray(drawn)[0] / 255)
+
+
 def _panels(
     explanation: Explanation, image: int, targets: Sequence[int | str] | None, look: Look
 ) -> tuple[list[_Panel], float]:
@@ -153,7 +162,7 @@ def _panels(
     chosen = [explanation.position(k, image) for k in asked]
     if not chosen:
         raise TargetError("there is nothing to draw: name at least one target.")
-    found = [explanation.laid_out(k, image=image) for k in chosen]
+    found = [explanation.laid_out(k, image=image, style=look.style) for k in chosen]
     scale, style = look.style.scale or 0.0, look.style
     if look.shared_scale:
         scale = scale or max(display.full_colour(values, style) for _, values, _ in found)
@@ -191,7 +200,7 @@ def _colour_bar(axes: list[Axes], look: Look, scale: float, inches: float) -> No
     style = look.style
     top = scale or 1.0
     norm = Normalize(-top if style.signed else 0, top)
-    mappable = ScalarMappable(norm, display.legend(style))
+    mappable = ScalarMappable(norm, legend(style))
     figure: Any = axes[0].figure
     shrink = min(1.0, _LONGEST_BAR / inches)
     bar = figure.colorbar(mappable, ax=axes, fraction=0.05, pad=0.02, aspect=18, shrink=shrink)
