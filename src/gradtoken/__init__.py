@@ -48,7 +48,7 @@ _HOMES = {
     "wrap": "models",
 }
 
-_ROOMS = ("attribution", "captum", "datasets", "metrics", "quantus")
+_ROOMS = ("attribution", "captum", "datasets", "metrics", "quantus", "report")
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from gradtoken.errors import ImageError, OutputError
 
 if TYPE_CHECKING:
     from gradtoken.explanation import Explanation
+    from gradtoken.report import Report
 
 EXAMPLES = """
 Examples:
@@ -24,6 +26,7 @@ Examples:
 - `gradtoken explain photo.jpg -m timm/vit_base_patch16_224 -t tabby -t "tiger cat"`
 - `gradtoken explain photos/ --model timm/vit_small_patch16_224 --checkpoint mine.safetensors`
 - `gradtoken explain photo.jpg -m open_clip/ViT-B-32/openai --text "a cat" --text "a dog"`
+- `gradtoken explain photos/ --model timm/vit_base_patch16_224 --top-k 3 --report report.html`
 - `gradtoken explain photo.jpg --model demo --option preset=contrastive --top-k 2`
 """
 
@@ -46,6 +49,10 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for one folder per picture.")] = Path(
         "gradtoken-out"
     ),
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write one HTML page with all pictures, maps and numbers."),
+    ] = None,
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
@@ -57,8 +64,8 @@ def explain(
     """Explain why a model gives its classes to pictures: one map per picture and class.
 
     Each picture gets a folder with an overlay per class, a summary figure, the raw token maps and
-    a manifest. A picture that cannot be read is reported and does not stop the rest; the exit code
-    is then 1.
+    a manifest; --report puts all of them on one page. A picture that cannot be read is reported
+    and does not stop the rest; the exit code is then 1.
     """
     from gradtoken.attribution import make_method
     from gradtoken.explaining import explain as run
@@ -73,21 +80,38 @@ def explain(
     output = Output(as_json, quiet)
     table = Table("picture", "class", "probability", "score", "folder")
     failed = 0
-    for path, name in output.track(list(zip(paths, names, strict=True)), "explaining"):
-        try:
-            explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
-            (folder,) = explanation.save(out / name)
+    with _page(report, f"{method} on {model}") as page:
+        for path, name in output.track(list(zip(paths, names, strict=True)), "explaining"):
+            try:
+                explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
+                (folder,) = explanation.save(out / name)
+            except (ImageError, OutputError) as error:
+                complain(str(error))
+                output.document({"picture": str(path), "error": str(error)})
+                failed += 1
+                if page:
+                    page.fail(str(path), str(error))
+                continue
+            if page:
+                page.add(explanation)
             _add_rows(table, path, explanation, folder)
             output.document(_record(path, explanation, folder))
-        except (ImageError, OutputError) as error:
-            complain(str(error))
-            output.document({"picture": str(path), "error": str(error)})
-            failed += 1
     if table.row_count:
         output.say(table)
+    if report:
+        output.say(f"report: {escape(str(report))}", soft_wrap=True)
     if failed:
         complain(f"{failed} of {len(paths)} pictures could not be explained.")
         raise typer.Exit(1)
+
+
+def _page(path: Path | None, title: str) -> AbstractContextManager[Report | None]:
+    """The report to be written, if one is asked for."""
+    if path is None:
+        return nullcontext()
+    from gradtoken.report import Report
+
+    return Report(path, title=title)
 
 
 def _add_rows(table: Table, path: Path, explanation: Explanation, folder: Path) -> None:
