@@ -118,13 +118,14 @@ def test_quiet_prints_nothing_but_errors(scene: Path, tmp_path: Path) -> None:
 
 
 def test_no_colours_where_nobody_looks(scene: Path, tmp_path: Path) -> None:
-    """Piped output and NO_COLOR have no escape codes; the environment cannot make it otherwise."""
+    """Piped output has no escape codes."""
+    plain = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
     for question in (["methods"], ["explain", "--help"], ["explain", str(tmp_path / "none.png")]):
         done = subprocess.run(
             [*PROGRAM, *question],
             capture_output=True,
             cwd=tmp_path,
-            env={**os.environ, "TERM": "xterm-256color"},
+            env={**plain, "TERM": "xterm-256color"},
             check=False,
         )
         assert b"\x1b[" not in done.stdout + done.stderr, question
@@ -159,6 +160,35 @@ def test_colours_on_a_terminal_unless_refused(tmp_path: Path, no_color: bool) ->
     assert process.wait() == 1
     assert b"no method is named" in told
     assert (b"\x1b[31" in told or b"\x1b[1;31" in told) is not no_color
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_bar_on_the_terminal_does_not_swallow_the_result(scene: Path, tmp_path: Path) -> None:
+    """Somebody looks at standard error, and a program reads standard output."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    question = ["explain", str(scene), "--json", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen([*PROGRAM, *question], stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    told, _ = process.communicate(timeout=120)
+    shown = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert json.loads(told)["picture"] == str(scene)
+    assert b"explaining" in shown
+    assert b"scene.png" not in shown
+
+
+def test_forced_colours_do_not_force_a_bar(scene: Path, tmp_path: Path) -> None:
+    """As notebooks set it for every program that they start."""
+    done = subprocess.run(
+        [*PROGRAM, "explain", str(scene), "--json", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        env={**os.environ, "FORCE_COLOR": "1"},
+        check=True,
+    )
+    assert json.loads(done.stdout)["picture"] == str(scene)
+    assert done.stderr == b""
 
 
 def test_exit_codes(scene: Path, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain, problems
+from gradtoken.cli.app import app, complain
 from gradtoken.cli.output import Output
 from gradtoken.errors import DatasetError, MethodError, OutputError
 
@@ -115,13 +115,8 @@ def bench(
     }
     store = Store(out, settings)
     output = Output(as_json, quiet)
-    bar = Progress(
-        TextColumn("measuring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=problems,
-        disable=not output.shows_progress,
+    bar = output.progress(
+        TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )
     with bar:
         task = bar.add_task("", total=min(limit, len(samples)))

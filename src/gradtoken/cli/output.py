@@ -7,9 +7,12 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gradtoken.cli import app
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Item = TypeVar("Item")
 
@@ -41,15 +44,26 @@ class Output:
     @property
     def shows_progress(self) -> bool:
         """Whether someone looks who wants to see it; it goes to standard error."""
-        return app.problems.is_terminal and not self.quiet
+        if self.quiet or (self.as_json and sys.stdout.isatty()):
+            return False
+        return app.problems.file.isatty()
+
+    def progress(self, *columns: Any) -> Progress:
+        """A bar on standard error, if somebody looks, that leaves standard output alone."""
+        from rich.progress import Progress
+
+        return Progress(
+            *(columns or Progress.get_default_columns()),
+            console=app.problems,
+            disable=not self.shows_progress,
+            transient=True,
+            redirect_stdout=False,
+        )
 
     def track(self, items: Sequence[Item], words: str) -> Iterator[Item]:
         """Go through the items, with a bar on standard error if somebody looks."""
-        from rich.progress import track
-
-        yield from track(
-            items, words, console=app.problems, disable=not self.shows_progress, transient=True
-        )
+        with self.progress() as bar:
+            yield from bar.track(items, description=words)
 
 
 def finite(data: Any) -> Any:
