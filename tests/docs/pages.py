@@ -1,13 +1,14 @@
 """The code blocks of the documentation, and how they are run.
 
 Python blocks of a page run in order, in one namespace and one empty folder. Pages that speak of a
-user's own files find them there (`FILES`), and a block that would download weights is marked in the
-page by the line
+user's own files and modules find them there (`write_files`, `given`), and a block that would
+download weights is marked in the page by the line
 
     <!-- run: random weights -->
 
 before it: `gradtoken.load` then builds the architecture without weights, and hub ids, whose
-configuration would be downloaded, become the model type in `STAND_INS`.
+configuration would be downloaded, become the model type in `STAND_INS`. A mark that is not needed
+is an error.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ STAND_INS = {
     "hf/facebook/dinov2-small-imagenet1k-1-layer": "hf/dinov2",
 }
 _BLOCK = re.compile(
-    r"(?:<!-- run: (?P<mark>[^>]*?) -->\n)?^(?P<fence>```+)(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^(?P=fence)",
+    r"(?:<!-- run: (?P<mark>[^>]*?) -->\n)?"
+    r"^(?P<fence>```+)(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^(?P=fence)",
     re.DOTALL | re.MULTILINE,
 )
 MARKS = ("random weights",)
@@ -62,12 +64,12 @@ def blocks(page: Path) -> list[Block]:
 
 def run_python(page: Path) -> None:
     """Run a page's Python blocks; a failing line is named by page and number."""
-    names: dict[str, Any] = {"__name__": page.stem, **given()}
+    names: dict[str, Any] = {"__name__": "__main__", **given()}
     for block in blocks(page):
         if block.kind != "python":
             continue
         padded = "\n" * (block.line - 1) + block.code
-        code = compile(padded, str(page), "exec")
+        code = compile(padded, str(page), "exec", dont_inherit=True)
         if block.mark is None:
             exec(code, names)
             continue
@@ -78,14 +80,14 @@ def run_python(page: Path) -> None:
 
 @contextmanager
 def random_weights() -> Iterator[list[str]]:
-    """`gradtoken.load` without downloads; gives the names that were asked for."""
+    """`gradtoken.load` without downloads; gives the names whose weights were left out."""
     load: Callable[..., Any] = gradtoken.models.load
     asked: list[str] = []
 
     def build(spec: str, **options: Any) -> Any:
         if spec != "demo" and options.get("checkpoint") is None:
             options["pretrained"] = False
-        asked.append(spec)
+            asked.append(spec)
         return load(STAND_INS.get(spec, spec), **options)
 
     gradtoken.models.load = build

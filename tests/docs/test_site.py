@@ -13,8 +13,6 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-pytest.importorskip("material", reason="needs the extra docs")
-
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
