@@ -69,6 +69,15 @@ def test_coupling_compare_and_demo(scene: Path, tmp_path: Path) -> None:
     assert Path(demo["file"]).exists()
 
 
+def test_methods_that_refuse_are_named(scene: Path) -> None:
+    swin = ("coupling", scene, "-m", "timm/swin_tiny_patch4_window7_224", "--random-weights")
+    (found,) = lines(*swin, "--method", "gradtoken", "--method", "gae")
+    assert list(found["coupling"]) == ["gradtoken"]
+    assert "gae needs the attention between all" in found["refused"]["gae"]
+    result = CliRunner().invoke(app, [*map(str, swin), "--method", "gae"])
+    assert "none of the methods works on timm/swin" in str(result.exception)
+
+
 def test_one_target_has_no_coupling(scene: Path, tmp_path: Path) -> None:
     arguments = ("--method", "rollout", "-t", "rocket", "--out", tmp_path / "sheet.png")
     (found,) = lines("compare", scene, *arguments)

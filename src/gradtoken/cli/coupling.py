@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from gradtoken.cli import options as shared
 from gradtoken.cli.app import app, complain
 from gradtoken.cli.output import Output
-from gradtoken.errors import ImageError, TargetError
+from gradtoken.errors import ImageError, MethodError, TargetError
 
 EXAMPLES = """
 Example:
@@ -60,19 +61,28 @@ def coupling(
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")
     values: dict[str, list[float]] = {one.name: [] for one in chosen}
     output = Output(as_json, quiet)
-    failed = []
+    failed, refused = [], {}
     for path in output.track(paths, "measuring"):
         try:
             for one in chosen:
-                found = run(loaded, path, targets, method=one, top_k=top_k)
-                values[one.name].append(measure(found))
+                if one.name in refused:
+                    continue
+                try:
+                    found = run(loaded, path, targets, method=one, top_k=top_k)
+                    values[one.name].append(measure(found))
+                except MethodError as error:
+                    refused[one.name] = str(error)
         except ImageError as error:
             complain(str(error))
             failed.append({"picture": str(path), "error": str(error)})
+    if len(refused) == len(chosen):
+        raise MethodError(f"none of the methods works on {model}: {next(iter(refused.values()))}")
     means = {name: sum(every) / len(every) for name, every in values.items() if every}
     table = Table("method", "coupling", "pictures")
     for name, mean in means.items():
         table.add_row(name, f"{mean:.3f}", str(len(values[name])))
+    for name, reason in refused.items():
+        table.add_row(name, escape(reason), "0")
     if table.row_count:
         output.say(table)
     output.document(
@@ -80,6 +90,7 @@ def coupling(
             "model": model,
             "pictures": len(paths) - len(failed),
             "coupling": means,
+            "refused": refused,
             "failed": failed,
         }
     )
