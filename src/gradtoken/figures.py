@@ -30,6 +30,8 @@ MOST_COLUMNS = 8
 _TITLE, _CAPTION, _BAR = 0.42, 0.3, 0.75
 """Inches of height for a panel's title and a figure's caption, and of width for its colour bar."""
 _LONGEST_BAR = 4.0
+_LETTERS = 200
+"""Letters of a title that are looked at; what does not fit into two lines is left out."""
 _SIZE = 9
 """Points of a title."""
 _VECTOR_DPI = 300
@@ -185,7 +187,7 @@ def _title(explanation: Explanation, image: int, k: int) -> str:
 def _show(axis: Axes, panel: _Panel, inches: float) -> None:
     letters = max(round(inches * 72 / (0.55 * _SIZE)), 8)
     name, *rest = panel.title.split("\n")
-    lines = textwrap.wrap(name, letters, max_lines=2, placeholder=" …") or [name]
+    lines = textwrap.wrap(name[:_LETTERS], letters, max_lines=2, placeholder=" …") or [name]
     axis.imshow(panel.drawn)
     axis.set_title("\n".join([*lines, *rest]), fontsize=_SIZE, parse_math=False)
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import gradtoken
 from gradtoken.cli import completion
 from gradtoken.cli.app import app
-from gradtoken.cli.output import finite
+from gradtoken.cli.output import Output, finite
 from gradtoken.datasets import Scenes
 
 PROGRAM = [sys.executable, "-c", "from gradtoken.cli import main; main()"]
@@ -76,6 +76,14 @@ def test_methods_that_refuse_are_named(scene: Path) -> None:
     assert "gae needs the attention between all" in found["refused"]["gae"]
     result = CliRunner().invoke(app, [*map(str, swin), "--method", "gae"])
     assert "none of the methods works on timm/swin" in str(result.exception)
+
+
+def test_json_is_ascii_whatever_names_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "odd \udcff … ä"
+    Output(as_json=True).document({"name": name})
+    told = capsys.readouterr().out
+    assert told.isascii()
+    assert json.loads(told) == {"name": name}
 
 
 def test_one_target_has_no_coupling(scene: Path, tmp_path: Path) -> None:

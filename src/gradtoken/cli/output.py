@@ -35,10 +35,9 @@ class Output:
             app.console.print(words, **options)
 
     def document(self, data: Any) -> None:
-        """Print one line of JSON for machines; what is no number becomes null."""
+        """Print one line of JSON for machines, in ASCII; what is no number becomes null."""
         if self.as_json:
-            text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False)
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(json.dumps(finite(data), allow_nan=False) + "\n")
             sys.stdout.flush()
 
     @property

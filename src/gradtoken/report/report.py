@@ -58,7 +58,9 @@ class Report:
             if self.path.is_dir():
                 raise OutputError(f"{self.path} is a folder; name a file for the report.")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("x", encoding="utf-8", newline="\n")
+            self._file = self._part.open(
+                "x", encoding="utf-8", errors="backslashreplace", newline="\n"
+            )
         except OSError as error:
             raise self._cannot(error) from None
         self._write("head.html", style=self._style, maps=colour_maps())
