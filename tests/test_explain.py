@@ -170,7 +170,7 @@ def test_overlays_and_figures(model: Model, picture: Image.Image) -> None:
     hidden = np.asarray(found.overlay(0, style=gradtoken.Style(threshold=0.999)))
     shown = np.asarray(found.overlay(0))
     assert (hidden != shown).any()
-    assert len(found.figure().axes) == 6
+    assert len(found.figure(colorbar=False).axes) == 6
     assert found._repr_png_().startswith(b"\x89PNG")
     assert 'alt="Relevance maps for class 1, class 2"' in found._repr_html_()
     for wrong in (2, "class 9"):

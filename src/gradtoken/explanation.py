@@ -21,6 +21,7 @@ from gradtoken.sources import Source
 from gradtoken.targets import Targets
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -101,22 +102,92 @@ class Explanation:
             image: which image of the batch.
             style: display choices; `gradtoken.display` states the defaults.
         """
-        source, box = self.sources[image], self.boxes[image]
-        picture = source.picture
-        factor = display.MAX_SIDE / max(picture.size)
-        if factor < 1:
-            size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-            box = Box(*(edge * size[i % 2] / picture.size[i % 2] for i, edge in enumerate(box)))
-            picture = picture.resize(size, Image.Resampling.LANCZOS)
-        tokens = self.tokens[image, self._position(k, image)][None]
-        values = lay_out(tokens, box, picture.size)[0].detach().cpu().numpy()
-        return display.overlay(picture, values, box, style or display.Style())
+        style = style or display.Style()
+        picture, values, box = self.laid_out(k, image=image, style=style)
+        return display.overlay(picture, values, box, style)
 
-    def figure(self, *, style: display.Style | None = None) -> Figure:
-        """A matplotlib figure: a row per image, the picture first, then each target's overlay."""
-        from gradtoken.figures import summary
+    def laid_out(
+        self, k: int | str = 0, *, image: int = 0, style: display.Style | None = None
+    ) -> tuple[Image.Image, np.ndarray[Any, Any], Box]:
+        """One target's map on its picture's pixels, at most `display.MAX_SIDE` of them a side.
 
-        return summary(self, style or display.Style())
+        Args:
+            k: the target, by position or label.
+            image: which image of the batch.
+            style: for its smoothing.
+
+        Returns:
+            The picture, the signed map (height, width) on it, and the box that the model saw.
+        """
+        picture, box = display.fitted(self.sources[image].picture, self.boxes[image])
+        tokens = self.tokens[image, self.position(k, image)][None]
+        tokens = display.smoothed(tokens, style or display.Style())
+        return picture, lay_out(tokens, box, picture.size)[0].detach().cpu().numpy(), box
+
+    def figure(
+        self,
+        *,
+        targets: Sequence[int | str] | None = None,
+        style: display.Style | None = None,
+        shared_scale: bool = False,
+        picture: bool = True,
+        colorbar: bool = True,
+        columns: int | None = None,
+        width: float | None = None,
+    ) -> Figure:
+        """A matplotlib figure: for each image the picture, then each target's overlay.
+
+        It is no part of pyplot's state; `figure.savefig("figure.pdf")` (or .svg, .png) writes it,
+        with text as text.
+
+        Args:
+            targets: which ones to draw, by position or label; None draws all.
+            style: display choices; `gradtoken.display` states the defaults.
+            shared_scale: one colour scale for all targets of an image, so that their strengths can
+                be compared; otherwise each map has its own largest value in full colour.
+            picture: begin with the picture itself.
+            colorbar: what the colours mean, at the right.
+            columns: panels in a row; None is as many as there are, at most 8.
+            width: of the whole figure, in inches; None is 2.4 for each column.
+        """
+        from gradtoken.figures import Look, summary
+
+        look = Look(style or display.Style(), shared_scale, picture, colorbar)
+        return summary(self, targets, look, columns=columns, width=width)
+
+    def plot(
+        self,
+        axes: Any = None,
+        *,
+        image: int = 0,
+        targets: Sequence[int | str] | None = None,
+        style: display.Style | None = None,
+        shared_scale: bool = False,
+        picture: bool = False,
+        colorbar: bool = True,
+    ) -> list[Axes]:
+        """Draw one image's overlays into axes of yours, a target each.
+
+        Args:
+            axes: a matplotlib axes, or a sequence or array of as many as there are panels; None
+                makes a figure for them (`axes[0].figure`).
+            image: which image of the batch.
+            targets, style, shared_scale, picture, colorbar: as for `figure`.
+
+        Returns:
+            The axes drawn into.
+
+        Raises:
+            TargetError: if there are more or fewer axes than panels.
+
+        Example:
+            >>> figure, axes = plt.subplots(1, 2, layout="constrained")
+            >>> explanation.plot(axes, targets=["tabby", "tiger cat"], shared_scale=True)
+        """
+        from gradtoken.figures import Look, plot
+
+        look = Look(style or display.Style(), shared_scale, picture, colorbar)
+        return plot(self, axes, image, targets, look)
 
     def save(self, directory: str | Path, *, style: display.Style | None = None) -> list[Path]:
         """Write overlays, a summary figure, raw tokens and a manifest.
@@ -164,7 +235,12 @@ class Explanation:
             )
         ]
 
-    def _position(self, k: int | str, image: int) -> int:
+    def position(self, k: int | str, image: int = 0) -> int:
+        """Where a target stands among those of an image, by position or label.
+
+        Raises:
+            TargetError: if there is none.
+        """
         labels = self.labels[image]
         if isinstance(k, str):
             if k not in labels:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gradtoken import display
 from gradtoken.explanation import Explanation
+from gradtoken.figures import TextFigure
 
 _WIDTH = 1.35
 """Inches of a panel."""
@@ -60,7 +61,7 @@ def sheet(rows: Sequence[SheetRow], caption: str) -> Figure:
     methods = list(rows[0].overlays)
     heights = [min(max(r.picture.height / r.picture.width, 0.3), 3) for r in rows]
     size = (_WIDTH * (len(methods) + 1), _WIDTH * sum(heights) + 0.7)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = TextFigure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), len(methods) + 1, squeeze=False, height_ratios=heights)
     for line, row in zip(axes, rows, strict=True):
         picture = row.picture.copy()

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from gradtoken.errors import GradTokenError
 
 console = Console()
 problems = Console(stderr=True)
 
+EPILOG = """
+Exit codes: 0 all is done; 1 something could not be read or done, and a sentence says what; 2 the
+command was not understood; 130 interrupted. `--install-completion` teaches your shell the names.
+"""
+
+
+class Commands(TyperGroup):
+    """The commands; interrupting one is no failure of the program."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted; what was saved before is complete.")
+            sys.exit(130)
+
+
 app = typer.Typer(
     name="gradtoken",
+    cls=Commands,
     help="Why this class, and not that one? Class-by-class explanations of Vision Transformers.",
+    epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -32,9 +53,6 @@ def main() -> None:
     except GradTokenError as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        complain("interrupted; what was saved before is complete.")
-        sys.exit(130)
 
 
 def complain(text: str) -> None:

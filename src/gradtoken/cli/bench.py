@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain, console, problems
+from gradtoken.cli.app import app, complain
+from gradtoken.cli.output import Output
 from gradtoken.errors import DatasetError, MethodError, OutputError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def bench(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     image_size: shared.ImageSize = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Measure attribution methods side by side and write tables and figures.
 
@@ -90,7 +93,7 @@ def bench(
     from gradtoken.bench.plots import bars, perturbation_curves
     from gradtoken.bench.run import run
     from gradtoken.bench.store import Store
-    from gradtoken.bench.summary import rows, write
+    from gradtoken.bench.summary import differences, rows, write
     from gradtoken.datasets import open_samples
 
     chosen = _methods(methods)
@@ -111,12 +114,9 @@ def bench(
         "every_picture": every_picture,
     }
     store = Store(out, settings)
-    bar = Progress(
-        TextColumn("measuring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=problems,
+    output = Output(as_json, quiet)
+    bar = output.progress(
+        TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )
     with bar:
         task = bar.add_task("", total=min(limit, len(samples)))
@@ -149,11 +149,27 @@ def bench(
         "sheet": examples(some, serving, title),
     }
     paths += [_save(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
-    _show(rows(records), title)
-    console.print("written: " + escape(", ".join(str(path) for path in paths)), soft_wrap=True)
+    ours = _OURS in records.methods()
+    compared = [_record(row) for row in differences(records, _OURS)] if ours else []
+    output.say(_table(rows(records), title))
+    output.say("written: " + escape(", ".join(str(path) for path in paths)), soft_wrap=True)
+    output.document(
+        {
+            "settings": settings,
+            "pictures": len(outcome.pictures),
+            "summary": [_record(row) for row in rows(records)],
+            "differences": compared,
+            "refused": outcome.refused,
+            "files": [str(path) for path in paths],
+        }
+    )
 
 
-def _show(table: list[Row], title: str) -> None:
+def _record(row: Row) -> dict[str, Any]:
+    return {"method": row.method, "metric": row.metric, **row.interval._asdict()}
+
+
+def _table(table: list[Row], title: str) -> Table:
     """Means only; the intervals are in the files."""
     metrics = dict.fromkeys(row.metric for row in table)
     lines = Table("metric", *dict.fromkeys(row.method for row in table), title=escape(title))
@@ -161,7 +177,7 @@ def _show(table: list[Row], title: str) -> None:
     for metric in metrics:
         cells = [means.get((metric, str(column.header))) for column in lines.columns[1:]]
         lines.add_row(metric, *("–" if c is None or not c.n else f"{c.mean:.3f}" for c in cells))
-    console.print(lines)
+    return lines
 
 
 def _methods(text: str) -> dict[str, Method]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, console
+from gradtoken.cli.app import app
+from gradtoken.cli.output import Output
 from gradtoken.errors import ModelError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def check(
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="With its weights, not with random ones.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
@@ -49,15 +50,14 @@ def check(
         found = run(shared.load_model(spec, checkpoint, device, dtype, bare, image_size))
     except ModelError as error:
         raise ModelError(f"GradToken does not work on {spec}: {error}") from None
-    if as_json:
-        console.print_json(json.dumps(found.to_dict()))
-    else:
-        _show(found)
+    output = Output(as_json, quiet)
+    output.say(_table(found))
+    output.document({"works": found.works, **found.to_dict()})
     if not found.works:
         raise typer.Exit(1)
 
 
-def _show(found: Check) -> None:
+def _table(found: Check) -> Table:
     table = Table(show_header=False, title=escape(found.spec), title_justify="left")
     rows, columns = found.grid
     table.add_row("blocks followed", str(found.blocks))
@@ -66,4 +66,4 @@ def _show(found: Check) -> None:
     table.add_row("readout", escape(found.readout))
     for name, verdict in found.methods.items():
         table.add_row(name, escape(verdict))
-    console.print(table)
+    return table

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, console
+from gradtoken.cli.app import app
+from gradtoken.cli.output import Output
 from gradtoken.errors import MethodError, OutputError, TargetError
 
 EXAMPLES = """
@@ -37,15 +37,15 @@ def compare(
     top_k: Annotated[
         int, typer.Option(min=1, help="Predicted classes to explain without --target.")
     ] = 2,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", help="Repeat it. Default: every method.")
-    ] = None,
+    method: shared.MethodNames = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("compare.png"),
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Draw a sheet of one picture: a row per class, a column per method.
 
@@ -63,7 +63,8 @@ def compare(
     targets = shared.find_targets(loaded, target, text)
     shared.check_writable(out.parent)
     found: dict[str, Explanation | str] = {}
-    for one in track(chosen, "explaining", console=console, disable=not console.is_terminal):
+    output = Output(as_json, quiet)
+    for one in output.track(chosen, "explaining"):
         try:
             found[one.name] = explain(loaded, image, targets, method=one, top_k=top_k)
         except MethodError as error:
@@ -71,16 +72,12 @@ def compare(
     works = {name: e for name, e in found.items() if not isinstance(e, str)}
     if not works:
         raise MethodError(f"none of the methods works on {model}: {next(iter(found.values()))}")
-    table = Table("method", "coupling")
-    for name, result in found.items():
-        if isinstance(result, str):
-            table.add_row(name, escape(result))
-            continue
+    measured: dict[str, float | None] = {}
+    for name, one_found in works.items():
         try:
-            table.add_row(name, f"{coupling(result):.3f}")
+            measured[name] = coupling(one_found)
         except TargetError:
-            table.add_row(name, "–")
-    console.print(table)
+            measured[name] = None
     part = out.with_suffix(f".part{out.suffix or '.png'}")
     try:
         sheet(rows_of(found, Style()), f"{Path(image).name}, {model}").savefig(part, dpi=150)
@@ -89,4 +86,20 @@ def compare(
         raise OutputError(f"cannot write {out}: {error}.") from None
     finally:
         part.unlink(missing_ok=True)
-    console.print(f"picture: {escape(str(out))}", soft_wrap=True)
+    table = Table("method", "coupling")
+    for name, result in found.items():
+        value = measured.get(name)
+        number = "–" if value is None else f"{value:.3f}"
+        table.add_row(name, escape(result) if isinstance(result, str) else number)
+    output.say(table)
+    output.say(f"picture: {escape(str(out))}", soft_wrap=True)
+    output.document(
+        {
+            "model": model,
+            "picture": image,
+            "targets": next(iter(works.values())).to_dict()[0]["targets"],
+            "coupling": measured,
+            "refused": {name: text for name, text in found.items() if isinstance(text, str)},
+            "file": str(out),
+        }
+    )

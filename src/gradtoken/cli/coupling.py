@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain, console
-from gradtoken.errors import ImageError, TargetError
+from gradtoken.cli.app import app, complain
+from gradtoken.cli.output import Output
+from gradtoken.errors import ImageError, MethodError, TargetError
 
 EXAMPLES = """
 Example:
@@ -33,14 +35,14 @@ def coupling(
         typer.Option("--text", help="A prompt, for models such as CLIP; at least two."),
     ] = None,
     top_k: Annotated[int, typer.Option(help="Predicted classes to compare without --target.")] = 2,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", help="Repeat it. Default: every method.")
-    ] = None,
+    method: shared.MethodNames = None,
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Print the semantic coupling of each method: the correlation between classes' maps.
 
@@ -58,21 +60,40 @@ def coupling(
     if (targets and len(set(targets)) < 2) or (targets is None and top_k < 2):
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")
     values: dict[str, list[float]] = {one.name: [] for one in chosen}
-    failed = 0
-    for path in paths:
+    output = Output(as_json, quiet)
+    failed, refused = [], {}
+    for path in output.track(paths, "measuring"):
         try:
             for one in chosen:
-                found = run(loaded, path, targets, method=one, top_k=top_k)
-                values[one.name].append(measure(found))
+                if one.name in refused:
+                    continue
+                try:
+                    found = run(loaded, path, targets, method=one, top_k=top_k)
+                    values[one.name].append(measure(found))
+                except MethodError as error:
+                    refused[one.name] = str(error)
         except ImageError as error:
             complain(str(error))
-            failed += 1
+            failed.append({"picture": str(path), "error": str(error)})
+    if len(refused) == len(chosen):
+        raise MethodError(f"none of the methods works on {model}: {next(iter(refused.values()))}")
+    means = {name: sum(every) / len(every) for name, every in values.items() if every}
     table = Table("method", "coupling", "pictures")
-    for name, measured in values.items():
-        if measured:
-            table.add_row(name, f"{sum(measured) / len(measured):.3f}", str(len(measured)))
+    for name, mean in means.items():
+        table.add_row(name, f"{mean:.3f}", str(len(values[name])))
+    for name, reason in refused.items():
+        table.add_row(name, escape(reason), "0")
     if table.row_count:
-        console.print(table)
+        output.say(table)
+    output.document(
+        {
+            "model": model,
+            "pictures": len(paths) - len(failed),
+            "coupling": means,
+            "refused": refused,
+            "failed": failed,
+        }
+    )
     if failed:
-        complain(f"{failed} of {len(paths)} pictures could not be read.")
+        complain(f"{len(failed)} of {len(paths)} pictures could not be read.")
         raise typer.Exit(1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, console
+from gradtoken.cli.app import app
+from gradtoken.cli.output import Output
 from gradtoken.errors import OutputError, TargetError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("gradtoken-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 70,
     objects: Annotated[int, typer.Option(min=2, max=5, help="Objects in the scene.")] = 3,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Draw a test scene, explain every object in it with the bundled model, and check the maps.
 
@@ -55,6 +58,40 @@ def demo(
     height, width = ours.tokens.shape[-2:]
     coverage = Coverage.of_scene(scene, (height, width))
 
+    figures = {name: coverage.figures(e.tokens[0]) for name, e in found.items()}
+    couplings = {name: coupling(e) for name, e in found.items() if len(targets) > 1}
+    ours.save(out)
+    picture = out / "demo.png"
+    _figure(scene, found, picture)
+
+    output = Output(as_json, quiet)
+    output.say(_table(f"test scene {index} of seed {seed}", scene, ours, figures))
+    if couplings:
+        output.say(
+            "semantic coupling (1 = same map for every class): "
+            + ", ".join(f"{name} {value:.2f}" for name, value in couplings.items())
+        )
+    if index:
+        output.say(f"passed over {index} scene(s) whose objects the model does not all name.")
+    output.say(f"picture: {escape(str(picture))}", soft_wrap=True)
+    output.document(
+        {
+            "seed": seed,
+            "scene": index,
+            "targets": ours.to_dict()[0]["targets"],
+            "figures": {
+                method: {name: [float(v) for v in values] for name, values in of_method.items()}
+                for method, of_method in figures.items()
+            },
+            "coupling": couplings,
+            "file": str(picture),
+        }
+    )
+
+
+def _table(
+    title: str, scene: Scene, ours: Explanation, figures: dict[str, dict[str, Any]]
+) -> Table:
     table = Table(
         "class",
         "probability",
@@ -62,9 +99,8 @@ def demo(
         "pointing",
         "rollout: share",
         "pointing",
-        title=f"test scene {index} of seed {seed}",
+        title=title,
     )
-    figures = {name: coverage.figures(e.tokens[0]) for name, e in found.items()}
     for k, name in enumerate(scene.names):
         cells = [
             cell
@@ -72,18 +108,7 @@ def demo(
             for cell in (f"{figure['share'][k]:.2f}", "hit" if figure["pointing"][k] else "miss")
         ]
         table.add_row(escape(name), f"{float(ours.probabilities[0, k]):.3f}", *cells)
-    console.print(table)
-    if len(targets) > 1:
-        console.print(
-            "semantic coupling (1 = same map for every class): "
-            + ", ".join(f"{name} {coupling(e):.2f}" for name, e in found.items())
-        )
-    ours.save(out)
-    picture = out / "demo.png"
-    _figure(scene, found, picture)
-    if index:
-        console.print(f"passed over {index} scene(s) whose objects the model does not all name.")
-    console.print(f"picture: {escape(str(picture))}", soft_wrap=True)
+    return table
 
 
 def _recognised(model: Model, scenes: Scenes) -> tuple[int, Scene]:

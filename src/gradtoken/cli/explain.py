@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain, console
+from gradtoken.cli.app import app, complain
+from gradtoken.cli.output import Output
 from gradtoken.errors import ImageError, OutputError
 
 if TYPE_CHECKING:
     from gradtoken.explanation import Explanation
+    from gradtoken.report import Report
 
 EXAMPLES = """
 Examples:
@@ -24,6 +26,7 @@ Examples:
 - `gradtoken explain photo.jpg -m timm/vit_base_patch16_224 -t tabby -t "tiger cat"`
 - `gradtoken explain photos/ --model timm/vit_small_patch16_224 --checkpoint mine.safetensors`
 - `gradtoken explain photo.jpg -m open_clip/ViT-B-32/openai --text "a cat" --text "a dog"`
+- `gradtoken explain photos/ --model timm/vit_base_patch16_224 --top-k 3 --report report.html`
 - `gradtoken explain photo.jpg --model demo --option preset=contrastive --top-k 2`
 """
 
@@ -46,17 +49,23 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for one folder per picture.")] = Path(
         "gradtoken-out"
     ),
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write one HTML page with all pictures, maps and numbers."),
+    ] = None,
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Explain why a model gives its classes to pictures: one map per picture and class.
 
     Each picture gets a folder with an overlay per class, a summary figure, the raw token maps and
-    a manifest. A picture that cannot be read is reported and does not stop the rest; the exit code
-    is then 1.
+    a manifest; --report puts all of them on one page. A picture that cannot be read is reported
+    and does not stop the rest; the exit code is then 1.
     """
     from gradtoken.attribution import make_method
     from gradtoken.explaining import explain as run
@@ -68,22 +77,41 @@ def explain(
     targets = shared.find_targets(loaded, target, text)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
+    output = Output(as_json, quiet)
     table = Table("picture", "class", "probability", "score", "folder")
     failed = 0
-    jobs = list(zip(paths, names, strict=True))
-    for path, name in track(jobs, "explaining", console=console, disable=not console.is_terminal):
-        try:
-            explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
-            (folder,) = explanation.save(out / name)
+    with _page(report, f"{method} on {model}") as page:
+        for path, name in output.track(list(zip(paths, names, strict=True)), "explaining"):
+            try:
+                explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
+                (folder,) = explanation.save(out / name)
+            except (ImageError, OutputError) as error:
+                complain(str(error))
+                output.document({"picture": str(path), "error": str(error)})
+                failed += 1
+                if page:
+                    page.fail(str(path), str(error))
+                continue
+            if page:
+                page.add(explanation)
             _add_rows(table, path, explanation, folder)
-        except (ImageError, OutputError) as error:
-            complain(str(error))
-            failed += 1
+            output.document(_record(path, explanation, folder))
     if table.row_count:
-        console.print(table)
+        output.say(table)
+    if report:
+        output.say(f"report: {escape(str(report))}", soft_wrap=True)
     if failed:
         complain(f"{failed} of {len(paths)} pictures could not be explained.")
         raise typer.Exit(1)
+
+
+def _page(path: Path | None, title: str) -> AbstractContextManager[Report | None]:
+    """The report to be written, if one is asked for."""
+    if path is None:
+        return nullcontext()
+    from gradtoken.report import Report
+
+    return Report(path, title=title)
 
 
 def _add_rows(table: Table, path: Path, explanation: Explanation, folder: Path) -> None:
@@ -95,3 +123,8 @@ def _add_rows(table: Table, path: Path, explanation: Explanation, folder: Path) 
             f"{float(explanation.scores[0, k]):.2f}",
             escape(str(folder)) if k == 0 else "",
         )
+
+
+def _record(path: Path, explanation: Explanation, folder: Path) -> dict[str, Any]:
+    """The manifest, and where the files are."""
+    return {"picture": str(path), "folder": str(folder), **explanation.to_dict()[0]}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gradtoken.cli.app import app, console
+from gradtoken.cli import options as shared
+from gradtoken.cli.app import app
+from gradtoken.cli.output import Output
 from gradtoken.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from gradtoken.attribution import Method
 
 
 @app.command()
@@ -18,6 +23,7 @@ def models(
     filter: Annotated[
         str, typer.Argument(help="Part of a name, or a pattern such as *dinov2*.")
     ] = "",
+    as_json: shared.Json = False,
 ) -> None:
     """List models that `--model` takes: demo, and what timm, torchvision and open_clip offer.
 
@@ -31,15 +37,19 @@ def models(
     if not names:
         hint = did_you_mean(filter, list_models()) or "; run `gradtoken models` for all."
         raise ModelError(f"no model matches {filter!r}{hint}")
+    output = Output(as_json)
+    output.document(names)
     for name in names:
-        console.print(escape(name), highlight=False)
+        output.say(escape(name), highlight=False)
 
 
 @app.command()
-def methods() -> None:
+def methods(as_json: shared.Json = False) -> None:
     """List the attribution methods and their options."""
     from gradtoken.attribution import methods as find
 
+    output = Output(as_json)
+    output.document([_record(name, kind) for name, kind in find().items()])
     table = Table("method", "per class", "what it is", "options (default)", "source")
     for name, kind in find().items():
         options = "\n".join(f"{field.name}={field.default!r}" for field in fields(kind))
@@ -50,4 +60,16 @@ def methods() -> None:
             escape(options) or "-",
             escape(kind.source),
         )
-    console.print(table)
+    output.say(table)
+
+
+def _record(name: str, kind: type[Method]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "class_aware": kind.class_aware,
+        "slow": kind.slow,
+        "summary": kind.summary,
+        "source": kind.source,
+        "options": {field.name: field.default for field in fields(kind)},
+        "presets": kind.presets,
+    }

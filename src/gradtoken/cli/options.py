@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradtoken.cli import completion
 from gradtoken.errors import ImageError, MethodError, ModelError, OutputError, TargetError
-from gradtoken.images import SUFFIXES
 
 if TYPE_CHECKING:
     from gradtoken.models import Model
@@ -24,6 +24,7 @@ ModelSpec = Annotated[
         "-m",
         help="demo, timm/NAME, hf/ID, torchvision/NAME, open_clip/ARCHITECTURE/TAG or a "
         ".safetensors file.",
+        autocompletion=completion.models,
     ),
 ]
 RandomWeights = Annotated[
@@ -41,11 +42,27 @@ ImageSize = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, …; default: cuda if present.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")]
-MethodName = Annotated[str, typer.Option("--method", help="One of `gradtoken methods`.")]
+MethodName = Annotated[
+    str,
+    typer.Option("--method", help="One of `gradtoken methods`.", autocompletion=completion.methods),
+]
+MethodNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        help="Repeat it. Default: every method.",
+        autocompletion=completion.methods,
+    ),
+]
 MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A method's option as name=value, such as preset=sharp."),
 ]
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON lines on standard output, and nothing else.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 def load_model(
@@ -134,6 +151,8 @@ def find_images(given: Iterable[str]) -> list[Path]:
     Raises:
         ImageError: if a folder or pattern holds no picture, or a folder cannot be read.
     """
+    from gradtoken.images import SUFFIXES
+
     found: list[Path] = []
     for item in given:
         if not item:

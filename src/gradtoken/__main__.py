@@ -1,0 +1,6 @@
+"""`python -m gradtoken` is `gradtoken`."""
+
+from gradtoken.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Writing a report as pictures come, whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from gradtoken.display import Style
+from gradtoken.errors import OutputError
+from gradtoken.explanation import Explanation
+from gradtoken.report.entry import colour_maps, entry_of
+
+
+class Report:
+    """A self-contained HTML page about many pictures.
+
+    It is written picture by picture, so that hundreds of them need no more memory than one, under
+    another name until it is complete. Pictures are kept small (their longer side 360 pixels) and
+    maps as tokens, which the page colours itself.
+
+    Args:
+        path: of the file; it appears when the `with` block ends without an error.
+        title: of the page.
+        style: display choices to begin with; the page lets its reader change them.
+
+    Raises:
+        OutputError: if it cannot be written.
+
+    Example:
+        >>> with Report("report.html", title="My model") as report:
+        ...     for picture in pictures:
+        ...         report.add(gradtoken.explain(model, picture, top_k=3))
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, title: str = "gradtoken", style: Style | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._title, self._style = title, style or Style()
+        self._part = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self._file: IO[str] | None = None
+        self._count = 0
+        self._failed: list[tuple[str, str]] = []
+
+    def __enter__(self) -> Report:
+        try:
+            if self.path.is_dir():
+                raise OutputError(f"{self.path} is a folder; name a file for the report.")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open(
+                "x", encoding="utf-8", errors="backslashreplace", newline="\n"
+            )
+        except OSError as error:
+            raise self._cannot(error) from None
+        self._write("head.html", style=self._style, maps=colour_maps())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._file is not None:
+                self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def add(self, explanation: Explanation) -> None:
+        """Write the pictures of an explanation.
+
+        Raises:
+            OutputError: if there is no room left, say.
+        """
+        for one in explanation:
+            self._count += 1
+            self._write("entry.html", entry=entry_of(one), number=self._count)
+
+    def fail(self, name: str, reason: str) -> None:
+        """Name a picture that could not be explained, and why, at the end of the report."""
+        self._failed.append((name, reason))
+
+    def extend(self, explanations: Iterable[Explanation]) -> None:
+        """`add` each of them."""
+        for explanation in explanations:
+            self.add(explanation)
+
+    def _write(self, template: str, **values: Any) -> None:
+        if self._file is None:
+            raise OutputError("a report is written inside its with block.")
+        text = _pages().get_template(template).render(title=self._title, **_parts(), **values)
+        try:
+            self._file.write(text + "\n")
+        except OSError as error:
+            raise self._cannot(error) from None
+
+    def _finish(self) -> None:
+        self._write("foot.html", failed=self._failed, count=self._count)
+        assert self._file is not None
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._part, self.path)
+        except OSError as error:
+            raise self._cannot(error) from None
+
+    def _cannot(self, error: OSError) -> OutputError:
+        if isinstance(error, OutputError):
+            return error
+        return OutputError(
+            f"cannot write {self.path}: {error.strerror or error}; nothing was left half-written."
+        )
+
+
+@cache
+def _pages() -> Environment:
+    return Environment(
+        loader=PackageLoader("gradtoken.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _parts() -> dict[str, Any]:
+    """Style and script, and the digests by which the page's policy allows them and no others."""
+    found: dict[str, Any] = {}
+    for name, file in (("css", "report.css"), ("script", "report.js")):
+        text = (files("gradtoken.report") / "page" / file).read_text("utf-8")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        found |= {name: Markup(text), f"{name}_digest": digest}
+    return found

@@ -1,0 +1,200 @@
+"""The report in a browser without a network: what is seen is what the library draws."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gradtoken
+from gradtoken import Explanation, Style
+from gradtoken.datasets import Scenes
+from gradtoken.report import Report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[Explanation]:
+    folder = tmp_path_factory.mktemp("pictures")
+    model = gradtoken.load("demo")
+    made = []
+    for index in range(8):
+        picture = Scenes("test", objects=2, seed=3)[index].image
+        if index == 0:
+            picture = picture.resize((500, 300))
+        picture.save(folder / f"scene {index}.png")
+        made.append(gradtoken.explain(model, folder / f"scene {index}.png", top_k=2))
+    return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as play:
+        yield play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def page(browser: Any, found: list[Explanation], tmp_path: Path) -> Iterator[Any]:
+    with Report(tmp_path / "report.html", title="<b>Title</b>") as report:
+        report.extend(found)
+    context = browser.new_context(offline=True, viewport={"width": 1100, "height": 900})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda line: problems.append(line.text))
+    page.goto((tmp_path / "report.html").as_uri())
+    page.wait_for_selector("canvas[data-drawn]")
+    yield page
+    context.close()
+    assert problems == []
+
+
+def pixels(page: Any, canvas: int) -> np.ndarray:
+    """What one of the drawn canvases shows, (height, width, 3)."""
+    width, height, values = page.evaluate(
+        """(at) => {
+          const canvas = document.querySelectorAll(".panels canvas")[at];
+          const { width, height } = canvas;
+          const image = canvas.getContext("2d").getImageData(0, 0, width, height);
+          return [width, height, [...image.data]];
+        }""",
+        canvas,
+    )
+    return np.array(values, dtype=float).reshape(height, width, 4)[..., :3]
+
+
+def drawn(page: Any, words: str) -> None:
+    """Wait until the first map is drawn in some way."""
+    page.wait_for_function(
+        "(words) => (document.querySelector('.panels canvas').dataset.drawn || '').includes(words)",
+        arg=words,
+    )
+
+
+def difference(shown: np.ndarray, expected: Image.Image) -> float:
+    size = (shown.shape[1], shown.shape[0])
+    return float(np.abs(shown - np.asarray(expected.resize(size), dtype=float)).mean())
+
+
+def test_maps_are_those_of_the_library(page: Any, found: list[Explanation]) -> None:
+    """Cropped, wide pictures too; within what JPEG and resizing change."""
+    for canvas in range(4):
+        picture, k = divmod(canvas, 2)
+        shown = pixels(page, canvas)
+        assert difference(shown, found[picture].overlay(k)) < 3
+        assert difference(shown, found[picture].overlay(1 - k)) > 4
+    page.check("input[value=signed]")
+    page.locator("#opacity").fill("0.5")
+    page.locator("#threshold").fill("0.3")
+    drawn(page, '"threshold":0.3')
+    style = Style(signed=True, opacity=0.5, threshold=0.3)
+    assert difference(pixels(page, 1), found[0].overlay(1, style=style)) < 3
+    page.check("input[value=picture]")
+    drawn(page, '"overlay":false')
+    assert difference(pixels(page, 1), found[0].sources[0].picture) < 3
+
+
+def test_one_scale_for_all_classes(page: Any, found: list[Explanation]) -> None:
+    page.check("#shared")
+    drawn(page, '"shared":true')
+    top = max(float(found[1].laid_out(k)[1].max()) for k in range(2))
+    for k in range(2):
+        expected = found[1].overlay(k, style=Style(scale=top))
+        assert difference(pixels(page, 2 + k), expected) < 3
+
+
+def test_sorting_and_finding(page: Any, found: list[Explanation]) -> None:
+    def names() -> list[str]:
+        return page.locator(".entry:visible h2").all_text_contents()
+
+    keys = {
+        "name": lambda e: e.sources[0].name,
+        "class": lambda e: e.labels[0][0],
+        "probability": lambda e: float(e.probabilities[0, 0]),
+        "score": lambda e: float(e.scores[0, 0]),
+        "coupling": gradtoken.coupling,
+    }
+    for key, value in keys.items():
+        page.select_option("#sort", key)
+        expected = [e.sources[0].name for e in sorted(found, key=value)]
+        assert names() == expected, key
+    page.check("#reverse")
+    assert names() == expected[::-1]
+    label = found[2].labels[0][1]
+    page.fill("#find", label.upper())
+    having = [e.sources[0].name for e in found if any(label in name for name in e.labels[0])]
+    assert sorted(names()) == having
+    assert page.inner_text("#count") == f"{len(having)} of 8 pictures"
+
+
+def test_keyboard_and_pointer_read_patches(page: Any, found: list[Explanation]) -> None:
+    tokens = found[1].tokens[0, 0]
+    canvas = page.locator(".panels canvas").nth(2)
+    canvas.focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowRight", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    told = page.locator(".patch").nth(2)
+    place, _, value = told.inner_text().partition(": ")
+    assert place == "row 3, column 2"
+    assert float(value) == pytest.approx(float(tokens[2, 1]), rel=0.01, abs=1e-4)
+    area = canvas.bounding_box()
+    page.mouse.move(area["x"] + area["width"] - 2, area["y"] + 2)
+    assert told.inner_text().startswith("row 1, column 14: ")
+
+
+def test_only_what_is_near_is_held(page: Any) -> None:
+    page.set_viewport_size({"width": 1100, "height": 300})
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_function(
+        "() => { const all = [...document.querySelectorAll('.panels canvas')];"
+        "return all[0].width === 1 && all.at(-1).dataset.drawn }"
+    )
+
+
+def test_narrow_dark_and_printed(page: Any, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": 340, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 340
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    page.emulate_media(media="print", color_scheme="light")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert not page.is_visible("form")
+    undrawn = "document.querySelectorAll('.panels canvas:not([data-drawn])').length"
+    assert page.evaluate(undrawn) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_what_is_behind_them(page: Any, scheme: str) -> None:
+    """A contrast of 4.5 to 1 at least (WCAG AA), in both themes."""
+    page.emulate_media(color_scheme=scheme)
+    colours = page.evaluate(
+        """() => ["--back", "--card", "--ink", "--soft", "--mark"].map((name) => {
+          const probe = document.createElement("i");
+          probe.style.color = `var(${name})`;
+          document.body.append(probe);
+          const found = getComputedStyle(probe).color.match(/\\d+/g).map(Number);
+          probe.remove();
+          return found;
+        })"""
+    )
+
+    def light(colour: list[int]) -> float:
+        parts = [c / 255 for c in colour]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    for behind in colours[:2]:
+        for words in colours[2:]:
+            low, high = sorted((light(behind), light(words)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
