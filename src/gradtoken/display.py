@@ -6,14 +6,18 @@ to its own largest value, over a dimmed picture. Colours are readable for colour
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from gradtoken.geometry import Box
+from gradtoken.spread import spread_by_nearness
 
 POSITIVE_MAP = "inferno"
 SIGNED_MAP = "RdBu_r"
@@ -30,12 +34,24 @@ class Style:
         opacity: of the colours where relevance is largest, 0 to 1.
         threshold: hide relevance below this fraction of the largest, 0 to 1.
         scale: the value shown as full colour; None is the map's own largest.
+        smoothing: standard deviation, in tokens, of a Gaussian over the map; 0 shows it as it is.
     """
 
     signed: bool = False
     opacity: float = 0.85
     threshold: float = 0.0
     scale: float | None = None
+    smoothing: float = 0.0
+
+
+def smoothed(tokens: Tensor, style: Style) -> Tensor:
+    """Token maps (K, h, w) with the style's smoothing, whose weights sum to 1 at every token."""
+    if style.smoothing <= 0:
+        return tokens
+    grid = (tokens.shape[-2], tokens.shape[-1])
+    reach = style.smoothing / math.sqrt(grid[0] * grid[1])
+    flat = spread_by_nearness(tokens.flatten(1)[None], grid=grid, reach=reach)
+    return flat[0].unflatten(-1, grid).to(tokens.dtype)
 
 
 def normalised(relevance: np.ndarray[Any, Any], style: Style) -> np.ndarray[Any, Any]:
@@ -60,13 +76,54 @@ def overlay(
     shown = normalised(relevance, style)
     colour = mpl.colormaps[SIGNED_MAP if style.signed else POSITIVE_MAP]
     heat = colour((shown + 1) / 2 if style.signed else shown)[..., :3]
+    under, unseen = _under(picture, box)
+    weight = np.where(unseen, 0, style.opacity * np.sqrt(np.abs(shown)))[..., None]
+    return _picture((1 - weight) * under + weight * heat)
+
+
+def backdrop(picture: Image.Image, box: Box) -> Image.Image:
+    """What lies under the colours: the picture dimmed, and shaded where the model never saw it."""
+    return _picture(_under(picture, box)[0])
+
+
+def heat(relevance: np.ndarray[Any, Any], style: Style) -> Image.Image:
+    """The colours of a map (H, W) alone, to be laid over its backdrop with the style's opacity.
+
+    Returns:
+        An image of mode P whose palette has an alpha: over the backdrop it is `overlay`, but for
+        the rounding to 256 levels.
+    """
+    shown = normalised(relevance, style)
+    palette, alpha = _palette(style.signed)
+    levels = shown * 127 + 128 if style.signed else shown * 255
+    image = Image.fromarray(levels.round().astype(np.uint8))
+    image.putpalette(palette)
+    image.info["transparency"] = alpha
+    return image
+
+
+@cache
+def _palette(signed: bool) -> tuple[bytes, bytes]:
+    """RGB and alpha of 256 levels: of 0 to 1, or of -1 to 1 where signed, 0 being level 128."""
+    levels = np.arange(256)
+    values = ((levels - 128) / 127).clip(-1, 1) if signed else levels / 255
+    colour = mpl.colormaps[SIGNED_MAP if signed else POSITIVE_MAP]
+    rgb = colour((values + 1) / 2 if signed else values, bytes=True)[:, :3]
+    alpha = (np.sqrt(np.abs(values)) * 255).round().astype(np.uint8)
+    return rgb.tobytes(), alpha.tobytes()
+
+
+def _under(picture: Image.Image, box: Box) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The backdrop (H, W, 3) in 0..1, and which of its pixels (H, W) the model never saw."""
     pixels = np.asarray(picture, dtype=np.float64) / 255
     grey = pixels.mean(axis=-1, keepdims=True)
-    backdrop = 0.35 * pixels + 0.4 * grey + 0.05
-    weight = style.opacity * np.sqrt(np.abs(shown))[..., None]
-    blended = (1 - weight) * backdrop + weight * heat
-    unseen = np.ones(shown.shape, dtype=bool)
+    under = 0.35 * pixels + 0.4 * grey + 0.05
+    unseen = np.ones(pixels.shape[:2], dtype=bool)
     left, top, right, bottom = box.visible(picture.size)
     unseen[top:bottom, left:right] = False
-    blended[unseen] = 0.5 * grey[unseen] + 0.25
-    return Image.fromarray((blended.clip(0, 1) * 255).round().astype(np.uint8))
+    under[unseen] = 0.5 * grey[unseen] + 0.25
+    return under, unseen
+
+
+def _picture(pixels: np.ndarray[Any, Any]) -> Image.Image:
+    return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))

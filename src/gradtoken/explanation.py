@@ -108,9 +108,10 @@ class Explanation:
             size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
             box = Box(*(edge * size[i % 2] / picture.size[i % 2] for i, edge in enumerate(box)))
             picture = picture.resize(size, Image.Resampling.LANCZOS)
-        tokens = self.tokens[image, self._position(k, image)][None]
+        style = style or display.Style()
+        tokens = display.smoothed(self.tokens[image, self._position(k, image)][None], style)
         values = lay_out(tokens, box, picture.size)[0].detach().cpu().numpy()
-        return display.overlay(picture, values, box, style or display.Style())
+        return display.overlay(picture, values, box, style)
 
     def figure(self, *, style: display.Style | None = None) -> Figure:
         """A matplotlib figure: a row per image, the picture first, then each target's overlay."""
