@@ -27,9 +27,17 @@ _CHOOSE_SCENE = """element.addEventListener("click", (event) => {
 
 
 def theme() -> gr.themes.Base:
-    """Fonts of the reader's own system, so that nothing is fetched from elsewhere."""
-    return gr.themes.Default(
+    """Fonts of the reader's own system, so that nothing is fetched; small text that can be read."""
+    fonts = gr.themes.Default(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return fonts.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
     )
 
 
@@ -44,7 +52,7 @@ def page(callbacks: Callbacks, blocks: int) -> gr.Blocks:
     count, reads_text = len(model.labels), model.prompts is not None
     what = "prompts" if reads_text else "classes"
     with gr.Blocks(title="gradtoken", analytics_enabled=False) as app:
-        with gr.Row(equal_height=True):
+        with gr.Row():
             gr.Markdown(
                 "# gradtoken\n**Why this class, and not that one?** "
                 f"Asking `{model.spec}`, {_size(callbacks)}."

@@ -18,10 +18,7 @@ from gradtoken.geometry import Box
 from gradtoken.images import load_image
 from gradtoken.sources import Source
 
-FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA",
-    "ICO",
-)  # fmt: skip
+FORMATS = "PNG JPEG WEBP BMP DIB GIF TIFF PPM JPEG2000 AVIF TGA ICO".split()
 """What an upload may be, whatever its name: formats that Pillow decodes by itself."""
 
 SHOWN_SIDE = 640
@@ -97,7 +94,7 @@ class Uploads:
     @staticmethod
     def _check_format(file: Path) -> None:
         try:
-            with Image.open(file, formats=FORMATS):
+            with Image.open(file, formats=_formats()):
                 pass
         except Image.DecompressionBombError:
             return  # load_image says how many pixels are too many
@@ -125,6 +122,13 @@ class Uploads:
                     path.unlink()
             except FileNotFoundError:
                 continue
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 @cache

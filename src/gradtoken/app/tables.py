@@ -36,9 +36,10 @@ def coupling_figure(explanation: Explanation | None) -> str:
         for label, row in zip(labels, matrix, strict=True)
     )
     return (
-        f'<div class="gt-scroll" tabindex="0" role="region" aria-label="Semantic coupling">'
-        f'<table class="gt-coupling"><caption>Semantic coupling {mean:.2f}: the correlation of the '
-        "maps, 1 being the same map for every class, and 0 and below maps apart.</caption>"
+        f'<p class="gt-coupling-says"><strong>Semantic coupling {mean:.2f}</strong>: how alike '
+        "the maps are; 1 is the same map for every class, 0 and below are maps apart.</p>"
+        '<div class="gt-scroll" tabindex="0" role="region" aria-label="Semantic coupling">'
+        '<table class="gt-coupling">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
 

@@ -156,7 +156,8 @@ class _Handlers:
         kept = [index for index in (a, b) if index not in (None, NOBODY[1])]
         found = self._do.search(request.session_hash, query, [*ticked, *kept])
         dropdown = gr.Dropdown(choices=[NOBODY, *found])
-        return [message(""), gr.CheckboxGroup(choices=found, value=ticked), dropdown, dropdown]
+        says = message(f"{len(found)} in the list.")
+        return [says, gr.CheckboxGroup(choices=found, value=ticked), dropdown, dropdown]
 
     def compare(self, request: gr.Request, names: list[str], *look: Any) -> list[Any]:
         found = self._do.compare(request.session_hash, names, _view(*look))
