@@ -140,7 +140,7 @@ def test_search(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     count = len(app.heats())
-    field = app.page.get_by_label(re.compile("^Search all"))
+    field = app.page.get_by_role("textbox", name=re.compile("Search all"))
     field.press_sequentially("PEN", delay=20)
     penguin = app.page.get_by_role("checkbox", name=re.compile("^penguin "))
     expect(penguin).to_be_visible()

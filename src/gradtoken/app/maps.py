@@ -75,7 +75,7 @@ def draw(explanation: Explanation | None, shown: Shown, name: str, view: View) -
     cards = [
         f'<figure class="gt-card"><div class="gt-picture gt-plain" role="img" '
         f'aria-label="{esc(f"The picture, {name}")}"></div>'
-        f"<figcaption><strong>{esc(name)}</strong><span>the picture</span></figcaption></figure>"
+        f"<figcaption><strong>the picture</strong><span>{esc(name)}</span></figcaption></figure>"
     ]
     if explanation is None:
         return (

@@ -18,7 +18,9 @@ from gradtoken.geometry import Box
 from gradtoken.images import load_image
 from gradtoken.sources import Source
 
-FORMATS = "PNG JPEG WEBP BMP DIB GIF TIFF PPM JPEG2000 AVIF TGA ICO".split()
+FORMATS = (
+    "PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO",
+)  # fmt: skip
 """What an upload may be, whatever its name: formats that Pillow decodes by itself."""
 
 SHOWN_SIDE = 640
