@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
+from gradtoken.app.callbacks import Callbacks
 from gradtoken.datasets import Scenes
+from gradtoken.errors import AppError
 from gradtoken.models import Model
 from tests.app import chromium
 from tests.app.conftest import Served
@@ -150,7 +152,7 @@ def test_search(app: Opened) -> None:
     app.says("penguin")
     assert len(app.heats()) == count + 1
     field.press_sequentially("dulum", delay=20)
-    app.says("No class has 'PENdulum' in its name; try")
+    app.says("no class has 'PENdulum' in its name; try")
 
 
 def test_download(app: Opened, picture: Path) -> None:
@@ -277,12 +279,12 @@ def test_pictures_that_are_refused(app: Opened, tmp_path: Path) -> None:
     huge = tmp_path / "huge.png"
     Image.new("L", (8000, 6250)).save(huge, compress_level=1)
     app.upload(huge)
-    app.says(r"Huge\.png has 8000x6250 pixels, above the limit of 30,000,000")
+    app.says(r"huge\.png has 8000x6250 pixels, above the limit of 30,000,000")
     app.shot("10-too-large")
     text = tmp_path / "notes.png"
     text.write_text("this is a text")
     app.upload(text)
-    app.says(r"Notes\.png is not a picture that is read here; use PNG, JPEG")
+    app.says(r"notes\.png is not a picture that is read here; use PNG, JPEG")
     heavy = tmp_path / "heavy.png"
     heavy.write_bytes(np.random.default_rng(0).bytes(20_000_100))
     app.upload(heavy)
@@ -299,7 +301,32 @@ def test_a_picture_is_deleted_on_request(app: Opened) -> None:
     expect(app.page.locator("#maps img")).to_have_count(0)
     expect(app.page.locator("#classes input")).to_have_count(0)
     app.slide("threshold", 0.5)
-    app.says("There is no picture yet")
+    app.says("there is no picture yet")
+
+
+def test_a_picture_is_deleted_when_its_page_is_closed(
+    app: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Callbacks] = []
+    forget = Callbacks.forget
+
+    def spy(self: Callbacks, key: str | None) -> None:
+        assert len(self.sessions) > 0
+        forget(self, key)
+        with pytest.raises(AppError):
+            self.sessions.get(key)
+        kept.append(self)
+
+    monkeypatch.setattr(Callbacks, "forget", spy)
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    assert kept == []
+    app.page.goto("about:blank")
+    for _ in range(100):
+        if kept:
+            return
+        app.page.wait_for_timeout(100)
+    raise AssertionError("the session was not dropped")
 
 
 def test_nothing_is_requested_from_elsewhere(app: Opened) -> None:

@@ -28,8 +28,7 @@ def message(text: str) -> str:
 
 def problem(text: str) -> str:
     """What went wrong, as a sentence that screen readers read out at once."""
-    sentence = text[:1].upper() + text[1:]
-    return f'<p class="gt-message gt-problem" role="alert">{esc(sentence)}</p>'
+    return f'<p class="gt-message gt-problem" role="alert">Not done: {esc(text)}</p>'
 
 
 def photo_uri(image: Image.Image) -> str:
