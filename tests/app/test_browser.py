@@ -124,6 +124,24 @@ def test_two_classes_have_two_maps_and_sliders_need_no_forward(
     assert len(app.served.forwards) == before
 
 
+def test_a_slider_that_is_dragged_fast_ends_where_it_is(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    app.slide("threshold", 0.6)
+    app.page.wait_for_timeout(500)
+    expected = app.heats()
+    app.slide("threshold", 0)
+    app.wait_for_other(expected)
+    for step in range(1, 13):
+        app.slide("threshold", step / 20)
+    for _ in range(60):
+        app.page.wait_for_timeout(50)
+        if app.heats() == expected:
+            break
+    app.page.wait_for_timeout(500)
+    assert app.heats() == expected
+
+
 def test_contrast(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,8 @@ def serving(
 ) -> Iterator[str]:
     """Serve the app while the `with` lasts; yields its address.
 
-    Uploads go to a folder of their own, which is deleted afterwards.
+    Uploads go to a folder of their own, which is deleted afterwards. A process serves one app at a
+    time, because gradio takes that folder from the environment.
 
     Args:
         model: what is explained; it is tried on a bundled scene first.
@@ -80,9 +82,11 @@ def serving(
         ModelError: the model cannot be explained.
     """
     login = read_login(auth)
-    os.environ.update(_SETTINGS)
-    with tempfile.TemporaryDirectory(prefix="gradtoken-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+    _check_address(host, port)
+    with (
+        tempfile.TemporaryDirectory(prefix="gradtoken-app-") as folder,
+        _environment(_SETTINGS | {"GRADIO_TEMP_DIR": folder}),
+    ):
         _import_gradio()
         from gradtoken.app.asking import count_blocks
         from gradtoken.app.callbacks import Callbacks
@@ -117,10 +121,7 @@ def serving(
                 css=CSS,
             )
         except OSError as error:
-            where = f"{host}:{port}" if port else host
-            raise AppError(
-                f"cannot listen on {where}: {error}; choose another --port or --host."
-            ) from None
+            raise _cannot_listen(host, port, error) from None
         try:
             yield public or local
         finally:
@@ -149,6 +150,40 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _check_address(host: str, port: int | None) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host: str, port: int | None, error: OSError) -> AppError:
+    where = f"{host}:{port}" if port else host
+    return AppError(
+        f"cannot listen on {where}: {error.strerror or error}; choose another --port or --host."
+    )
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Variables that gradio reads, as they were afterwards."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _import_gradio() -> None:

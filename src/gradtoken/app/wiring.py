@@ -65,7 +65,11 @@ class Controls:
 
 
 def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks) -> None:
-    """Let controls call handlers. What needs the model waits in a queue; the rest runs at once."""
+    """Let controls call handlers. What needs the model waits its turn; the rest runs at once.
+
+    While a redraw is under way only the latest further one is kept, so the last move of a slider is
+    what is shown.
+    """
     on, c = _Handlers(callbacks), controls
     look: list[Any] = list(c.look)
     drawn = [c.status, c.maps, c.coupling]
@@ -81,7 +85,7 @@ def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks) -> None:
 
     def looks(event: Callable[..., Any], handler: Any, inputs: Any, outputs: Any) -> Any:
         return event(
-            _sentences(handler, len(outputs)), inputs, outputs, queue=False,
+            _sentences(handler, len(outputs)), inputs, outputs, concurrency_limit=None,
             show_progress="hidden", trigger_mode="always_last", api_visibility="undocumented",
         )  # fmt: skip
 
