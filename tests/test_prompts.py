@@ -49,6 +49,25 @@ def test_maps_are_of_the_similarity(clip: Model, images: Tensor) -> None:
     torch.testing.assert_close(found[:, 1:2], by_function.tokens, rtol=1e-4, atol=1e-8)
 
 
+def test_prompts_in_contrast(clip: Model, images: Tensor) -> None:
+    cat, dog, _ = text(*PROMPTS)
+    found = gradtoken.explain(clip, images, [cat, dog, gradtoken.contrast(cat, dog)])
+    torch.testing.assert_close(found.scores[:, 2], found.scores[:, 0] - found.scores[:, 1])
+    apart = found.tokens[:, 0] - found.tokens[:, 1]
+    torch.testing.assert_close(found.tokens[:, 2], apart, rtol=1e-4, atol=1e-8)
+    assert found.labels[0][2] == f"{PROMPTS[0]} vs {PROMPTS[1]}"
+    assert found.targets.rows[0][2].to_dict() == {
+        "kind": "text_contrast",
+        "a": PROMPTS[0],
+        "b": PROMPTS[1],
+    }
+    assert found.probabilities[:, 2].isnan().all()
+    with pytest.raises(TargetError, match="explained by itself"):
+        gradtoken.explain(clip, images, gradtoken.log_prob(cat))
+    with pytest.raises(TargetError, match="'cat' is no target of a model that compares"):
+        gradtoken.explain(clip, images, gradtoken.contrast(cat, "cat"))
+
+
 def test_one_image_forward_serves_all_prompts(clip: Model, images: Tensor) -> None:
     calls: list[int] = []
     handle = clip.module.visual.conv1.register_forward_hook(lambda *_: calls.append(1))

@@ -34,6 +34,10 @@ class DatasetError(GradTokenError, ValueError):
     """A data set that is not there, incomplete or of another format."""
 
 
+class AppError(GradTokenError, RuntimeError):
+    """The web app cannot start, or cannot do what is asked of it."""
+
+
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """`"; did you mean 'a', 'b'?"` with the known names nearest to `name`, or an empty string."""
     folded = {item.casefold(): item for item in known}

@@ -193,8 +193,12 @@ class Pending:
         return self.kind(*(labels.find(item) for item in self.classes))
 
 
-def contrast(a: int | str, b: int | str) -> Pending:
-    """Why class `a` and not class `b`: explains z_a - z_b. Ids or names."""
+def contrast(a: int | str | Prompt, b: int | str | Prompt) -> Pending:
+    """Why class `a` and not class `b`: explains z_a - z_b. Ids or names.
+
+    Two prompts, as in `contrast(*text("a cat", "a dog"))`, set their similarities against each
+    other.
+    """
     return Pending(Contrast, (a, b))
 
 
@@ -229,6 +233,23 @@ class Similarity(Target):
         values = self._cosines(logits) * self.batch.scale + self.batch.bias
         shares = values.sigmoid() if self.batch.independent else values.softmax(-1)
         return shares[..., self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityContrast(Target):
+    """Why prompt a and not prompt b: the difference of their similarities with the picture."""
+
+    a: Similarity
+    b: Similarity
+
+    def score(self, logits: Logits) -> Scores:
+        return self.a.score(logits) - self.b.score(logits)
+
+    def label(self, labels: Labels) -> str:
+        return f"{self.a.prompt} vs {self.b.prompt}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "text_contrast", "a": self.a.prompt, "b": self.b.prompt}
 
 
 @dataclass(frozen=True)
@@ -484,6 +505,12 @@ def _resolve_one(
                 "classes, so give their names or ids."
             )
         return Similarity(item.prompts[item.index], item.index, read(item.prompts))
+    if isinstance(item, Pending) and any(isinstance(c, Prompt) for c in item.classes):
+        found = [_resolve_one(c, labels, read) for c in item.classes]
+        prompts = [target for target in found if isinstance(target, Similarity)]
+        if item.kind is not Contrast or len(prompts) != 2:
+            raise TargetError("a prompt is explained by itself, or in contrast(…) with a prompt.")
+        return SimilarityContrast(*prompts)
     if read is not None and not callable(item) and not isinstance(item, Target):
         raise TargetError(
             f"{item!r} is no target of a model that compares pictures with text; give prompts, as "

@@ -231,6 +231,61 @@ def test_many_targets_at_once_equal_one_by_one(
     torch.testing.assert_close(gradtoken.explain(model, batch, everything).tokens, together)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"preset": "faithful"}, {"preset": "sharp"}, {"spread": "token"}]
+)
+def test_the_parts_of_the_blocks_equal_the_equations(
+    model: Model, batch: Tensor, options: dict
+) -> None:
+    trace = record(model, batch)
+    targets = resolve(CLASSES, trace.logits, model.labels)
+    method = make_method("gradtoken", **options)
+    parts = method.by_block(trace, targets)
+    assert parts.shape == (2, 2, 4 + 1, 64)
+    torch.testing.assert_close(parts.sum(2), method(trace, targets))
+    assert not parts[:, :, -1].any()
+    for layers in ([0], [1, 3], [-1]):
+        some = make_method("gradtoken", **{**options, "layers": layers})
+        torch.testing.assert_close(parts[:, :, :-1][:, :, layers].sum(2), some(trace, targets))
+        left_out = [block for block in range(4) if block not in [layer % 4 for layer in layers]]
+        assert not some.by_block(trace, targets)[:, :, left_out].any()
+    if not options:
+        expected = by_hand(model, batch[1], lambda z: rivals(z, 7, 5, 0.5), layers=[2])
+        torch.testing.assert_close(parts[1, 1, 2], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_many_targets_have_the_same_parts_in_chunks(
+    model: Model, batch: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = record(model, batch)
+    targets = resolve(list(range(10)), trace.logits, model.labels)
+    whole = make_method("gradtoken").by_block(trace, targets)
+    monkeypatch.setattr("gradtoken.trace._TARGET_ELEMENTS", 4 * 4 * 2 * 3 * 65)
+    assert trace.targets_at_once("auto") < 10
+    torch.testing.assert_close(make_method("gradtoken").by_block(trace, targets), whole)
+
+
+def test_a_readout_after_the_blocks_is_the_last_part() -> None:
+    pooled = gradtoken.wrap(tiny_vit(class_token=False, global_pool="avg"))
+    trace = record(pooled, inputs(pooled))
+    targets = resolve(CLASSES, trace.logits, pooled.labels)
+    through, alone = make_method("gradtoken"), make_method("gradtoken", gradient="stream")
+    parts = through.by_block(trace, targets)
+    assert parts.shape[2] == 5
+    assert parts[:, :, -1].any()
+    torch.testing.assert_close(parts.sum(2), through(trace, targets))
+    only = alone.by_block(trace, targets)
+    assert only.shape[2] == 1
+    torch.testing.assert_close(only[:, :, 0], alone(trace, targets))
+
+
+def test_a_rectified_sum_has_no_parts(model: Model, batch: Tensor) -> None:
+    trace = record(model, batch)
+    method = make_method("gradtoken", rectify="final")
+    with pytest.raises(MethodError, match="has no parts by block"):
+        method.by_block(trace, resolve(CLASSES, trace.logits, model.labels))
+
+
 def test_a_preset_yields_to_what_is_spelt_out() -> None:
     assert make_method("gradtoken", preset="faithful", spread="attention").spread == "attention"
     assert make_method("gradtoken", preset="faithful").options()["beta"] == 1.0

@@ -32,6 +32,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Named settings: first order and complete; supporting evidence only; classes set apart."""
 
 _COLDEST = 1e-3
+_TAIL = -1
+"""The place, among a target's parts, of what is read after the last block."""
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "gradient": ("auto", "stream", "full"),
@@ -124,7 +126,47 @@ class GradToken(Method):
         parse_kind(self.target)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        relevance = self.all_tokens(trace, targets)[..., -trace.spatial :]
+        return self._spread(self.all_tokens(trace, targets)[..., -trace.spatial :], trace)
+
+    def by_block(
+        self, trace: Trace, targets: Targets
+    ) -> Float[Tensor, "batch targets parts patches"]:
+        """Each block's part of the relevance: L parts, and last what is read after the blocks.
+
+        The parts sum to the relevance, and those of some blocks, with the last part, to what
+        `layers=[…]` gives for these. Blocks that `layers` leaves out have parts of zero. Where the
+        readout is followed after the last block only, there is one part.
+
+        Raises:
+            MethodError: with rectify="final", whose relevance is no sum of parts.
+        """
+        if self.rectify == "final":
+            raise MethodError(
+                'gradtoken with rectify="final" rectifies the sum over blocks, so it has no parts '
+                'by block; use "layer", "head" or None.'
+            )
+        sharpened = targets.sharpen(self.target, trace.logits)
+        step = trace.targets_at_once(self.gradient)
+        chunks = [
+            self._parts(trace, sharpened[start : start + step])
+            for start in range(0, targets.count, step)
+        ]
+        parts = torch.cat(chunks, dim=1)
+        return self._spread(parts.flatten(1, 2), trace).unflatten(1, parts.shape[1:3])
+
+    def _parts(
+        self, trace: Trace, targets: Targets
+    ) -> Float[Tensor, "batch targets parts patches"]:
+        shares = self._shares(trace, targets)
+        count = trace.depth + 1 if any(block != _TAIL for block, _ in shares) else 1
+        parts = shares[0][1].new_zeros(*shares[0][1].shape[:2], count, trace.spatial)
+        for block, share in shares:
+            parts[:, :, block] += share[..., -trace.spatial :]
+        return parts
+
+    def _spread(
+        self, relevance: Float[Tensor, "batch maps patches"], trace: Trace
+    ) -> Float[Tensor, "batch maps patches"]:
         if self.spread == "near" and self.reach is not None:
             return spread_by_nearness(relevance, grid=trace.grid, reach=self.reach)
         if self.spread == "token":
@@ -155,16 +197,23 @@ class GradToken(Method):
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)
 
     def _relevance(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets tokens"]:
-        readouts = trace.readouts(targets, gradient=self.gradient)
-        shares = [weight * self._relate(step) for weight, step in self._chosen(readouts, trace)]
+        shares = [share for _, share in self._shares(trace, targets)]
         relevance = shares[0].new_zeros(*shares[0].shape[:2], max(s.shape[-1] for s in shares))
         for share in shares:
             relevance[..., relevance.shape[-1] - share.shape[-1] :] += share
         return relevance.clamp_min(0) if self.rectify == "final" else relevance
 
-    def _chosen(self, readouts: Readouts, trace: Trace) -> list[tuple[float, Readout]]:
-        """The steps that `layers` chooses, weighted; those after the last block always count."""
-        tail = [(1.0, step) for step in readouts.tail]
+    def _shares(
+        self, trace: Trace, targets: Targets
+    ) -> list[tuple[int, Float[Tensor, "batch targets tokens"]]]:
+        """What each chosen step adds, weighted, with its block."""
+        readouts = trace.readouts(targets, gradient=self.gradient)
+        chosen = self._chosen(readouts, trace)
+        return [(block, weight * self._relate(step)) for block, weight, step in chosen]
+
+    def _chosen(self, readouts: Readouts, trace: Trace) -> list[tuple[int, float, Readout]]:
+        """The steps that `layers` chooses, with block and weight; the tail's always count."""
+        tail = [(_TAIL, 1.0, step) for step in readouts.tail]
         if not readouts.blocks:
             if self.layers != "all":
                 raise MethodError(
@@ -176,7 +225,7 @@ class GradToken(Method):
         chosen = select_layers(self.layers, trace.depth)
         weights = [((block + 1) / trace.depth) ** self.depth for block in chosen]
         pairs = zip(chosen, weights, strict=True)
-        return [(w, step) for block, w in pairs for step in readouts.blocks[block]] + tail
+        return [(block, w, step) for block, w in pairs for step in readouts.blocks[block]] + tail
 
     def _relate(self, step: Readout) -> Float[Tensor, "batch targets tokens"]:
         with full_precision(step.gradient):

@@ -1,0 +1,147 @@
+"""Pictures of the web app: uploads, which are read once and deleted, and bundled scenes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from gradtoken.app.limits import Limits
+from gradtoken.datasets import Scene, Scenes
+from gradtoken.errors import ImageError
+from gradtoken.geometry import Box
+from gradtoken.images import load_image
+from gradtoken.sources import Source
+
+FORMATS = (
+    "PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO",
+)  # fmt: skip
+"""What an upload may be, whatever its name: formats that Pillow decodes by itself."""
+
+SHOWN_SIDE = 640
+"""Pictures are shown with at most this many pixels a side."""
+
+SCENES = ((2, 0), (2, 1), (3, 0), (3, 1), (2, 2), (3, 3))
+"""The bundled scenes to choose from: how many objects, and which scene of `_SEED`."""
+
+_SEED, _SCENE_SIDE = 5, 448
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as it is shown, and what of it the model saw, in the shown picture's pixels."""
+
+    picture: Image.Image
+    box: Box
+
+    @classmethod
+    def of(cls, picture: Image.Image, box: Box) -> Shown:
+        """A picture made small enough to be shown."""
+        small = picture.copy()
+        small.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+        return cls(small, scaled(box, picture.size, small.size))
+
+
+def scaled(box: Box, size: tuple[int, int], new: tuple[int, int]) -> Box:
+    """The box on a picture that was brought from one (width, height) to another."""
+    return Box(*(edge * new[i % 2] / size[i % 2] for i, edge in enumerate(box)))
+
+
+class Uploads:
+    """The folder uploads arrive in.
+
+    Args:
+        folder: nothing outside it is read or deleted.
+        limits: `file_bytes` and `pixels` of them, and `idle_seconds` for files nobody came for.
+    """
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._folder = folder.resolve()
+        self._limits = limits
+
+    def take(self, path: str) -> Source:
+        """Read an upload and delete it, whether it is a picture or not.
+
+        Raises:
+            ImageError: no picture, or one beyond the limits, by the name it was uploaded with.
+        """
+        file = Path(path).resolve()
+        if not file.is_relative_to(self._folder) or not file.is_file():
+            raise ImageError("the uploaded file is not there any more; upload it again.")
+        try:
+            return self._read(file)
+        finally:
+            self._delete(file)
+            self._sweep()
+
+    def _read(self, file: Path) -> Source:
+        if file.stat().st_size > self._limits.file_bytes:
+            raise ImageError(
+                f"{file.name} has {file.stat().st_size / 1e6:.1f} MB, above the limit of "
+                f"{self._limits.file_bytes / 1e6:.0f} MB; make it smaller first."
+            )
+        try:
+            self._check_format(file)
+            picture = load_image(file, max_pixels=self._limits.pixels)
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(file), file.name)) from None
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return Source(picture, Path(file.name), "file", digest)
+
+    @staticmethod
+    def _check_format(file: Path) -> None:
+        try:
+            with Image.open(file, formats=_formats()):
+                pass
+        except Image.DecompressionBombError:
+            return  # load_image says how many pixels are too many
+        except (OSError, ValueError, SyntaxError):
+            raise ImageError(
+                f"{file.name} is not a picture that is read here; use PNG, JPEG, WebP, TIFF, GIF, "
+                "BMP, AVIF or JPEG 2000."
+            ) from None
+
+    def _delete(self, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        if file.parent != self._folder and not any(file.parent.iterdir()):
+            file.parent.rmdir()
+
+    def _sweep(self) -> None:
+        """Delete what was uploaded and never read."""
+        oldest = time.time() - self._limits.idle_seconds
+        for path in self._folder.iterdir():
+            try:
+                if path.stat().st_mtime >= oldest:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@cache
+def scene(index: int) -> Scene:
+    """One of the bundled scenes to choose from."""
+    if not 0 <= index < len(SCENES):
+        raise ImageError(f"there is no scene {index}; choose one of {len(SCENES)}.")
+    objects, place = SCENES[index]
+    return Scenes("test", size=_SCENE_SIDE, objects=objects, seed=_SEED)[place]
+
+
+def scene_source(index: int) -> Source:
+    """A bundled scene as a picture to explain."""
+    return Source(scene(index).image)

@@ -1,0 +1,203 @@
+"""Serving the page: where it listens, what it may send, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradtoken.errors import AppError
+
+if TYPE_CHECKING:
+    from gradtoken.app.limits import Limits
+    from gradtoken.models import Model
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
+        "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+}
+"""Sent with every response: the browser talks to this server only."""
+
+_SETTINGS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_RUN_HISTORY": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+class _Headers:
+    """ASGI middleware that adds `HEADERS`."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_headers(event: Any) -> None:
+            if event["type"] == "http.response.start":
+                extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                known = [(k, v) for k, v in event["headers"] if k.decode().lower() not in HEADERS]
+                event = {**event, "headers": [*known, *extra]}
+            await send(event)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+@contextmanager
+def serving(
+    model: Model,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    auth: str | None = None,
+    limits: Limits | None = None,
+) -> Iterator[str]:
+    """Serve the app while the `with` lasts; yields its address.
+
+    Uploads go to a folder of their own, which is deleted afterwards. A process serves one app at a
+    time, because gradio takes that folder from the environment.
+
+    Args:
+        model: what is explained; it is tried on a bundled scene first.
+        host, port: where to listen; without a port the first free one from 7860 on.
+        share: also through a public address of gradio's.
+        auth: "user:password" that visitors must give.
+        limits: what is taken and kept.
+
+    Raises:
+        AppError: gradio is not installed, the port is taken, or the login is no user:password.
+        ModelError: the model cannot be explained.
+    """
+    login = read_login(auth)
+    _check_address(host, port)
+    with (
+        tempfile.TemporaryDirectory(prefix="gradtoken-app-") as folder,
+        _environment(_SETTINGS | {"GRADIO_TEMP_DIR": folder}),
+    ):
+        _import_gradio()
+        from gradtoken.app.asking import count_blocks
+        from gradtoken.app.callbacks import Callbacks
+        from gradtoken.app.layout import CSS, page, theme
+        from gradtoken.app.limits import Limits
+        from gradtoken.app.pictures import Uploads, scene_source
+
+        chosen = limits or Limits()
+        blocks = count_blocks(model, scene_source(0))
+        callbacks = Callbacks(model, Uploads(Path(folder), chosen), chosen)
+        app = page(callbacks, blocks).queue(max_size=chosen.waiting)
+        app.state_session_capacity = 4 * chosen.sessions
+        try:
+            _, local, public = app.launch(
+                server_name=host,
+                server_port=port,
+                share=share,
+                auth=login,
+                prevent_thread_lock=True,
+                quiet=True,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                max_file_size=chosen.file_bytes,
+                allowed_paths=[],
+                state_session_capacity=4 * chosen.sessions,
+                app_kwargs={"middleware": [_middleware()], "docs_url": None, "redoc_url": None},
+                theme=theme(),
+                css=CSS,
+            )
+        except OSError as error:
+            raise _cannot_listen(host, port, error) from None
+        try:
+            yield public or local
+        finally:
+            app.close(verbose=False)
+
+
+def read_login(auth: str | None) -> tuple[str, str] | None:
+    """User and password of "user:password".
+
+    Raises:
+        AppError: if it is something else.
+    """
+    if auth is None:
+        return None
+    user, colon, password = auth.partition(":")
+    if not (user and colon and password):
+        raise AppError("the login is not USER:PASSWORD; write it with a colon between.")
+    return user, password
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach a host's name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_address(host: str, port: int | None) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+
+
+def _cannot_listen(host: str, port: int | None, error: OSError) -> AppError:
+    where = f"{host}:{port}" if port else host
+    return AppError(
+        f"cannot listen on {where}: {error.strerror or error}; choose another --port or --host."
+    )
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Variables that gradio reads, as they were afterwards."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _import_gradio() -> None:
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise AppError(
+            f'the web app needs gradio ({error}); pip install "gradtoken[app]".'
+        ) from None
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _middleware() -> Any:
+    from starlette.middleware import Middleware
+
+    return Middleware(_Headers)

@@ -1,0 +1,101 @@
+"""Each person's picture and maps, apart from everyone else's, and not for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradtoken.app.asking import Asked
+from gradtoken.app.limits import Limits
+from gradtoken.app.pictures import Shown
+from gradtoken.errors import AppError
+from gradtoken.explanation import Explanation
+from gradtoken.sources import Source
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one person has open.
+
+    Args:
+        source: the picture.
+        shown: how it is shown.
+        probabilities: of every class, or of every prompt.
+        prompts: the texts asked about, of a model that compares pictures with text.
+        wanted: the targets asked for, as `explain` takes them.
+        asked: their explanation; None while nothing is asked.
+        compared: explanations by other methods of the same targets, or why there is none.
+    """
+
+    source: Source
+    shown: Shown
+    probabilities: tuple[float, ...]
+    prompts: tuple[str, ...] = ()
+    wanted: tuple[Any, ...] = ()
+    asked: Asked | None = None
+    compared: dict[str, Explanation | str] = field(default_factory=dict)
+
+
+class Sessions:
+    """Sessions by key: as many as the limits say, each until it is unused for too long.
+
+    Args:
+        limits: `sessions` and `idle_seconds` of them.
+        clock: seconds.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._kept: OrderedDict[str, tuple[float, Session]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._sweep()
+            return len(self._kept)
+
+    def put(self, key: str | None, session: Session) -> None:
+        """Keep a session, in place of the key's earlier one."""
+        if not key:
+            raise AppError("the request names no session, so nothing can be kept for it; reload.")
+        with self._lock:
+            self._kept[key] = (self._clock(), session)
+            self._kept.move_to_end(key)
+            self._sweep()
+
+    def get(self, key: str | None) -> Session:
+        """The session of a key.
+
+        Raises:
+            AppError: if there is none (any more).
+        """
+        with self._lock:
+            self._sweep()
+            if not key or key not in self._kept:
+                raise AppError(
+                    "there is no picture yet, or it was deleted because it was not used for "
+                    f"{self._limits.idle_seconds / 60:.0f} minutes; choose a picture."
+                )
+            _, session = self._kept[key]
+            self._kept[key] = (self._clock(), session)
+            self._kept.move_to_end(key)
+            return session
+
+    def drop(self, key: str | None) -> None:
+        """Forget a key's session, if there is one."""
+        with self._lock:
+            self._kept.pop(key or "", None)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        oldest = self._clock() - self._limits.idle_seconds
+        stale = [key for key, (used, _) in self._kept.items() if used < oldest]
+        for key in stale:
+            del self._kept[key]
+        while len(self._kept) > self._limits.sessions:
+            self._kept.popitem(last=False)

@@ -1,0 +1,357 @@
+"""The web app as a person meets it, in a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import BrowserContext, Page, expect
+
+from gradtoken.app.callbacks import Callbacks
+from gradtoken.datasets import Scenes
+from gradtoken.errors import AppError
+from gradtoken.models import Model
+from tests.app import chromium
+from tests.app.conftest import Served
+
+
+@dataclass
+class Opened:
+    """A page of the app, and what it requested."""
+
+    page: Page
+    served: Served
+    shots: Path
+    requests: list[str]
+
+    def shot(self, name: str) -> None:
+        self.page.wait_for_timeout(300)
+        self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
+
+    def upload(self, path: Path) -> None:
+        self.page.set_input_files("#upload input[type=file]", path)
+
+    def says(self, words: str) -> None:
+        expect(self.page.locator("#status")).to_contain_text(re.compile(words, re.S))
+
+    def heats(self) -> list[bytes]:
+        """The colours of each map, as PNG."""
+        found = self.page.locator("#maps img.gt-heat")
+        uris = [found.nth(k).get_attribute("src") or "" for k in range(found.count())]
+        return [base64.b64decode(uri.partition("base64,")[2]) for uri in uris]
+
+    def tick(self, name: str) -> None:
+        self.page.locator("#classes label", has_text=re.compile(rf"^\s*{name} ·")).click()
+
+    def slide(self, name: str, value: float) -> None:
+        self.page.locator(f"#{name} input[type=range]").fill(str(value))
+
+    def wait_for_other(self, before: list[bytes]) -> list[bytes]:
+        """The maps once they are not what they were."""
+        for _ in range(100):
+            now = self.heats()
+            if now and now != before:
+                return now
+            self.page.wait_for_timeout(50)
+        raise AssertionError("the maps did not change")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    profile = tmp_path_factory.mktemp("profile")
+    with chromium.browsing(profile, viewport={"width": 1280, "height": 900}) as context:
+        yield context
+
+
+@pytest.fixture
+def app(browser: BrowserContext, served: Served, shots: Path) -> Iterator[Opened]:
+    page = browser.new_page()
+    requests: list[str] = []
+    problems: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(served.url)
+    page.wait_for_selector("#scenes button")
+    yield Opened(page, served, shots, requests)
+    page.close()
+    assert problems == []
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene as a file: a cactus and a helicopter."""
+    path = tmp_path_factory.mktemp("pictures") / "my scene.png"
+    Scenes("test", size=448, objects=2, seed=5)[0].image.save(path)
+    return path
+
+
+def test_two_classes_have_two_maps_and_sliders_need_no_forward(
+    app: Opened, picture: Path, demo: Model
+) -> None:
+    names = Scenes("test", size=448, objects=2, seed=5)[0].names
+    app.shot("1-start")
+    app.upload(picture)
+    app.says("Maps of")
+    for name in names:
+        box = app.page.get_by_role("checkbox", name=re.compile(f"^{name} "))
+        if not box.is_checked():
+            app.tick(name)
+            app.says(name)
+    app.page.wait_for_timeout(200)
+    maps = app.heats()
+    assert len(maps) == len(set(maps)) >= 2
+    app.shot("2-two-classes")
+
+    before = len(app.served.forwards)
+    for control, value in (("threshold", 0.5), ("smoothing", 2), ("first", 5), ("last", 5)):
+        app.slide(control, value)
+        maps = app.wait_for_other(maps)
+    app.shot("3-sliders")
+    app.page.get_by_role("radio", name="also what speaks against it").check()
+    app.wait_for_other(maps)
+    app.shot("4-signed")
+    app.slide("opacity", 0.4)
+    expect(app.page.locator("#maps img.gt-heat").first).to_have_css("opacity", "0.4")
+    assert len(app.served.forwards) == before
+
+
+def test_a_slider_that_is_dragged_fast_ends_where_it_is(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    app.slide("threshold", 0.6)
+    app.page.wait_for_timeout(500)
+    expected = app.heats()
+    app.slide("threshold", 0)
+    app.wait_for_other(expected)
+    for step in range(1, 13):
+        app.slide("threshold", step / 20)
+    for _ in range(60):
+        app.page.wait_for_timeout(50)
+        if app.heats() == expected:
+            break
+    app.page.wait_for_timeout(500)
+    assert app.heats() == expected
+
+
+def test_contrast(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    alone = app.heats()
+    for control, index in (("contrast-a", 1), ("contrast-b", 2)):
+        app.page.locator(f"#{control} input").click()
+        app.page.locator(f"#{control} [role=option]").nth(index).click()
+    app.says("cactus vs helicopter|helicopter vs cactus")
+    both = app.heats()
+    assert both[:-1] == alone
+    assert both[-1] not in alone
+    app.shot("5-contrast")
+
+
+def test_search(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    count = len(app.heats())
+    field = app.page.get_by_role("textbox", name=re.compile("Search all"))
+    field.press_sequentially("PEN", delay=20)
+    penguin = app.page.get_by_role("checkbox", name=re.compile("^penguin "))
+    expect(penguin).to_be_visible()
+    expect(app.page.get_by_role("checkbox", name=re.compile("^anchor "))).to_have_count(0)
+    app.shot("6-search")
+    penguin.check()
+    app.says("penguin")
+    assert len(app.heats()) == count + 1
+    field.press_sequentially("dulum", delay=20)
+    app.says("no class has 'PENdulum' in its name; try")
+
+
+def test_download(app: Opened, picture: Path) -> None:
+    app.upload(picture)
+    app.says("Maps of")
+    app.slide("last", 3)
+    app.page.wait_for_timeout(300)
+    with app.page.expect_download() as waiting:
+        app.page.locator("#download").click()
+    assert waiting.value.suggested_filename == "gradtoken-my-scene.zip"
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert archive.testzip() is None
+        manifest = json.loads(archive.read("manifest.json"))
+        listed = manifest["files"]
+        assert {"manifest.json", listed["tokens"], listed["summary"], *listed["overlays"]} == set(
+            archive.namelist()
+        )
+        with np.load(io.BytesIO(archive.read("tokens.npz"))) as saved:
+            assert saved["tokens"].shape == (len(manifest["targets"]), 14, 14)
+        for name in listed["overlays"]:
+            assert Image.open(io.BytesIO(archive.read(name))).size == (448, 448)
+    assert manifest["input"]["file"] == "my scene.png"
+    assert manifest["method"]["options"]["layers"] == [0, 1, 2]
+
+
+def test_compare_methods(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(1).click()
+    app.says("Maps of")
+    app.page.get_by_role("button", name="Compare methods").click()
+    app.page.locator("#compare").click()
+    expect(app.page.locator("#compared table th")).to_contain_text(["gradtoken", "rollout"])
+    rows = app.page.locator("#compared tbody tr")
+    classes = rows.count() - 1
+    assert classes == len(app.heats())
+    rollout = [rows.nth(k).locator("img").last.get_attribute("src") for k in range(classes)]
+    assert len(set(rollout)) == 1
+    ours = [rows.nth(k).locator("img").first.get_attribute("src") for k in range(classes)]
+    assert len(set(ours)) == classes
+    assert rows.last.locator("td").last.inner_text() == "1.00"
+    app.shot("7-methods")
+    before = len(app.served.forwards)
+    app.slide("threshold", 0.6)
+    expect(rows.first.locator("img").first).not_to_have_attribute("src", ours[0] or "")
+    assert len(app.served.forwards) == before
+
+
+def test_patches_are_read_by_pointer_and_keyboard(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(2).click()
+    app.says("Maps of")
+    readout = app.page.locator(".gt-readout")
+    first, second = (app.page.locator("#maps .gt-picture[tabindex]").nth(k) for k in (0, 1))
+    box = first.bounding_box()
+    assert box is not None
+    first.hover(position={"x": box["width"] * 0.99, "y": box["height"] * 0.01})
+    expect(readout).to_contain_text("Row 1, column 14: panda")
+    expect(readout).to_contain_text("christmas tree")
+    second.click(position={"x": 1, "y": box["height"] * 0.99})
+    app.page.mouse.move(0, 0)
+    expect(readout).to_contain_text("Row 14, column 1")
+    app.shot("8-patch")
+    second.focus()
+    app.page.keyboard.press("ArrowUp")
+    app.page.keyboard.press("ArrowRight")
+    expect(readout).to_contain_text("Row 13, column 2")
+    app.slide("threshold", 0.3)
+    app.wait_for_other(app.heats())
+    expect(readout).to_contain_text("Row 13, column 2")
+    second.focus()
+    app.page.keyboard.press("Escape")
+    expect(readout).to_be_empty()
+
+
+def test_the_whole_way_by_keyboard(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(3).focus()
+    app.page.keyboard.press("Enter")
+    app.says("Maps of .*octopus")
+    boxes = app.page.locator("#classes input[type=checkbox]")
+    count = app.page.locator("#classes input:checked").count()
+    boxes.nth(5).focus()
+    app.page.keyboard.press("Space")
+    expect(app.page.locator("#maps img.gt-heat")).to_have_count(count + 1)
+    maps = app.heats()
+    app.page.locator("#threshold input[type=range]").focus()
+    for _ in range(20):
+        app.page.keyboard.press("ArrowRight")
+    app.wait_for_other(maps)
+
+
+def test_everything_has_a_name_for_screen_readers(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    tree = app.page.context.new_cdp_session(app.page).send("Accessibility.getFullAXTree")
+    roles = {"button", "checkbox", "radio", "slider", "textbox", "combobox", "application"}
+    roles |= {"spinbutton", "searchbox", "listbox"}
+    found = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in tree["nodes"]
+        if not node["ignored"] and node["role"]["value"] in roles
+    ]
+    assert {"slider", "checkbox", "radio", "application", "button"} <= {role for role, _ in found}
+    assert [role for role, name in found if not name.strip()] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 380])
+def test_themes_and_widths(app: Opened, scheme: str, width: int) -> None:
+    page = app.page
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(app.served.url)
+    page.locator("#scenes button").nth(2).click()
+    app.says("Maps of")
+    assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    app.shot(f"9-{scheme}-{width}")
+    page.get_by_role("button", name="Light or dark").click()
+    assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "light")
+
+
+def test_pictures_that_are_refused(app: Opened, tmp_path: Path) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    before = app.heats()
+    huge = tmp_path / "huge.png"
+    Image.new("L", (8000, 6250)).save(huge, compress_level=1)
+    app.upload(huge)
+    app.says(r"huge\.png has 8000x6250 pixels, above the limit of 30,000,000")
+    app.shot("10-too-large")
+    text = tmp_path / "notes.png"
+    text.write_text("this is a text")
+    app.upload(text)
+    app.says(r"notes\.png is not a picture that is read here; use PNG, JPEG")
+    heavy = tmp_path / "heavy.png"
+    heavy.write_bytes(np.random.default_rng(0).bytes(20_000_100))
+    app.upload(heavy)
+    expect(app.page.get_by_text(re.compile("20 ?MB|maximum allowed|exceed")).last).to_be_visible()
+    app.shot("11-too-heavy")
+    assert app.heats() == before
+
+
+def test_a_picture_is_deleted_on_request(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    app.page.locator("#forget").click()
+    app.says("The picture is deleted")
+    expect(app.page.locator("#maps img")).to_have_count(0)
+    expect(app.page.locator("#classes input")).to_have_count(0)
+    app.slide("threshold", 0.5)
+    app.says("there is no picture yet")
+
+
+def test_a_picture_is_deleted_when_its_page_is_closed(
+    app: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Callbacks] = []
+    forget = Callbacks.forget
+
+    def spy(self: Callbacks, key: str | None) -> None:
+        assert len(self.sessions) > 0
+        forget(self, key)
+        with pytest.raises(AppError):
+            self.sessions.get(key)
+        kept.append(self)
+
+    monkeypatch.setattr(Callbacks, "forget", spy)
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    assert kept == []
+    app.page.goto("about:blank")
+    for _ in range(100):
+        if kept:
+            return
+        app.page.wait_for_timeout(100)
+    raise AssertionError("the session was not dropped")
+
+
+def test_nothing_is_requested_from_elsewhere(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    sent = [url for url in app.requests if not url.startswith(("data:", "blob:"))]
+    assert len(sent) > 5
+    assert [url for url in sent if not url.startswith(app.served.url)] == []
+    response = app.page.request.get(app.served.url)
+    assert "default-src 'self'" in response.headers["content-security-policy"]

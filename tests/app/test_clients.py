@@ -1,0 +1,107 @@
+"""Many people at once, and requests that no page would send."""
+
+from __future__ import annotations
+
+import base64
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+
+import gradtoken
+from gradtoken.app.wiring import FOR
+from gradtoken.datasets import Scenes
+from gradtoken.models import Model
+from tests.app.conftest import Served
+
+LOOK = (0.85, 0, 0, FOR, 1, 6)
+CLIENTS = 20
+
+
+def tokens_in(html: str) -> np.ndarray:
+    """The numbers behind the maps of a page."""
+    grid = [int(side) for side in re.search(r'data-grid="(\d+) (\d+)"', html).groups()]
+    data = base64.b64decode(re.search(r'data-tokens="([^"]+)"', html)[1])
+    return np.frombuffer(data, "<f4").reshape(-1, *grid)
+
+
+def test_twenty_people_at_once_see_their_own_pictures(
+    served: Served, demo: Model, tmp_path: Path
+) -> None:
+    scenes = Scenes("test", objects=2, seed=11)
+    paths = [tmp_path / f"{index}.png" for index in range(CLIENTS)]
+    for index, path in enumerate(paths):
+        scenes[index].image.save(path)
+    clients = [Client(served.url, verbose=False) for _ in paths]
+
+    def open_own(index: int) -> tuple[np.ndarray, list[int]]:
+        shown = clients[index].predict(handle_file(paths[index]), "", *LOOK, api_name="/open_file")
+        assert shown[-1] is None
+        return tokens_in(shown[1]), shown[4]["value"]
+
+    def look_again(index: int) -> np.ndarray:
+        return tokens_in(clients[index].predict(*LOOK, api_name="/redraw")[1])
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        opened = list(pool.map(open_own, range(CLIENTS)))
+        again = list(pool.map(look_again, range(CLIENTS)))
+    maps = [tokens.tobytes() for tokens, _ in opened]
+    assert len(set(maps)) == CLIENTS
+    for path, (tokens, ticked), later in zip(paths, opened, again, strict=True):
+        expected = gradtoken.explain(demo, path, ticked).tokens[0].numpy()
+        np.testing.assert_allclose(tokens, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(later, tokens)
+
+
+def test_uploads_are_gone_once_they_are_read(served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "mine.png"
+    Scenes("test", objects=2, seed=12)[0].image.save(path)
+    with httpx.Client(base_url=served.url) as http:
+        with path.open("rb") as file:
+            (kept,) = http.post("gradio_api/upload", files={"files": file}).json()
+        assert http.get(f"gradio_api/file={kept}").status_code == 200
+        client = Client(served.url, verbose=False)
+        given = {"path": kept, "meta": {"_type": "gradio.FileData"}}
+        shown = client.predict(given, "", *LOOK, api_name="/open_file")
+        assert "Maps of" in shown[0]
+        assert http.get(f"gradio_api/file={kept}").status_code in (403, 404)
+        assert not Path(kept).exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", __file__]
+)
+def test_no_other_file_is_served(served: Served, path: str) -> None:
+    for route in ("gradio_api/file=", "file=", "static/", "assets/"):
+        response = httpx.get(f"{served.url}{route}{path}")
+        assert response.status_code in (403, 404), route
+        assert "root:" not in response.text
+    client = Client(served.url, verbose=False)
+    given = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(Exception, match=r"^(?!.*root:)"):
+        client.predict(given, "", *LOOK, api_name="/open_file")
+
+
+def test_heavy_uploads_are_refused_by_the_server(served: Served) -> None:
+    response = httpx.post(
+        f"{served.url}gradio_api/upload", files={"files": ("a.png", b"0" * 20_000_001)}
+    )
+    assert response.status_code == 413
+
+
+def test_values_no_page_would_send_are_refused(served: Served) -> None:
+    client = Client(served.url, verbose=False)
+    shown = client.predict(*LOOK, api_name="/redraw")
+    assert "there is no picture yet" in shown[0]
+
+
+def test_headers_keep_the_browser_here(served: Served) -> None:
+    response = httpx.get(served.url)
+    assert "default-src 'self'" in response.headers["content-security-policy"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    for outside in ("googleapis", "cdnjs", "huggingface.co/api", "api.gradio.app"):
+        assert f'src="https://{outside}' not in response.text

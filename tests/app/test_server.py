@@ -1,0 +1,89 @@
+"""Starting and stopping the server."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gradtoken.app.server import is_loopback, read_login, serving
+from gradtoken.errors import AppError
+from gradtoken.models import Model
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("0.0.0.0", False),
+        ("192.168.1.5", False),
+        ("example.org", False),
+        ("::", False),
+    ],
+)
+def test_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_read_login() -> None:
+    assert read_login(None) is None
+    assert read_login("ann:a:b") == ("ann", "a:b")
+    for wrong in ("", "ann", "ann:", ":secret"):
+        with pytest.raises(AppError, match="is not USER:PASSWORD"):
+            read_login(wrong)
+
+
+def test_a_login_is_asked_for_and_nothing_is_left_behind(demo: Model) -> None:
+    with serving(demo, auth="ann:secret") as url:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        assert folder.stat().st_mode & 0o077 == 0
+        with httpx.Client(base_url=url) as http:
+            assert http.get("config").status_code == 401
+            assert http.post("gradio_api/upload").status_code == 401
+            wrong = http.post("login", data={"username": "ann", "password": "guess"})
+            assert wrong.status_code == 400
+            right = http.post("login", data={"username": "ann", "password": "secret"})
+            assert right.status_code == 200
+            assert http.get("config").status_code == 200
+    assert not folder.exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+
+
+def test_a_port_that_is_taken(demo: Model) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(
+                AppError,
+                match=f"cannot listen on 127.0.0.1:{port}: .*in use; choose another --port",
+            ),
+            serving(demo, port=port),
+        ):
+            pass
+
+
+def test_without_gradio_the_extra_is_named(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    with (
+        pytest.raises(AppError, match=r'needs gradio .* pip install "gradtoken\[app\]"'),
+        serving(demo),
+    ):
+        pass
+
+
+def test_the_environment_is_as_it_was(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "maybe")
+    before = dict(os.environ)
+    with serving(demo):
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert dict(os.environ) == before

@@ -1,0 +1,75 @@
+"""Sessions stay apart, and go."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from gradtoken.app.limits import Limits
+from gradtoken.app.pictures import Shown
+from gradtoken.app.sessions import Session, Sessions
+from gradtoken.errors import AppError
+from gradtoken.geometry import Box
+from gradtoken.sources import Source
+
+
+def session(colour: str) -> Session:
+    picture = Image.new("RGB", (4, 4), colour)
+    return Session(Source(picture), Shown(picture, Box(0, 0, 4, 4)), (1.0,))
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_key_has_its_own() -> None:
+    sessions = Sessions(Limits())
+    red, blue = session("red"), session("blue")
+    sessions.put("a", red)
+    sessions.put("b", blue)
+    assert sessions.get("a") is red
+    assert sessions.get("b") is blue
+    sessions.drop("a")
+    sessions.drop("a")
+    with pytest.raises(AppError, match="there is no picture yet"):
+        sessions.get("a")
+    assert sessions.get("b") is blue
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_request_without_a_session_gets_none(key: str | None) -> None:
+    sessions = Sessions(Limits())
+    sessions.put("a", session("red"))
+    with pytest.raises(AppError):
+        sessions.get(key)
+    with pytest.raises(AppError, match="names no session"):
+        sessions.put(key, session("blue"))
+
+
+def test_unused_ones_go() -> None:
+    clock = Clock()
+    sessions = Sessions(Limits(idle_seconds=100), clock)
+    for key in "ab":
+        sessions.put(key, session("red"))
+    clock.now = 60
+    sessions.get("a")
+    clock.now = 130
+    assert len(sessions) == 1
+    sessions.get("a")
+    with pytest.raises(AppError, match="not used for 2 minutes"):
+        sessions.get("b")
+
+
+def test_the_one_unused_for_longest_makes_room() -> None:
+    sessions = Sessions(Limits(sessions=2))
+    for key in "ab":
+        sessions.put(key, session("red"))
+    sessions.get("a")
+    sessions.put("c", session("red"))
+    assert len(sessions) == 2
+    sessions.get("a")
+    with pytest.raises(AppError):
+        sessions.get("b")
