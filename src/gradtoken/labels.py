@@ -42,7 +42,7 @@ class Labels(Sequence[str]):
         Raises:
             TargetError: unknown, ambiguous or out of range; the nearest names are suggested.
         """
-        if getattr(item, "ndim", None) == 0:
+        if getattr(item, "ndim", None) == 0 and not getattr(item, "is_meta", False):
             item = item.item()  # type: ignore[union-attr]
         if isinstance(item, bool) or not isinstance(item, (int, str)):
             raise TargetError(f"{item!r} is no class; use an id or a name.")

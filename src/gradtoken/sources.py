@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from gradtoken.errors import ImageError
 from gradtoken.images import load_image
 
 
@@ -36,7 +37,7 @@ class Source:
         if isinstance(given, (str, os.PathLike)):
             picture = load_image(given)
             path = Path(given)
-            return cls(picture, path, "file", hashlib.sha256(path.read_bytes()).hexdigest())
+            return cls(picture, path, "file", _file_sha256(path))
         return cls(load_image(given))
 
     @property
@@ -57,6 +58,22 @@ class Source:
             "sha256": self.sha256,
             "sha256_of": "file" if self.path else "pixels",
         }
+
+
+def _file_sha256(path: Path) -> str:
+    """Of a file's bytes, read in pieces.
+
+    Raises:
+        ImageError: if it cannot be read any more.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return digest.hexdigest()
 
 
 def _printable(path: str) -> str:

@@ -164,6 +164,10 @@ class OutputTarget(Target):
                 f"a target function gets the logits (C,) of one image and must return one scalar "
                 f"tensor, {self._name} returned {got}."
             )
+        if value.is_complex():
+            raise TargetError(
+                f"the target function {self._name} returned a complex number; return a real one."
+            )
         if row.requires_grad and not value.requires_grad:
             raise TargetError(
                 f"the value of the target function {self._name} does not depend on the output "
@@ -432,7 +436,7 @@ def resolve(
         return Targets([[ClassTarget(index) for index in range(logits.shape[-1])]] * batch)
     resolve_one = partial(_resolve_one, labels=labels, read=cache(prompts) if prompts else None)
     if isinstance(targets, (Tensor, np.ndarray)):
-        targets = targets.tolist()
+        targets = _listed(targets)
     if not _is_list(targets):
         targets = [targets]
     if not any(_is_list(item) for item in targets):
@@ -451,9 +455,35 @@ def resolve(
     return Targets([[resolve_one(item) for item in row] for row in targets])
 
 
+def _listed(targets: Any) -> Any:
+    try:
+        return targets.tolist()
+    except (RuntimeError, NotImplementedError) as error:
+        raise TargetError(f"the tensor of targets cannot be read: {error}.") from None
+
+
 def _checked(target: Target, labels: Labels) -> Target:
-    for index in target.classes():
+    """A target made by hand, if the model has the classes that it speaks of.
+
+    Raises:
+        TargetError: one that is no id within range, or other fields that are no numbers.
+    """
+    try:
+        ids, terms = target.classes(), target.terms() or {}
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise TargetError(
+            f"{target!r} is no target: its classes must be ids (at least one to be set against), "
+            "its weights numbers."
+        ) from None
+    for index in ids:
+        if type(index) is not int:
+            raise TargetError(
+                f"{target!r} names the class {index!r}, but targets made by hand take ids; use "
+                "contrast(…), log_prob(…) or the name itself."
+            )
         labels.find(index)
+    if not all(math.isfinite(weight) for weight in terms.values()):
+        raise TargetError(f"{target!r} has a weight that is no finite number.")
     return target
 
 
@@ -480,7 +510,7 @@ def _resolve_one(
         return _checked(item, labels)
     if isinstance(item, Pending):
         return item.resolve(labels)
-    if callable(item):
+    if callable(item) and not isinstance(item, type):
         return OutputTarget(item)
     if item is None:
         raise TargetError(

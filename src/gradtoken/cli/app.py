@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from gradtoken.errors import GradTokenError
+from gradtoken.errors import GradTokenError, one_line
 
 console = Console()
 problems = Console(stderr=True)
@@ -39,7 +39,7 @@ def main() -> None:
 
 def complain(text: str) -> None:
     """Print an error as one line on stderr."""
-    problems.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", soft_wrap=True)
+    problems.print(f"[bold red]error:[/] {escape(one_line(text))}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -60,7 +60,7 @@ def explain(
     """
     from gradtoken.attribution import make_method
     from gradtoken.explaining import explain as run
-    from gradtoken.saving import safe_name, unique_names
+    from gradtoken.saving import refuse_link, safe_name, unique_names
 
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)
@@ -74,6 +74,7 @@ def explain(
     for path, name in track(jobs, "explaining", console=console, disable=not console.is_terminal):
         try:
             explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
+            refuse_link(out / name)
             (folder,) = explanation.save(out / name)
             _add_rows(table, path, explanation, folder)
         except (ImageError, OutputError) as error:

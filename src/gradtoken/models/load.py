@@ -12,15 +12,14 @@ from typing import Any
 import timm
 import torch
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
-from gradtoken.models import timm as timm_family
 from gradtoken.models import unknown
-from gradtoken.models.checkpoint import fit, read_checkpoint
+from gradtoken.models.checkpoint import read_checkpoint
+from gradtoken.models.described import read_described
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
 from gradtoken.models.model import Model
 from gradtoken.preprocess import Preprocess
@@ -264,34 +263,7 @@ def _fill_blank_layers(module: nn.Module) -> None:
 
 def _described(path: Path, spec: str, size: Size | None) -> Model:
     """A model whose safetensors file describes its architecture, labels and preprocessing."""
-    state, description = read_checkpoint(path)
-    try:
-        module = VisionTransformer(**description["architecture"])
-        labels, side = description["classes"], description["input_size"]
-        preprocess = timm_family.build_preprocess(
-            {
-                "input_size": (3, *(size or (side, side))),
-                "interpolation": "bicubic",
-                "mean": description["mean"],
-                "std": description["std"],
-                "crop_pct": 1.0,
-            }
-        )
-    except (
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        ValueError,
-        RuntimeError,
-        AssertionError,
-    ) as error:
-        raise ModelError(
-            f"{path} does not describe its architecture ({error}); name it, as in "
-            f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
-        ) from None
-    fit(module, {key: value.float() for key, value in state.items()}, spec)
-    if size is not None:
-        timm_family.resize(module, size, spec)
+    module, preprocess, labels = read_described(path, spec, size)
     weights = "bundled" if spec == "demo" else str(path)
     return _read(module, spec, preprocess, labels, weights=weights)
 

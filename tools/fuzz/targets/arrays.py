@@ -60,7 +60,7 @@ def _array(rng: Random) -> Any:
     if draw < 0.1 and found.ndim:
         return found[::-1]
     if draw < 0.15:
-        return np.ma.masked_array(found, mask=found == 0)
+        return np.ma.masked_array(found, mask=np.ones(shape, bool))
     if draw < 0.2:
         return found.astype(found.dtype).T
     if draw < 0.25:

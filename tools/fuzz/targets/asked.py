@@ -14,7 +14,7 @@ from fuzz.mutate import value, word
 from fuzz.target import Target
 
 import gradtoken
-from gradtoken.targets import Against, ClassTarget, Contrast, LogProb, Rivals, Target as Scalar
+from gradtoken.targets import Against, ClassTarget, Contrast, LogProb, Rivals
 
 _IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 
@@ -50,9 +50,6 @@ def _item(rng: Random) -> Any:
                 lambda z: z[:1],
                 lambda z: z[0].to(torch.complex64),
                 lambda z: z.max().long(),
-                Scalar,
-                ClassTarget,
-                dict,
             )
         )
     if kind == 10:
