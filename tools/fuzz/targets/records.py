@@ -30,13 +30,10 @@ def _sound() -> bytes:
 
 
 @cache
-def _bomb(rows: int) -> bytes:
+def _bomb(rows: int, letters: int) -> bytes:
     """Few bytes that are very many rows."""
-    column = pyarrow.DictionaryArray.from_arrays(
-        pyarrow.array(bytes(4 * rows)[:0] or [0] * 0, pyarrow.int32()), pyarrow.array(["x" * 1000])
-    )
     indices = pyarrow.repeat(pyarrow.scalar(0, pyarrow.int32()), rows)
-    column = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["x" * 1000]))
+    column = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["x" * letters]))
     table = pyarrow.table({**dict.fromkeys(COLUMNS[:4], column), "value": pyarrow.repeat(0.5, rows)})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
@@ -67,7 +64,7 @@ def attempt(rng: Random, folder: Path) -> None:
     elif draw < 0.8:
         data = _other(rng)
     elif draw < 0.82:
-        data = _bomb(3_000_000)
+        data = _bomb(*rng.choice(((3_000_000, 10), (900_000, 1000))))
     elif draw < 0.86:
         data = rng.randbytes(rng.randrange(60))
     (folder / "records" / "a.png.parquet").write_bytes(data)
