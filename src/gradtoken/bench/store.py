@@ -168,7 +168,7 @@ def _read_table(path: Path) -> Any:
         if table.column_names != list(COLUMNS):
             raise ValueError("it has other columns")
         return table.cast(_schema(pa))
-    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
         raise OutputError(
             f"{path} holds no records of this benchmark ({error}); remove it, and the picture is "
             "measured again."
