@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from gradtoken.images import MAX_PIXELS
 
 _MOST = 1_000_000
 """Pictures that one file can credibly hold."""
+_MOST_CHUNKS = 50_000
 
 
 class ImageNetSegmentation(Samples):
@@ -91,9 +93,13 @@ class ImageNetSegmentation(Samples):
 
 
 def _is_plain(data: Any) -> bool:
-    """Whether something in the file is a data set whose numbers are in the file itself."""
+    """Whether something in the file is a data set whose numbers are in the file itself, and not in
+    so many chunks that finding them takes gigabytes."""
     stored = all(hasattr(data, name) for name in ("size", "external", "is_virtual"))
-    return stored and data.external is None and not data.is_virtual
+    if not stored or data.external is not None or data.is_virtual:
+        return False
+    pieces = zip(data.shape, data.chunks or data.shape, strict=True)
+    return math.prod(-(-side // max(chunk, 1)) for side, chunk in pieces) <= _MOST_CHUNKS
 
 
 def _numbers(data: Any, axes: int) -> np.ndarray[Any, Any]:
