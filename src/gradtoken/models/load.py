@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
+from gradtoken.images import MAX_PIXELS
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models import unknown
 from gradtoken.models.checkpoint import read_checkpoint
 from gradtoken.models.described import read_described
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
+from gradtoken.models.hub import weights_only
 from gradtoken.models.model import Model
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import Prompts
@@ -232,7 +234,8 @@ def _named(
     if checkpoint is not None:
         state, description = read_checkpoint(os.fspath(checkpoint))
         weights = os.fspath(checkpoint)
-    found: Found = reader.build(name, pretrained=pretrained, state=state, size=size)
+    with weights_only():
+        found: Found = reader.build(name, pretrained=pretrained, state=state, size=size)
     return _read(
         found.module,
         spec,
@@ -292,6 +295,11 @@ def _size(given: Any) -> Size | None:
     if not whole or len(pair) != 2 or min(pair) < 1:
         raise ModelError(
             f"image_size={given!r} is no size; give one number of pixels or (height, width)."
+        )
+    if pair[0] * pair[1] > MAX_PIXELS:
+        raise ModelError(
+            f"image_size={given!r} is more than {MAX_PIXELS:,} pixels, the limit of pictures; give "
+            "a smaller one."
         )
     return pair[0], pair[1]
 
