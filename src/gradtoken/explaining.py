@@ -14,6 +14,7 @@ from torch import Tensor
 from gradtoken.attribution import Method, make_method
 from gradtoken.errors import ImageError, MethodError, ModelError
 from gradtoken.explanation import Explanation
+from gradtoken.forks import one_thread_in_forks
 from gradtoken.geometry import Box
 from gradtoken.models.model import Model
 from gradtoken.preprocess import check_tensor
@@ -59,6 +60,7 @@ def explain(
         >>> model = gradtoken.load("demo")
         >>> gradtoken.explain(model, "picture.jpg", ["banana", "rocket"]).save("out")
     """
+    one_thread_in_forks()
     if not isinstance(model, Model):
         raise ModelError(
             f"explain() needs a Model, it got {type(model).__name__}; use load(…) or wrap(module)."

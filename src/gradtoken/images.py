@@ -160,6 +160,7 @@ def _eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _from_array(
     array: np.ndarray[Any, Any], max_pixels: int, name: str = "the array"
 ) -> Image.Image:
+    array = np.asarray(array)  # of a masked array, what is behind the mask too
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
+from gradtoken.forks import one_thread_in_forks
 from gradtoken.images import MAX_PIXELS
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
@@ -71,6 +72,7 @@ def load(
         ModelError: unknown name, weights that cannot be had, a size that the architecture does not
             take, or a model that cannot be explained.
     """
+    one_thread_in_forks()
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(f"load() takes a name or a path, it got {type(spec).__name__}.")
     name = os.fspath(spec)
@@ -124,6 +126,7 @@ def wrap(
     Raises:
         ModelError: if the readout of this module cannot be followed, or the labels do not fit.
     """
+    one_thread_in_forks()
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."

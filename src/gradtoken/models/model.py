@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
@@ -67,6 +68,7 @@ class Model:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The module in evaluation mode; every submodule's own mode is put back afterwards."""
+        one_thread_in_forks()
         user = object()
         with _LOCK:
             modes = _MODES.setdefault(self.module, _Modes())
@@ -120,6 +122,14 @@ class _Modes:
 
     def leave(self, user: object) -> None:
         self._users.discard(user)
+        self._put_back()
+
+    def forget(self) -> None:
+        """Nobody needs the module ready any more."""
+        self._users.clear()
+        self._put_back()
+
+    def _put_back(self) -> None:
         if not self._users:
             for part in self._training:
                 part.training = True
@@ -148,3 +158,14 @@ def _switches(module: nn.Module) -> list[tuple[Any, str, Any]]:
 
 _MODES: WeakKeyDictionary[nn.Module, _Modes] = WeakKeyDictionary()
 _LOCK = threading.Lock()
+
+
+def _start_anew() -> None:
+    """In a fork: its parent's threads are gone, so nobody holds the lock or needs a module ready."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    for modes in _MODES.values():
+        modes.forget()
+
+
+after_fork(_start_anew)

@@ -66,9 +66,11 @@ def _altered(state: dict[str, torch.Tensor], rng: Random) -> dict[str, Any]:
         elif kind == 2:
             found[key] = state[key].to(rng.choice((torch.float16, torch.int64, torch.bool, torch.float64, torch.complex64, torch.float8_e4m3fn)))
         elif kind == 3:
-            sides = tuple(rng.choice((0, 1, 5, 8, 1 << 34)) for _ in range(rng.randrange(4)))
-            small_enough = 0 in sides or 1 << 34 not in sides
-            found[rng.choice((key, "head.weight", "pos_embed"))] = torch.zeros(sides if small_enough else 3)
+            sides = [rng.choice((0, 1, 5, 8)) for _ in range(rng.randrange(4))]
+            if 0 in sides and rng.random() < 0.5:
+                sides[rng.randrange(len(sides))] = 1 << 34
+                sides[rng.randrange(len(sides))] = 0
+            found[rng.choice((key, "head.weight", "pos_embed"))] = torch.zeros(sides)
         elif kind == 4:
             found[key] = torch.full_like(state[key], float("nan"))
         elif kind == 5:
