@@ -60,22 +60,26 @@ def refuse_link(folder: Path) -> None:
 
 
 def _save_one(explanation: Explanation, directory: Path, style: display.Style) -> Path:
+    work: Path | None = None
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".gradtoken-", dir=directory))
-    except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
-        raise OutputError(f"cannot write to {directory}: {_reason(error)}.") from None
-    try:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=".gradtoken-", dir=directory))
+        except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
+            raise OutputError(f"cannot write to {directory}: {_reason(error)}.") from None
         _write(explanation, work, style)
         _remove_earlier(directory)
         for path in sorted(work.iterdir(), key=lambda path: path.name == MANIFEST):
             os.replace(path, directory / path.name)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"cannot write to {directory}: {_reason(error)}; nothing was left half-written."
         ) from None
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
     return directory
 
 

@@ -470,7 +470,9 @@ def _checked(target: Target, labels: Labels) -> Target:
     """
     try:
         ids, terms = target.classes(), target.terms() or {}
-    except (TypeError, ValueError, ZeroDivisionError):
+        if isinstance(target, Against) and not target.others:
+            raise ValueError("nothing to be set against")
+    except (TypeError, ValueError):
         raise TargetError(
             f"{target!r} is no target: its classes must be ids (at least one to be set against), "
             "its weights numbers."

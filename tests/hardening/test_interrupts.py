@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import os
 import shutil
 import sys
@@ -29,8 +30,8 @@ from tests.conftest import images_for, tiny_vit
 from tests.hardening.state import files_in, state_of
 
 _HOME = str(Path(gradtoken.__file__).parent)
-_CLEANUP = {"leave", "_put_back", "forget", "__exit__", "_remove_earlier"}
-"""Functions that put things back; nobody can interrupt those and have them done too."""
+_SKIPPED = {"leave", "_put_back", "forget", "__exit__", "evaluating", "seeded"}
+"""Functions that put things back, which nobody can interrupt and have done too."""
 
 
 class _Interrupt:
@@ -38,20 +39,31 @@ class _Interrupt:
 
     def __init__(self, at: int | None = None) -> None:
         self.at, self.seen = at, 0
+        self._entered: set[tuple[int, int]] = set()
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         code = frame.f_code
-        if not code.co_filename.startswith(_HOME) or code.co_name in _CLEANUP:
+        if not code.co_filename.startswith(_HOME) or code.co_name in _SKIPPED:
             return None
         return self._line
 
     def _line(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line":
+        if event == "line" and not self._leaves_with(frame):
             self.seen += 1
             if self.seen == self.at:
                 sys.settrace(None)
                 raise KeyboardInterrupt
         return self._line
+
+
+    def _leaves_with(self, frame: FrameType) -> bool:
+        """Whether the line is a `with` met again on its way out: tracers see it, signals cannot
+        fall between it and the context's exit."""
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+        place = (id(frame), frame.f_lineno)
+        again = line.startswith("with ") and place in self._entered
+        self._entered.add(place)
+        return again
 
 
 @contextmanager
@@ -88,8 +100,9 @@ def training() -> Model:
 @pytest.mark.parametrize("part", ["blocks.0", "blocks.1", "blocks.1.mlp", "norm", "head"])
 @pytest.mark.parametrize("method", ["gradtoken", "gae", "cdam", "smoothgrad", "vit-cx"])
 def test_at_every_block(training: Model, part: str, method: str) -> None:
-    before = state_of(training.module)
     options = methods()[method].trial
+    gradtoken.explain(training, images_for((64, 64)), 1, method=method, **options)
+    before = state_of(training.module)
     passes = 0
 
     def interrupt(*_: object) -> None:
@@ -128,8 +141,9 @@ def test_at_every_block(training: Model, part: str, method: str) -> None:
 def test_at_random_lines_of_an_explanation(
     training: Model, method: str, options: dict[str, Any]
 ) -> None:
-    before = state_of(training.module)
     images = images_for((64, 64))
+    gradtoken.explain(training, images, 1, method=method, **options)
+    before = state_of(training.module)
 
     def work() -> None:
         gradtoken.explain(training, images, [1, 2], method=method, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.markup import escape
 
 from gradtoken.errors import GradTokenError, one_line
 
+_INTERRUPTED = 130
 console = Console()
 problems = Console(stderr=True)
 
@@ -33,8 +35,16 @@ def main() -> None:
         complain(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
-        complain("interrupted; what was saved before is complete.")
-        sys.exit(130)
+        _interrupted()
+    except SystemExit as stop:  # typer makes one of Ctrl-C, without a word
+        if stop.code == _INTERRUPTED:
+            _interrupted()
+        raise
+
+
+def _interrupted() -> NoReturn:
+    complain("interrupted; what was saved before is complete.")
+    sys.exit(_INTERRUPTED)
 
 
 def complain(text: str) -> None:
