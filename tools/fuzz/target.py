@@ -60,8 +60,8 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Target:
-    """A target by the name of its file."""
-    target: Target = import_module(f"fuzz.targets.{name}").TARGET
+    """A target by the name of its file, or by a module's full name."""
+    target: Target = import_module(name if "." in name else f"fuzz.targets.{name}").TARGET
     return target
 
 
