@@ -54,8 +54,14 @@ def one_line(text: str) -> str:
     if len(text) > _LONGEST:
         half = _LONGEST // 2
         text = f"{text[:half]} … {text[-half:]}"
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else "\ufffd" for c in line)
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """A text with marks in the place of control characters, directions and halves of letters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:

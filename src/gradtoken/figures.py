@@ -7,8 +7,11 @@ import math
 from matplotlib.figure import Figure
 
 from gradtoken import display
+from gradtoken.errors import one_line
 from gradtoken.explanation import Explanation
 
+_LETTERS = 60
+"""Letters of a label that are shown."""
 _WIDTH, _TITLE = 2.4, 0.4
 """Inches of a panel's width, and of the height its title takes."""
 
@@ -25,7 +28,7 @@ def summary(explanation: Explanation, style: display.Style) -> Figure:
         picture = source.picture.copy()
         picture.thumbnail((display.MAX_SIDE, display.MAX_SIDE))
         row[0].imshow(picture)
-        row[0].set_title(source.name, fontsize=9, parse_math=False)
+        row[0].set_title(one_line(source.name)[:_LETTERS], fontsize=9, parse_math=False)
         for k, axis in enumerate(row[1:]):
             axis.imshow(explanation.overlay(k, image=image, style=style))
             axis.set_title(_title(explanation, image, k), fontsize=9, parse_math=False)
@@ -33,13 +36,13 @@ def summary(explanation: Explanation, style: display.Style) -> Figure:
             axis.set_axis_off()
     method = explanation.about["method"]["name"]
     figure.suptitle(
-        f"{method}, {explanation.about['model']['spec']}", fontsize=9, color="0.4", parse_math=False
+        one_line(f"{method}, {explanation.about['model']['spec']}")[:200], fontsize=9, color="0.4", parse_math=False
     )
     return figure
 
 
 def _title(explanation: Explanation, image: int, k: int) -> str:
-    label = explanation.labels[image][k].split(",")[0]
+    label = one_line(explanation.labels[image][k].split(",")[0])[:_LETTERS]
     probability = float(explanation.probabilities[image, k])
     if math.isnan(probability):
         return f"{label}\ny = {float(explanation.scores[image, k]):.2f}"

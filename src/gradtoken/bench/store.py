@@ -165,9 +165,11 @@ def _read_table(path: Path) -> Any:
             raise ValueError("its texts are longer than names are")
         if any(column.null_count for column in table.columns):
             raise ValueError("values are missing")
-        if table.column_names != list(COLUMNS):
+        plain = _schema(pa)
+        kinds = [getattr(kind, "value_type", kind) for kind in table.schema.types]
+        if table.column_names != plain.names or kinds != plain.types:
             raise ValueError("it has other columns")
-        return table.cast(_schema(pa))
+        return table.cast(plain)
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
         raise OutputError(
             f"{path} holds no records of this benchmark ({error}); remove it, and the picture is "
