@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 _LONGEST = 1000
 """Characters of a message; what is longer, because it quotes its cause, loses its middle."""
 

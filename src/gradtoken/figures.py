@@ -36,7 +36,10 @@ def summary(explanation: Explanation, style: display.Style) -> Figure:
             axis.set_axis_off()
     method = explanation.about["method"]["name"]
     figure.suptitle(
-        one_line(f"{method}, {explanation.about['model']['spec']}")[:200], fontsize=9, color="0.4", parse_math=False
+        one_line(f"{method}, {explanation.about['model']['spec']}")[:200],
+        fontsize=9,
+        color="0.4",
+        parse_math=False,
     )
     return figure
 

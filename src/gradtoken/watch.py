@@ -50,9 +50,7 @@ def watching(
     blocks, pool = anatomy.blocks, anatomy.pool
 
     def enter(index: int) -> Callable[..., None]:
-        def hook(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
-        ) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
             # torch can call it without keywords in a thread that runs the model while it is removed
             if threading.get_ident() == thread:
                 recorder.place = index if anatomy.attends else None

@@ -27,7 +27,9 @@ def state_of(module: nn.Module) -> dict[str, Any]:
     """Everything that explaining must not change: hooks, modes, flags, gradients, random numbers."""
     parts = list(module.named_modules())
     return {
-        "hooks": [(name, hook, len(getattr(part, hook))) for name, part in parts for hook in _HOOKS],
+        "hooks": [
+            (name, hook, len(getattr(part, hook))) for name, part in parts for hook in _HOOKS
+        ],
         "training": [part.training for _, part in parts],
         "fused": [getattr(part, "fused_attn", None) for _, part in parts],
         "gradients": [value.grad is None for value in module.parameters()],

@@ -94,7 +94,9 @@ def test_only_overlays_of_its_own_are_removed(found: Explanation, tmp_path: Path
     assert not (out / "00_link.png").is_symlink()
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"files": []}', '{"files": {"overlays": 3}}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"files": []}', '{"files": {"overlays": 3}}', "\xff"]
+)
 def test_manifests_that_make_no_sense(found: Explanation, tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text, "latin-1")
     found.save(tmp_path)

@@ -55,7 +55,6 @@ class _Interrupt:
                 raise KeyboardInterrupt
         return self._line
 
-
     def _leaves_with(self, frame: FrameType) -> bool:
         """Whether the line is a `with` met again on its way out: tracers see it, signals cannot
         fall between it and the context's exit."""

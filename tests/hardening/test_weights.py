@@ -77,9 +77,7 @@ def test_weights_only_whatever_a_library_says(
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-def test_code_of_a_hub_folder_does_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_of_a_hub_folder_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     config = {
         "model_type": "mine",
@@ -201,12 +199,12 @@ def test_a_large_head_on_a_small_file_is_refused_by_shape(tmp_path: Path) -> Non
 
 
 def test_a_tag_that_does_not_exist() -> None:
-    with pytest.raises(ModelError, match=r"no weights 'nothing' of vit_base_patch16_224; there are"):
+    with pytest.raises(
+        ModelError, match=r"no weights 'nothing' of vit_base_patch16_224; there are"
+    ):
         gradtoken.load("timm/vit_base_patch16_224.nothing")
 
 
 def test_sizes_beyond_the_limit_of_pictures() -> None:
     with pytest.raises(ModelError, match="is more than 100,000,000 pixels"):
         gradtoken.load("demo", image_size=1_000_000_000)
-
-

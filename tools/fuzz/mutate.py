@@ -48,7 +48,9 @@ def damaged(data: bytes, rng: Random) -> bytes:
         elif kind == 1:
             found[at] ^= 1 << rng.randrange(8)
         elif kind == 2:
-            number = struct.pack(rng.choice(("<I", ">I", "<Q", ">H", "<H")), rng.choice(_NUMBERS) & 0xFFFF)
+            number = struct.pack(
+                rng.choice(("<I", ">I", "<Q", ">H", "<H")), rng.choice(_NUMBERS) & 0xFFFF
+            )
             if rng.random() < 0.6:
                 number = struct.pack(rng.choice(("<I", ">I")), rng.choice(_NUMBERS))
             found[at : at + len(number)] = number
@@ -68,7 +70,10 @@ def word(rng: Random) -> str:
     """A text that is awkward somewhere."""
     if rng.random() < 0.7:
         return rng.choice(_WORDS)
-    return "".join(chr(rng.choice((rng.randrange(128), rng.randrange(0xD800)))) for _ in range(rng.randrange(20)))
+    return "".join(
+        chr(rng.choice((rng.randrange(128), rng.randrange(0xD800))))
+        for _ in range(rng.randrange(20))
+    )
 
 
 def value(rng: Random, depth: int = 0) -> Any:

@@ -14,7 +14,6 @@ from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
 from gradtoken.images import MAX_PIXELS
 
-
 _MOST = 1_000_000
 """Pictures that one file can credibly hold."""
 _MOST_CHUNKS = 50_000

@@ -305,9 +305,7 @@ def build(
             module: nn.Module = make(config)
         else:
             with no_retries():
-                module = auto.from_pretrained(
-                    name, use_safetensors=True, trust_remote_code=False
-                )
+                module = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"transformers cannot make a model of hf/{name}: {_first(error)}"

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
-
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 

@@ -8,16 +8,39 @@ from typing import Any
 
 import numpy as np
 import torch
-from fuzz import small
-from fuzz.mutate import value
-from fuzz.target import Target
 from PIL import Image
 
 import gradtoken
+from fuzz import small
+from fuzz.mutate import value
+from fuzz.target import Target
 
-_DTYPES = (
-    "u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8 g c8 c16 ? O S3 U2 M8[s] m8[s] V4 >u2 >f4 >f8".split()
-)
+_DTYPES = [
+    "u1",
+    "u2",
+    "u4",
+    "u8",
+    "i1",
+    "i2",
+    "i4",
+    "i8",
+    "f2",
+    "f4",
+    "f8",
+    "g",
+    "c8",
+    "c16",
+    "?",
+    "O",
+    "S3",
+    "U2",
+    "M8[s]",
+    "m8[s]",
+    "V4",
+    ">u2",
+    ">f4",
+    ">f8",
+]
 _TORCH = (
     torch.float32,
     torch.float64,
@@ -30,7 +53,15 @@ _TORCH = (
     torch.float8_e4m3fn,
     torch.uint16,
 )
-_SHAPES = ((16, 16), (3, 16, 16), (16, 16, 3), (16, 16, 4), (16, 16, 1), (1, 3, 16, 16), (2, 3, 16, 16))
+_SHAPES = (
+    (16, 16),
+    (3, 16, 16),
+    (16, 16, 3),
+    (16, 16, 4),
+    (16, 16, 1),
+    (1, 3, 16, 16),
+    (2, 3, 16, 16),
+)
 
 
 def _shape(rng: Random) -> tuple[int, ...]:
@@ -94,7 +125,28 @@ def _tensor(rng: Random) -> Any:
 
 
 def _picture(rng: Random) -> Any:
-    mode = rng.choice(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "I;16B", "F"))
+    mode = rng.choice(
+        (
+            "1",
+            "L",
+            "LA",
+            "La",
+            "P",
+            "PA",
+            "RGB",
+            "RGBA",
+            "RGBa",
+            "RGBX",
+            "CMYK",
+            "YCbCr",
+            "LAB",
+            "HSV",
+            "I",
+            "I;16",
+            "I;16B",
+            "F",
+        )
+    )
     size = rng.choice(((16, 16), (1, 1), (0, 4), (4, 0), (40, 9), (3000, 2), (1, 60_000)))
     found = Image.new(mode, size)
     if rng.random() < 0.3:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
+import gradtoken
 from fuzz import small
 from fuzz.mutate import value, word
 from fuzz.target import Target
-
-import gradtoken
 from gradtoken.targets import Against, ClassTarget, Contrast, LogProb, Rivals
 
 _IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
@@ -21,7 +21,9 @@ _IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 
 def _item(rng: Random) -> Any:
     kind = rng.randrange(16)
-    near = rng.choice((0, 1, 4, 4, 5, -1, 10**12, True, 1.0, "cat", "DOG", "Tiger_Cat", "dg", "3", word(rng)))
+    near = rng.choice(
+        (0, 1, 4, 4, 5, -1, 10**12, True, 1.0, "cat", "DOG", "Tiger_Cat", "dg", "3", word(rng))
+    )
     other = rng.choice((0, 2, "cat", "dog", None, value(rng)))
     if kind < 4:
         return near
@@ -57,9 +59,30 @@ def _item(rng: Random) -> Any:
     if kind == 11:
         return Rivals()
     if kind == 12:
-        return rng.choice((np.int64(2), np.float32(2), np.str_("cat"), np.bool_(True), torch.tensor(3), torch.tensor(3.5), torch.tensor(True), torch.tensor(2, device="meta")))
+        return rng.choice(
+            (
+                np.int64(2),
+                np.float32(2),
+                np.str_("cat"),
+                np.bool_(True),
+                torch.tensor(3),
+                torch.tensor(3.5),
+                torch.tensor(True),
+                torch.tensor(2, device="meta"),
+            )
+        )
     if kind == 13:
-        return rng.choice((np.arange(3), np.zeros(0), np.zeros((2, 2), int), torch.arange(4), torch.ones(2, 2), torch.tensor([math.nan]), np.array(["cat", "dog"])))
+        return rng.choice(
+            (
+                np.arange(3),
+                np.zeros(0),
+                np.zeros((2, 2), int),
+                torch.arange(4),
+                torch.ones(2, 2),
+                torch.tensor([math.nan]),
+                np.array(["cat", "dog"]),
+            )
+        )
     return value(rng)
 
 
@@ -72,7 +95,10 @@ def attempt(rng: Random, folder: Path) -> None:
     elif draw < 0.8:
         targets = tuple(_item(rng) for _ in range(2))
     elif draw < 0.97:
-        targets = [[_item(rng) for _ in range(rng.choice((0, 1, 2)))] for _ in range(rng.choice((1, 2, 2, 2, 3)))]
+        targets = [
+            [_item(rng) for _ in range(rng.choice((0, 1, 2)))]
+            for _ in range(rng.choice((1, 2, 2, 2, 3)))
+        ]
     else:
         targets = rng.choice((None, "all", "ALL", [[[1]]], {1, 2}, range(3), iter([1]), object()))
     top_k: Any = rng.choice((1, 1, 5, 6, 0, -1, 1.5, None, "2", True, 10**30))

@@ -15,11 +15,11 @@ from typing import Any
 
 import safetensors.torch
 import torch
+
+import gradtoken
 from fuzz import small
 from fuzz.mutate import damaged, distorted, nested, value, word
 from fuzz.target import Target
-
-import gradtoken
 from gradtoken.models.checkpoint import fit, read_checkpoint
 
 _RAN: list[str] = []
@@ -36,7 +36,12 @@ class _Malicious:
         self.how = how
 
     def __reduce__(self) -> Any:
-        calls = ((ran, ("x",)), (eval, ("1/0",)), (os.mkdir, ("gradtoken-was-here",)), (print, ("x",)))
+        calls = (
+            (ran, ("x",)),
+            (eval, ("1/0",)),
+            (os.mkdir, ("gradtoken-was-here",)),
+            (print, ("x",)),
+        )
         return calls[self.how % len(calls)]
 
 
@@ -62,9 +67,22 @@ def _altered(state: dict[str, torch.Tensor], rng: Random) -> dict[str, Any]:
         if kind == 0:
             found.pop(key, None)
         elif kind == 1:
-            found[rng.choice(("module.", "_orig_mod.", "")) + word(rng)] = found.get(key, state[key])
+            found[rng.choice(("module.", "_orig_mod.", "")) + word(rng)] = found.get(
+                key, state[key]
+            )
         elif kind == 2:
-            found[key] = state[key].to(rng.choice((torch.float16, torch.int64, torch.bool, torch.float64, torch.complex64, torch.float8_e4m3fn)))
+            found[key] = state[key].to(
+                rng.choice(
+                    (
+                        torch.float16,
+                        torch.int64,
+                        torch.bool,
+                        torch.float64,
+                        torch.complex64,
+                        torch.float8_e4m3fn,
+                    )
+                )
+            )
         elif kind == 3:
             sides = [rng.choice((0, 1, 5, 8)) for _ in range(rng.randrange(4))]
             if 0 in sides and rng.random() < 0.5:
@@ -96,7 +114,11 @@ def _safetensors(rng: Random, path: Path) -> None:
         key = rng.choice(list(big))
         text = json.dumps({**_description(), "architecture": {**small.ARCHITECTURE, key: big[key]}})
     state = {k: v for k, v in _altered(_state(), rng).items() if isinstance(v, torch.Tensor)}
-    dense = {k: v.contiguous() for k, v in state.items() if not v.is_sparse and not v.is_meta and v.numel() < 1 << 20}
+    dense = {
+        k: v.contiguous()
+        for k, v in state.items()
+        if not v.is_sparse and not v.is_meta and v.numel() < 1 << 20
+    }
     text = text.encode("utf-8", "replace").decode()
     names = {k.encode("utf-8", "replace").decode(): v.clone() for k, v in dense.items()}
     data = safetensors.torch.save(names, {"gradtoken": text} if rng.random() < 0.9 else None)

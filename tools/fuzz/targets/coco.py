@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzz.mutate import damaged, distorted, nested, word
-from fuzz.target import Target
 from PIL import Image
 
+from fuzz.mutate import damaged, distorted, nested, word
+from fuzz.target import Target
 from gradtoken.datasets.coco import COCO
 
 
@@ -61,7 +61,9 @@ def attempt(rng: Random, folder: Path) -> None:
     (folder / "secret.jpg").write_bytes(_picture())
     name = "a.jpg"
     if rng.random() < 0.1:
-        name = rng.choice(("../secret.jpg", str(folder / "secret.jpg"), "x/../../secret.jpg", word(rng)))
+        name = rng.choice(
+            ("../secret.jpg", str(folder / "secret.jpg"), "x/../../secret.jpg", word(rng))
+        )
     record: Any = {
         "images": [{"id": 9, "file_name": name, "width": 12, "height": 8}],
         "categories": [{"id": 1, "name": "person"}, {"id": 17, "name": "cat"}],
@@ -92,4 +94,6 @@ def attempt(rng: Random, folder: Path) -> None:
         assert len(sample.names) == len(sample.masks)
 
 
-TARGET = Target(attempt, seconds=5, megabytes=64, instrumented=("gradtoken.datasets", "pycocotools"))
+TARGET = Target(
+    attempt, seconds=5, megabytes=64, instrumented=("gradtoken.datasets", "pycocotools")
+)

@@ -8,24 +8,60 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzz import small
-from fuzz.mutate import damaged, word
-from fuzz.target import Target
 from PIL import Image
 from typer.testing import CliRunner
 
 import gradtoken.models
+from fuzz import small
+from fuzz.mutate import damaged, word
+from fuzz.target import Target
 from gradtoken.cli import commands  # noqa: F401  (registers the commands)
 from gradtoken.cli.app import app
 from gradtoken.errors import GradTokenError
 
 _COMMANDS = ("explain", "compare", "coupling", "bench", "check", "demo", "models", "methods")
-_OPTIONS = (
-    "--model --target --text --top-k --method --option --out --checkpoint --device --dtype "
-    "--random-weights --image-size --data --methods --metrics --limit --slow-limit --every-picture "
-    "--seed --objects --json --help --version -m -t -o -h --nonsense -- --all"
-).split()
-_FLAGS = ("--random-weights", "--every-picture", "--json", "--help", "-h", "--version", "--all", "--")
+_OPTIONS = [
+    "--model",
+    "--target",
+    "--text",
+    "--top-k",
+    "--method",
+    "--option",
+    "--out",
+    "--checkpoint",
+    "--device",
+    "--dtype",
+    "--random-weights",
+    "--image-size",
+    "--data",
+    "--methods",
+    "--metrics",
+    "--limit",
+    "--slow-limit",
+    "--every-picture",
+    "--seed",
+    "--objects",
+    "--json",
+    "--help",
+    "--version",
+    "-m",
+    "-t",
+    "-o",
+    "-h",
+    "--nonsense",
+    "--",
+    "--all",
+]
+_FLAGS = (
+    "--random-weights",
+    "--every-picture",
+    "--json",
+    "--help",
+    "-h",
+    "--version",
+    "--all",
+    "--",
+)
 _VALUES = (
     "demo",
     "timm/nothing",

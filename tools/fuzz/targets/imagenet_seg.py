@@ -9,9 +9,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+
 from fuzz.mutate import damaged
 from fuzz.target import Target
-
 from gradtoken.datasets.imagenet_seg import ImageNetSegmentation
 
 

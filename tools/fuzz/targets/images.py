@@ -10,20 +10,42 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fuzz.mutate import damaged
-from fuzz.target import Target
 from PIL import Image
 
+from fuzz.mutate import damaged
+from fuzz.target import Target
 from gradtoken.images import SUFFIXES, load_image
 
 _PIXELS = 250_000
 """The limit handed to `load_image`, small enough that pictures above it are drawn too."""
 
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F")
-_FORMATS = (
-    "AVIF BMP DDS DIB EPS GIF ICNS ICO IM JPEG JPEG2000 MPO MSP PCX PDF PNG PPM SGI SPIDER TGA TIFF "
-    "WEBP XBM QOI"
-).split()
+_FORMATS = [
+    "AVIF",
+    "BMP",
+    "DDS",
+    "DIB",
+    "EPS",
+    "GIF",
+    "ICNS",
+    "ICO",
+    "IM",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "MSP",
+    "PCX",
+    "PDF",
+    "PNG",
+    "PPM",
+    "SGI",
+    "SPIDER",
+    "TGA",
+    "TIFF",
+    "WEBP",
+    "XBM",
+    "QOI",
+]
 
 
 @cache
@@ -38,7 +60,11 @@ def _seeds() -> list[tuple[str, bytes]]:
         for mode in _MODES:
             options: list[dict[str, object]] = [{}]
             if kind in ("GIF", "PNG", "WEBP", "TIFF", "MPO", "AVIF"):
-                frames = [pixels.rotate(90).convert("RGB" if kind == "MPO" else mode)] * 2 if mode in ("L", "P", "RGB", "RGBA") else []
+                frames = (
+                    [pixels.rotate(90).convert("RGB" if kind == "MPO" else mode)] * 2
+                    if mode in ("L", "P", "RGB", "RGBA")
+                    else []
+                )
                 options.append({"save_all": True, "append_images": frames})
             if kind in ("JPEG", "PNG", "WEBP", "TIFF"):
                 exif = Image.Exif()
@@ -97,7 +123,19 @@ def _bomb(rng: Random) -> bytes:
         )
     if kind == 2:
         bits = rng.choice((1, 4, 8, 16, 24, 32))
-        head = struct.pack("<IiiHHIIiiII", 40, *(s & 0x7FFFFFFF for s in sides), 1, bits, rng.randrange(4), 0, 1, 1, 0, 0)
+        head = struct.pack(
+            "<IiiHHIIiiII",
+            40,
+            *(s & 0x7FFFFFFF for s in sides),
+            1,
+            bits,
+            rng.randrange(4),
+            0,
+            1,
+            1,
+            0,
+            0,
+        )
         return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head + rng.randbytes(200)
     entries = [(256, 4, sides[0]), (257, 4, sides[1]), (258, 3, rng.choice((1, 8, 16, 32)))]
     entries += [(259, 3, rng.choice((1, 5, 7, 8, 32773))), (262, 3, rng.randrange(6))]

@@ -9,13 +9,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-from fuzz import small
-from fuzz.mutate import damaged, distorted, nested, value, word
-from fuzz.target import Target
 from PIL import Image
 
 import gradtoken
+from fuzz import small
+from fuzz.mutate import damaged, distorted, nested, word
+from fuzz.target import Target
 from gradtoken import Explanation
 from gradtoken.saving import MANIFEST
 
@@ -40,8 +39,14 @@ def _named(rng: Random) -> Explanation:
 
     found = _explanation()
     labels = [[word(rng) for _ in range(2)] for _ in range(2)]
-    paths = [rng.choice((None, Path("a.png"), Path("A.jpg"), Path(word(rng).replace("\0", "") or "x"))) for _ in range(2)]
-    sources = [replace(s, path=p, file_sha256="0" if p else None) for s, p in zip(found.sources, paths, strict=True)]
+    paths = [
+        rng.choice((None, Path("a.png"), Path("A.jpg"), Path(word(rng).replace("\0", "") or "x")))
+        for _ in range(2)
+    ]
+    sources = [
+        replace(s, path=p, file_sha256="0" if p else None)
+        for s, p in zip(found.sources, paths, strict=True)
+    ]
     made = replace(found, labels=labels, sources=sources)
     return made if rng.random() < 0.5 else made[0]
 
@@ -49,7 +54,11 @@ def _named(rng: Random) -> Explanation:
 def _prepare(folder: Path, outside: Path, rng: Random) -> None:
     """An earlier result, sound or hostile: its manifest lists what is not its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    listed = [word(rng) for _ in range(3)] + ["00_old.png", str(outside / "kept.png"), "../outside/kept.png"]
+    listed = [word(rng) for _ in range(3)] + [
+        "00_old.png",
+        str(outside / "kept.png"),
+        "../outside/kept.png",
+    ]
     (folder / "00_old.png").write_text("old")
     record: Any = {"files": {"overlays": listed, "summary": "summary.png"}, "targets": []}
     for _ in range(rng.randrange(3)):
@@ -76,7 +85,9 @@ def _prepare(folder: Path, outside: Path, rng: Random) -> None:
         if rng.random() < 0.1:
             place = folder / name
             if not (place.exists() or place.is_symlink()):
-                rng.choice((place.symlink_to, lambda t, p=place: p.symlink_to(t / "kept.png")))(outside)
+                rng.choice((place.symlink_to, lambda t, p=place: p.symlink_to(t / "kept.png")))(
+                    outside
+                )
 
 
 def attempt(rng: Random, folder: Path) -> None:

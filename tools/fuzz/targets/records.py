@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+
 from fuzz.mutate import damaged, distorted, nested, word
 from fuzz.target import Target
-
 from gradtoken.bench.store import COLUMNS, SETTINGS, Record, Store
 
 _SETTINGS = {"model": "demo", "data": "scenes", "methods": {"gae": {}, "rollout": {"x": [1, 2]}}}
@@ -34,7 +34,9 @@ def _bomb(rows: int, letters: int) -> bytes:
     """Few bytes that are very many rows."""
     indices = pyarrow.repeat(pyarrow.scalar(0, pyarrow.int32()), rows)
     column = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["x" * letters]))
-    table = pyarrow.table({**dict.fromkeys(COLUMNS[:4], column), "value": pyarrow.repeat(0.5, rows)})
+    table = pyarrow.table(
+        {**dict.fromkeys(COLUMNS[:4], column), "value": pyarrow.repeat(0.5, rows)}
+    )
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

@@ -8,10 +8,10 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fuzz.mutate import damaged, word
-from fuzz.target import Target
 from PIL import Image
 
+from fuzz.mutate import damaged, word
+from fuzz.target import Target
 from gradtoken.datasets.voc import VOC
 
 
@@ -26,7 +26,11 @@ def _mask(rng: Random) -> bytes:
     buffer = io.BytesIO()
     shape = rng.choice(((8, 12), (8, 12), (8, 12), (12, 8), (1, 1)))
     kind = rng.choice((np.uint8, np.uint8, np.uint8, np.uint16))
-    numbers = np.random.default_rng(rng.randrange(1 << 30)).choice([0, 8, 15, rng.choice((1, 20, 21, 255))], shape).astype(kind)
+    numbers = (
+        np.random.default_rng(rng.randrange(1 << 30))
+        .choice([0, 8, 15, rng.choice((1, 20, 21, 255))], shape)
+        .astype(kind)
+    )
     image = Image.fromarray(numbers)
     if kind == np.uint8 and rng.random() < 0.7:
         image.putpalette(list(range(256)) * 3)
