@@ -2,8 +2,8 @@
 
     python tools/audit.py --seconds 120
 
-The exit code is 1 if a package has a known hole, 0 if none has, and also 0, with the reason printed,
-where the service that knows them cannot be reached within the time.
+The exit code is 1 if a package has a known hole, 0 if none has, and also 0, with the reason
+printed, where the service that knows them cannot be reached within the time.
 """
 
 from __future__ import annotations

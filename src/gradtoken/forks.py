@@ -1,8 +1,8 @@
 """Worker processes made by fork.
 
 Of a parent's threads none are in its fork. OpenMP does not know that and waits for them for ever,
-and a lock that one of them held stays locked. So the first thing that gradtoken does in a fork is to
-have torch work with one thread, as torch's own data loaders do.
+and a lock that one of them held stays locked. So the first thing that gradtoken does in a fork is
+to have torch work with one thread, as torch's own data loaders do.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _HOOKS = (
 
 
 def state_of(module: nn.Module) -> dict[str, Any]:
-    """Everything that explaining must not change: hooks, modes, flags, gradients, random numbers."""
+    """Everything that explaining must not change: hooks, modes, flags, gradients, generators."""
     parts = list(module.named_modules())
     return {
         "hooks": [
@@ -40,7 +40,7 @@ def state_of(module: nn.Module) -> dict[str, Any]:
         "function modes": len(_get_current_function_mode_stack()),
         "users": len(models._MODES[module]._users) if module in models._MODES else 0,
         "torch": torch.random.get_rng_state().tolist(),
-        "numpy": np.random.get_state()[1].tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
         "python": random.getstate(),
     }
 

@@ -127,7 +127,7 @@ def test_hdf5_that_is_no_picture(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "a.mat"
     write_imagenet_seg(path)
     _replaced(path, make)
-    with pytest.raises(DatasetError, match="no plain picture or mask|above the limit"):
+    with pytest.raises(DatasetError, match=r"no plain picture or mask|above the limit"):
         ImageNetSegmentation(path)[0]
 
 

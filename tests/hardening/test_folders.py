@@ -15,7 +15,7 @@ import gradtoken
 from gradtoken import Explanation
 from gradtoken.cli import commands  # noqa: F401  (registers the commands)
 from gradtoken.cli.app import app
-from gradtoken.errors import OutputError
+from gradtoken.errors import GradTokenError, OutputError
 from gradtoken.models import Model
 from gradtoken.saving import MANIFEST, safe_name, unique_names
 from tests.hardening.state import files_in
@@ -134,7 +134,7 @@ def test_folders_of_our_naming_are_not_followed_when_they_are_links(
     (out / "a").symlink_to(outside, target_is_directory=True)
     picture.save(tmp_path / "a.png")
     found = gradtoken.explain(model, [tmp_path / "a.png", picture], 1)
-    with pytest.raises(OutputError, match="is a link to .*not written through links"):
+    with pytest.raises(OutputError, match=r"is a link to .*not written through links"):
         found.save(out)
     assert files_in(outside) == []
     (tmp_path / "latest").symlink_to(outside, target_is_directory=True)
@@ -162,3 +162,22 @@ def test_links_in_the_command_lines_folder_are_not_followed(
 def test_names_that_no_folder_can_have(found: Explanation, tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match="cannot write to"):
         found.save(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain", "x" * 300],
+        ["explain", "x" * 300 + "*.png"],
+        ["explain", "a.png", "--model", "timm/vit_tiny_patch16_224", "--checkpoint", "x" * 300],
+        ["bench", "--data", "voc:" + "x" * 300],
+        ["bench", "--data", "folder:" + "x" * 300],
+        ["bench", "--data", "imagenet-seg:" + "x" * 300],
+    ],
+    ids=lambda given: " ".join(given)[:30],
+)
+def test_names_too_long_for_a_file_are_said_to_be(arguments: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--out", str(tmp_path)])
+    problem = result.exception
+    assert isinstance(problem, (GradTokenError, SystemExit)), repr(problem)
+    assert result.exit_code == 1

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 _ROOT = Path(__file__).parents[2]
-_INPUTS = {"command_line": 60, "options": 200, "manifests": 150}
+_INPUTS = {"command_line": 60, "checkpoints": 120, "options": 200, "manifests": 150}
 
 
 @pytest.mark.parametrize("name", targets.names())

@@ -99,7 +99,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
         for name in old.namelist():
             new.writestr(name, old.read(name))
     assert path.stat().st_size < 1 << 17
-    with pytest.raises(ModelError, match="would unpack to 4,1.* bytes, more than it holds"):
+    with pytest.raises(ModelError, match=r"would unpack to 4,1.* bytes, more than it holds"):
         read_checkpoint(path)
     assert read_checkpoint(plain)[0]["a"].shape == (1 << 20,)
 

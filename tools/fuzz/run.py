@@ -3,10 +3,10 @@
     python tools/fuzz/run.py --target images --inputs 10000 --record runs/fuzz.json
     python tools/fuzz/run.py --table runs/fuzz.json
 
-Inputs are drawn from a seed: `--start 4711 --inputs 1` hands in number 4711 alone. Each is handed in
-by a worker process, which is killed when one takes too long; a worker that dies is started again
-behind the input that killed it. With `--record`, slices of a run are kept in one file, and a later
-one adds to them. The exit code is 1 if any input failed.
+Inputs are drawn from a seed: `--start 4711 --inputs 1` hands in number 4711 alone. Each is handed
+in by a worker process, which is killed when one takes too long; a worker that dies is started
+again behind the input that killed it. With `--record`, slices of a run are kept in one file, and a
+later one adds to them. The exit code is 1 if any input failed.
 """
 
 from __future__ import annotations

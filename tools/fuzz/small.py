@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 
+import numpy as np
 import torch
+from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
 import gradtoken
@@ -31,6 +34,15 @@ def module() -> VisionTransformer:
         for parameter in found.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return found.eval()
+
+
+@cache
+def picture(kind: str, width: int = 12, height: int = 8) -> bytes:
+    """A file of a noisy picture, the same in every process."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
 
 
 @cache

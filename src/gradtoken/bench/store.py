@@ -120,9 +120,7 @@ class Store:
             OutputError: if they cannot be written.
         """
         pa, parquet = _arrow()
-        columns = Records.of(
-            Record(*(_storable(text) for text in row[:4]), row.value) for row in records
-        )
+        columns = Records.of(_storable(record) for record in records)
         table = pa.table({name: getattr(columns, name) for name in COLUMNS}, schema=_schema(pa))
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
@@ -195,9 +193,12 @@ def _read_text(path: Path) -> str:
     return path.read_text("utf-8", "replace")
 
 
-def _storable(text: str) -> str:
-    """A text that UTF-8 can hold: lone surrogates, from odd file names, become question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _storable(record: Record) -> Record:
+    """A record that UTF-8 can hold: lone surrogates, from odd file names, become question marks."""
+    picture, thing, method, metric = (
+        text.encode("utf-8", "replace").decode("utf-8") for text in record[:4]
+    )
+    return Record(picture, thing, method, metric, record.value)
 
 
 def _write(path: Path, content: bytes) -> None:

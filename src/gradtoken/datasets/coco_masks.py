@@ -66,8 +66,11 @@ def _runs(given: Any, size: tuple[int, int]) -> list[int]:
 
 
 def _unpacked(text: str) -> list[int]:
-    """COCO's compressed run lengths: five bits a letter from "0" on, lowest first, with a sign; from
-    the third run on as the difference to the last but one."""
+    """COCO's compressed run lengths.
+
+    Five bits a letter from "0" on, lowest first, with a sign; from the fourth run on they are
+    differences to the last but one.
+    """
     runs: list[int] = []
     value = shift = 0
     for letter in text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def require(path: Path, what: str) -> Path:
     Raises:
         DatasetError: naming what was to be there.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise DatasetError(f"there is no {what} at {path}; check the data set's folder.")
     return path
 

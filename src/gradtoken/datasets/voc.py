@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -102,7 +103,7 @@ def _name(number: int, picture: str) -> str:
 
 def _find(root: Path) -> Path:
     for path in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (path / "ImageSets").is_dir():
+        if os.path.isdir(path / "ImageSets"):
             return path
     raise DatasetError(
         f"{root} holds no VOC2012 (a folder with ImageSets, JPEGImages and SegmentationClass); "

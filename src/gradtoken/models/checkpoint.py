@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         ModelError: missing, unreadable, of another kind, or holding no tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"there is no checkpoint file {path}; check the path.")
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)

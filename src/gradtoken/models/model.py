@@ -161,7 +161,7 @@ _LOCK = threading.Lock()
 
 
 def _start_anew() -> None:
-    """In a fork: its parent's threads are gone, so nobody holds the lock or needs a module ready."""
+    """In a fork its parent's threads are gone: none holds the lock or needs a module ready."""
     global _LOCK
     _LOCK = threading.Lock()
     for modes in _MODES.values():

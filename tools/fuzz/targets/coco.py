@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from PIL import Image
-
+from fuzz import small
 from fuzz.mutate import damaged, distorted, nested, word
 from fuzz.target import Target
 from gradtoken.datasets.coco import COCO
-
-
-@cache
-def _picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((12, 8), 60).convert("RGB").save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def _number(rng: Random) -> Any:
@@ -57,8 +47,8 @@ def _segmentation(rng: Random) -> Any:
 def attempt(rng: Random, folder: Path) -> None:
     (folder / "annotations").mkdir()
     (folder / "val2017").mkdir()
-    (folder / "val2017" / "a.jpg").write_bytes(_picture())
-    (folder / "secret.jpg").write_bytes(_picture())
+    (folder / "val2017" / "a.jpg").write_bytes(small.picture("JPEG"))
+    (folder / "secret.jpg").write_bytes(small.picture("JPEG"))
     name = "a.jpg"
     if rng.random() < 0.1:
         name = rng.choice(

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from PIL import Image
 from typer.testing import CliRunner
 
 import gradtoken.models
@@ -140,7 +139,7 @@ def _tiny(spec: Any, **options: Any) -> Any:
 
 
 def _prepare(rng: Random) -> None:
-    Image.effect_noise((20, 16), 60).convert("RGB").save("good.png")
+    Path("good.png").write_bytes(small.picture("PNG", 20, 16))
     Path("bad.png").write_bytes(damaged(Path("good.png").read_bytes(), rng))
     Path("pictures").mkdir()
     Path("empty").mkdir()

@@ -95,7 +95,7 @@ def _as(pixels: Image.Image, mode: str) -> Image.Image:
 
 
 def _bomb(rng: Random) -> bytes:
-    """A PNG, GIF, BMP or TIFF header that declares a huge picture, with little or much behind it."""
+    """A PNG, GIF, BMP or TIFF header that declares a huge picture, with little or much behind."""
     sides = [rng.choice((0, 1, 2, 500, 501, 20_000, 65_535, (1 << 31) - 1)) for _ in range(2)]
     kind = rng.randrange(4)
     if kind == 0:

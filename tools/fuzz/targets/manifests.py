@@ -117,7 +117,8 @@ def attempt(rng: Random, folder: Path) -> None:
         for name in (*manifest["files"]["overlays"], *_FILES):
             place = one / name
             assert place.parent.resolve() == one.resolve(), place
-            assert place.is_file() and not place.is_symlink(), place
+            assert place.is_file(), place
+            assert not place.is_symlink(), place
 
 
 TARGET = Target(attempt, seconds=10, megabytes=64)

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import io
-from functools import cache
 from pathlib import Path
 from random import Random
 
 import numpy as np
 from PIL import Image
 
+from fuzz import small
 from fuzz.mutate import damaged, word
 from fuzz.target import Target
 from gradtoken.datasets.voc import VOC
-
-
-@cache
-def _picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((12, 8), 60).convert("RGB").save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def _mask(rng: Random) -> bytes:
@@ -42,10 +35,10 @@ def attempt(rng: Random, folder: Path) -> None:
     base = folder / rng.choice(("VOC2012", "VOCdevkit/VOC2012", "."))
     for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass", "SegmentationObject"):
         (base / name).mkdir(parents=True)
-    (folder / "secret.jpg").write_bytes(_picture())
+    (folder / "secret.jpg").write_bytes(small.picture("JPEG"))
     (folder / "secret.png").write_bytes(_mask(rng))
     data = {
-        "JPEGImages/a.jpg": _picture(),
+        "JPEGImages/a.jpg": small.picture("JPEG"),
         "SegmentationClass/a.png": _mask(rng),
         "SegmentationObject/a.png": _mask(rng),
     }
