@@ -46,6 +46,10 @@ def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches pat
     return -squared / (2 * reach**2 * rows * columns)
 
 
+_FLAT = 1e9
+"""A deviation from which on a Gaussian over a grid is flat; larger ones overflow."""
+
+
 def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: float) -> Relevance:
     """R <- S R, S_ij = softmax_j(-d_ij^2 / 2 s^2): a Gaussian, each row summing to 1.
 
@@ -60,7 +64,8 @@ def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: fl
 
 def _gaussian(side: int, deviation: float) -> Float[Tensor, "side side"]:
     place = torch.arange(side, dtype=torch.float64)
-    return (-(place[:, None] - place).square() / (2 * deviation**2)).softmax(-1)
+    width = 2 * min(deviation, _FLAT) ** 2
+    return (-(place[:, None] - place).square() / width).softmax(-1)
 
 
 def spread_by_attention(relevance: Relevance, calls: list[AttentionCall], prefix: int) -> Relevance:

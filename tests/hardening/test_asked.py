@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import gradtoken
-from gradtoken.errors import TargetError, did_you_mean
+from gradtoken.errors import MethodError, TargetError, did_you_mean
 from gradtoken.models import Model
 from gradtoken.targets import Against, ClassTarget, Contrast
 from tests.conftest import tiny_vit
@@ -62,3 +62,10 @@ def test_labels_are_printable() -> None:
     labels = gradtoken.wrap(tiny_vit(num_classes=2), labels=["\x1b]0;owned\x07cat", "dog"]).labels
     assert list(labels) == ["\ufffd]0;owned\ufffdcat", "dog"]
     assert labels.find("dog") == 1
+
+
+def test_options_that_no_method_takes(model: Model, batch: Tensor) -> None:
+    with pytest.raises(MethodError, match="gradtoken's preset is"):
+        gradtoken.explain(model, batch, 1, preset=["sharp"])
+    far = gradtoken.explain(model, batch, 1, spread="near", reach=1e300).tokens
+    assert float(far.std()) == pytest.approx(0, abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import linecache
 import os
@@ -9,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,8 +32,9 @@ from tests.conftest import images_for, tiny_vit
 from tests.hardening.state import files_in, state_of
 
 _HOME = str(Path(gradtoken.__file__).parent)
-_SKIPPED = {"leave", "_put_back", "forget", "__exit__", "evaluating", "seeded"}
-"""Functions that put things back, which nobody can interrupt and have done too."""
+_SKIPPED = {"leave", "_put_back", "forget", "__enter__", "__exit__"}
+"""Functions that put things back, which nobody can interrupt and have done too, and those that hand
+over to them."""
 
 
 class _Interrupt:
@@ -48,11 +51,12 @@ class _Interrupt:
         return self._line
 
     def _line(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line" and not self._leaves_with(frame):
+        cleaning = frame.f_lineno in _cleanup_lines(frame.f_code.co_filename)
+        if event == "line" and not cleaning and not self._leaves_with(frame):
             self.seen += 1
             if self.seen == self.at:
                 sys.settrace(None)
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         return self._line
 
     def _leaves_with(self, frame: FrameType) -> bool:
@@ -65,6 +69,16 @@ class _Interrupt:
         return again
 
 
+@cache
+def _cleanup_lines(file: str) -> set[int]:
+    """The lines in `finally`, which put things back as well."""
+    found: set[int] = set()
+    for node in ast.walk(ast.parse(Path(file).read_text("utf-8"))):
+        for part in node.finalbody if isinstance(node, ast.Try) else []:
+            found |= set(range(part.lineno, (part.end_lineno or part.lineno) + 1))
+    return found
+
+
 @contextmanager
 def _traced(interrupt: _Interrupt) -> Iterator[None]:
     before = sys.gettrace()
@@ -75,17 +89,17 @@ def _traced(interrupt: _Interrupt) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _at_random_lines(work: Callable[[], Any], count: int) -> Iterator[int]:
-    """Do the work again and again, interrupted at another line each time."""
+def _at_random_lines(work: Callable[[], Any], count: int) -> Iterator[str]:
+    """Do the work again and again, interrupted at another line each time, which is told."""
     work()
     whole = _Interrupt()
     with _traced(whole):
         work()
     assert whole.seen > count
     for at in np.random.default_rng(0).choice(whole.seen, count, replace=False):
-        with pytest.raises(KeyboardInterrupt), _traced(_Interrupt(int(at) + 1)):
+        with pytest.raises(KeyboardInterrupt) as caught, _traced(_Interrupt(int(at) + 1)):
             work()
-        yield int(at)
+        yield str(caught.value)
 
 
 @pytest.fixture
@@ -253,7 +267,6 @@ def test_at_random_lines_of_a_benchmark(training: Model, tmp_path: Path) -> None
         Sample(f"{i}", picture, ("class 1", "class 2"), masks) for i, picture in enumerate(pictures)
     ]
     chosen = {"gradtoken": make_method("gradtoken"), "rollout": make_method("rollout")}
-    before = state_of(training.module)
     folder = tmp_path / "bench"
 
     def work() -> np.ndarray:
@@ -271,6 +284,7 @@ def test_at_random_lines_of_a_benchmark(training: Model, tmp_path: Path) -> None
         return store.read(outcome.pictures).value
 
     expected = work()
+    before = state_of(training.module)
     shutil.rmtree(folder)
 
     def anew() -> None:
