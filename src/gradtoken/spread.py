@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from gradtoken.tap import AttentionCall, full_precision, wide
 
+_FLAT = 1e9
+"""A reach or deviation from which on a Gaussian over a grid is flat; larger ones overflow."""
+
 Relevance = Float[Tensor, "batch targets patches"]
 
 
@@ -43,11 +46,7 @@ def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches pat
     axes = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
     squared = (place[:, None] - place[None]).square().sum(-1)
-    return -squared / (2 * reach**2 * rows * columns)
-
-
-_FLAT = 1e9
-"""A deviation from which on a Gaussian over a grid is flat; larger ones overflow."""
+    return -squared / (2 * min(reach, _FLAT) ** 2 * rows * columns)
 
 
 def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: float) -> Relevance:

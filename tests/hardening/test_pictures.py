@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fuzz.target import peak, reset_peak
 from PIL import Image
 
 import gradtoken
@@ -78,6 +80,20 @@ def _peak_of(tmp_path: Path, mode: str) -> float:
         return tracemalloc.get_traced_memory()[1] / 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks of memory are read from /proc")
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("RGBA", "webp"), ("RGBA", "png"), ("I;16", "png"), ("F", "tif")]
+)
+def test_decoding_takes_at_most_thirty_bytes_a_pixel(
+    tmp_path: Path, mode: str, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new(mode, (3000, 3000)).save(path)
+    before = reset_peak()
+    load_image(path)
+    assert peak() - before < 30 * 9_000_000 / 2**20
 
 
 def test_a_file_is_hashed_piece_by_piece(tmp_path: Path) -> None:

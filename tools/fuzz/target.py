@@ -67,7 +67,7 @@ def find(name: str) -> Target:
 
 def check(target: Target, rng: Random, folder: Path) -> Outcome:
     """Hand one input in and see that the house's promises hold."""
-    before = _reset_peak()
+    before = reset_peak()
     start = time.perf_counter()
     kind, detail = "taken", ""
     try:
@@ -80,7 +80,7 @@ def check(target: Target, rng: Random, folder: Path) -> Outcome:
         kind = type(error).__name__
         detail = "".join(traceback.format_exception(error)[-6:])
     seconds = time.perf_counter() - start
-    megabytes = max(0.0, _peak() - before)
+    megabytes = max(0.0, peak() - before)
     left = [path.name for pattern in _LEFTOVERS for path in folder.rglob(pattern)]
     if kind in ("taken", "refused"):
         if left:
@@ -92,17 +92,18 @@ def check(target: Target, rng: Random, folder: Path) -> Outcome:
     return Outcome(kind, detail, seconds, megabytes)
 
 
-def _reset_peak() -> float:
+def reset_peak() -> float:
     """Forget the process's peak of memory and say what it holds now, in MB (0 where unknown)."""
     gc.collect(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return 0.0
-    return _peak()
+    return peak()
 
 
-def _peak() -> float:
+def peak() -> float:
+    """The process's peak of memory in MB."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
