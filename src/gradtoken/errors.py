@@ -5,9 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1000
+"""Characters of a message; what is longer, because it quotes its cause, loses its middle."""
+
 
 class GradTokenError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Its message is one printable line whatever it quotes: names of files, labels and other
+    libraries' errors may hold line breaks, terminal codes or megabytes.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ImageError(GradTokenError, ValueError):
@@ -38,8 +48,29 @@ class AppError(GradTokenError, RuntimeError):
     """The web app cannot start, or cannot do what is asked of it."""
 
 
+_LONGEST_NAME = 200
+"""Names longer than this are no slip of the pen, and looking for near ones takes long."""
+
+
+def one_line(text: str) -> str:
+    """A text on one line, without control characters, its middle cut out where it is very long."""
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """A text with marks in the place of control characters, directions and halves of letters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """`"; did you mean 'a', 'b'?"` with the known names nearest to `name`, or an empty string."""
+    if len(name) > _LONGEST_NAME:
+        return ""
     folded = {item.casefold(): item for item in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)
     if not near:

@@ -16,6 +16,7 @@ from gradtoken.batching import Batch, BatchSize, batches, run_fitting
 from gradtoken.boxes import Boxes
 from gradtoken.errors import ImageError, MethodError, ModelError, TargetError
 from gradtoken.explanation import Explanation, joined
+from gradtoken.forks import one_thread_in_forks
 from gradtoken.inputs import Inputs
 from gradtoken.memory import free_bytes
 from gradtoken.models.model import Model
@@ -135,6 +136,7 @@ class _Job:
         workers: int | None,
         options: dict[str, Any],
     ) -> None:
+        one_thread_in_forks()
         if not isinstance(model, Model):
             raise ModelError(
                 f"explain() needs a Model, it got {type(model).__name__}; use load(…) or "

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gradtoken import display
-from gradtoken.errors import TargetError
+from gradtoken.errors import TargetError, one_line
 from gradtoken.explanation import Explanation
 from gradtoken.geometry import Box
 
@@ -169,7 +169,7 @@ def _panels(
     if look.shared_scale:
         scale = scale or max(display.full_colour(values, style) for _, values, _ in found)
         style = replace(style, scale=scale)
-    panels = [_Panel(found[0][0], explanation.sources[image].name)] if look.picture else []
+    panels = [_Panel(found[0][0], one_line(explanation.sources[image].name))] if look.picture else []
     for k, (picture, values, box) in zip(chosen, found, strict=True):
         drawn = display.overlay(picture, values, box, style)
         panels.append(_Panel(drawn, _title(explanation, image, k)))
@@ -177,7 +177,7 @@ def _panels(
 
 
 def _title(explanation: Explanation, image: int, k: int) -> str:
-    label = explanation.labels[image][k].split(",")[0]
+    label = one_line(explanation.labels[image][k].split(",")[0])[:_LETTERS]
     probability = float(explanation.probabilities[image, k])
     if math.isnan(probability):
         return f"{label}\ny = {float(explanation.scores[image, k]):.2f}"

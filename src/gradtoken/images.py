@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ _FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
 SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 """How the names of pictures end."""
 
+_PROGRAMS = ("EPS", "WMF")
+"""Formats that Pillow hands to Ghostscript, or Windows to its own interpreter."""
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
@@ -51,18 +56,29 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def _read(path: Path, max_pixels: int) -> Image.Image:
+    return read_file(path, lambda image: _to_rgb(image, str(path)), max_pixels=max_pixels)
+
+
+def read_file(
+    path: Path, use: Callable[[Image.Image], Image.Image], *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Open a picture file, see that it is not too large, and only then decode it.
+
+    Args:
+        path: the file.
+        use: decodes the picture; what it raises on damaged bytes becomes an `ImageError`.
+        max_pixels: refuse larger pictures before `use`.
+
+    Raises:
+        ImageError: if it is missing, not a picture, truncated or too large.
+    """
+    _check_file(path)
     try:
-        if path.is_dir():
-            raise ImageError(f"{path} is a folder, not a picture; name the pictures inside it.")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path} is empty (0 bytes), so there is no picture in it.")
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             _check_size(image, str(path), max_pixels)
-            return _to_rgb(image, str(path))
+            return use(image)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist; check the path.") from None
     except PermissionError:
         raise ImageError(f"{path} cannot be read: permission denied.") from None
     except UnidentifiedImageError:
@@ -73,10 +89,32 @@ def _read(path: Path, max_pixels: int) -> Image.Image:
         raise ImageError(
             f"{path} has more pixels than the limit of {max_pixels:,}; make it smaller first."
         ) from None
-    except (NotADirectoryError, ValueError) as error:
-        raise ImageError(f"{str(path)!r} is no path to a file: {error}.") from None
     except Exception as error:  # each format's decoder raises what it likes on damaged bytes
         raise ImageError(f"{path} is damaged or truncated: {error}.") from None
+
+
+def _check_file(path: Path) -> None:
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist; check the path.") from None
+    except PermissionError:
+        raise ImageError(f"{path} cannot be read: permission denied.") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{str(path)!r} is no path to a file: {error}.") from None
+    if stat.S_ISDIR(about.st_mode):
+        raise ImageError(f"{path} is a folder, not a picture; name the pictures inside it.")
+    if not stat.S_ISREG(about.st_mode):
+        raise ImageError(f"{path} is a pipe or device, not a picture; give a plain file.")
+    if about.st_size == 0:
+        raise ImageError(f"{path} is empty (0 bytes), so there is no picture in it.")
+
+
+@cache
+def _formats() -> list[str]:
+    """Pillow's formats and those of its plugins, but for those whose files are programs."""
+    Image.init()
+    return [name for name in Image.ID if name not in _PROGRAMS]
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -97,8 +135,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         if image.mode == "F":
             return _from_array(np.asarray(image), MAX_PIXELS, name)
         if image.mode in _SIXTEEN_BIT_MODES:
-            values = np.asarray(image, dtype=np.float64).clip(0, 65535)
-            image = Image.fromarray((values / 257).round().astype(np.uint8))
+            values = np.asarray(image)
+            values = values if values.dtype.itemsize == 2 else values.clip(0, 65535)
+            image = Image.fromarray(_eight_bits(values))
         elif image.mode in _PREMULTIPLIED:
             image = image.convert(_PREMULTIPLIED[image.mode])
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -113,9 +152,15 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise ImageError(f"{name} is damaged or truncated: {error}.") from None
 
 
+def _eight_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """0..65535 as the nearest of 0..255, without the memory that floats would take."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def _from_array(
     array: np.ndarray[Any, Any], max_pixels: int, name: str = "the array"
 ) -> Image.Image:
+    array = np.asarray(array)  # of a masked array, what is behind the mask too
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
@@ -131,7 +176,7 @@ def _from_array(
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
-        array = (array / 257.0).round().astype(np.uint8)
+        array = _eight_bits(array)
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
             raise ImageError(f"{name} holds NaN or infinite values; clean it first.")

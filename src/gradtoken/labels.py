@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gradtoken.errors import TargetError, did_you_mean
+from gradtoken.errors import TargetError, did_you_mean, printable
 
 
 class Labels(Sequence[str]):
     """The names of a model's classes, in the order of its outputs.
 
     Args:
-        names: one name per class; synonyms may be separated by commas ("tabby, tabby cat").
+        names: one name per class; synonyms may be separated by commas ("tabby, tabby cat"). What
+            is not printable (terminal codes, say, in a stranger's file) becomes a mark.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = tuple(str(name) for name in names)
+        self._names = tuple(printable(str(name)) for name in names)
         self._ids: dict[str, set[int]] = {}
         for index, name in enumerate(self._names):
             for alias in {name, *name.split(",")}:
@@ -42,7 +43,7 @@ class Labels(Sequence[str]):
         Raises:
             TargetError: unknown, ambiguous or out of range; the nearest names are suggested.
         """
-        if getattr(item, "ndim", None) == 0:
+        if getattr(item, "ndim", None) == 0 and not getattr(item, "is_meta", False):
             item = item.item()  # type: ignore[union-attr]
         if isinstance(item, bool) or not isinstance(item, (int, str)):
             raise TargetError(f"{item!r} is no class; use an id or a name.")

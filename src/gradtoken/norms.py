@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from gradtoken.errors import MethodError
 
@@ -26,25 +27,35 @@ class Norms:
     def __init__(self, block: nn.Module, change: Callable[[Tensor], Tensor] | None = None) -> None:
         self._block = block
         self._change = change
-        self._handles: list[RemovableHandle] = []
+        self._hooks = ExitStack()
         self._entering: list[Tensor] = []
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def __enter__(self) -> Norms:
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._entering.append(args[0] if args else kwargs["hidden_states"])
+        thread = threading.get_ident()
 
-        def leave(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        def enter(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        ) -> None:
+            # torch can call it without keywords in a thread that runs the model while it is removed
+            if threading.get_ident() == thread:
+                self._entering.append(args[0] if args else (kwargs or {})["hidden_states"])
+
+        def leave(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            if threading.get_ident() != thread:
+                return None
             if self._change is not None and not self._seen:
                 output = self._change(output)
             self._seen.append((args[0], output))
             return output
 
         norms = [part for part in self._block.children() if "Norm" in type(part).__name__]
-        self._handles = [
-            self._block.register_forward_pre_hook(enter, with_kwargs=True),
-            *(part.register_forward_hook(leave) for part in norms),
-        ]
+        with ExitStack() as stack:
+            pre = self._block.register_forward_pre_hook(enter, with_kwargs=True)
+            stack.callback(pre.remove)
+            for part in norms:
+                stack.callback(part.register_forward_hook(leave).remove)
+            self._hooks = stack.pop_all()
         return self
 
     def __exit__(
@@ -53,8 +64,7 @@ class Norms:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.close()
 
     def first(self, method: str) -> Tensor:
         """The block's tokens (B, N, D) as normalised before its attention.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradtoken.errors import ImageError, ModelError
 from gradtoken.geometry import Box, probe
+from gradtoken.images import MAX_PIXELS
 
 MAX_ASPECT = 1000
 """Resizing the short side of a longer strip than this would need an enormous picture."""
@@ -80,8 +81,15 @@ def check_tensor(images: Tensor) -> Float[Tensor, "batch 3 height width"]:
     """A preprocessed tensor made a batch, or an error that says what is wrong with it.
 
     Raises:
-        ImageError: wrong number of dimensions or channels, empty, integer, NaN or infinite.
+        ImageError: wrong number of dimensions or channels, too many pixels, empty, integer, NaN or
+            infinite, or without plain numbers in memory (sparse, nested, quantised, on "meta").
     """
+    plain = images.layout == torch.strided and not images.is_nested and not images.is_quantized
+    if not plain or images.is_meta:
+        raise ImageError(
+            "a sparse, nested, quantised or meta tensor is no preprocessed batch; give a plain "
+            "tensor (B, 3, H, W)."
+        )
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4 or images.shape[1] != 3:
@@ -93,7 +101,13 @@ def check_tensor(images: Tensor) -> Float[Tensor, "batch 3 height width"]:
         raise ImageError(
             f"the batch is empty (shape {tuple(images.shape)}); give at least one image."
         )
-    if not images.is_floating_point():
+    height, width = images.shape[-2:]
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"the tensor's pictures have {width}x{height} pixels, above the limit of "
+            f"{MAX_PIXELS:,}; make them smaller first."
+        )
+    if not images.is_floating_point() or images.dtype.itemsize < 2:
         raise ImageError(
             f"a tensor of {images.dtype} is not preprocessed; pass pictures as PIL images or uint8 "
             "arrays (H, W, 3), or apply the model's preprocessing first."

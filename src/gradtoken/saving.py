@@ -6,8 +6,11 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,35 +20,66 @@ from gradtoken.explanation import Explanation, token_array
 
 MANIFEST = "manifest.json"
 
+_OVERLAY = re.compile(r"\d{2,}_[\w.-]{1,64}\.png")
+"""Names that `_write` gives, the only ones that are removed again."""
+_LARGEST_MANIFEST = 1 << 26
+_LONGEST = 1000
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))]
+)
+"""Names that Windows takes for devices, whatever follows after a dot."""
+
 
 def save(explanation: Explanation, directory: Path, style: display.Style) -> list[Path]:
     """Write each image's files; see `Explanation.save`."""
     if len(explanation) == 1:
         return [_save_one(explanation, directory, style)]
     names = unique_names([_name(source.path, i) for i, source in enumerate(explanation.sources)])
+    for name in names:
+        refuse_link(directory / name)
     return [
         _save_one(one, directory / name, style)
         for one, name in zip(explanation, names, strict=True)
     ]
 
 
+def refuse_link(folder: Path) -> None:
+    """Refuse to write into a folder of our own naming that is a link to another.
+
+    Raises:
+        OutputError: saying where it leads.
+    """
+    try:
+        target = os.readlink(folder)
+    except (OSError, ValueError):  # not there, or no link
+        return
+    raise OutputError(
+        f"{folder} is a link to {target}, and results are not written through links; remove it or "
+        "choose another folder."
+    )
+
+
 def _save_one(explanation: Explanation, directory: Path, style: display.Style) -> Path:
+    work: Path | None = None
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".gradtoken-", dir=directory))
-    except OSError as error:
-        raise OutputError(f"cannot write to {directory}: {_reason(error)}.") from None
-    try:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=".gradtoken-", dir=directory))
+        except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
+            raise OutputError(f"cannot write to {directory}: {_reason(error)}.") from None
         _write(explanation, work, style)
         _remove_earlier(directory)
         for path in sorted(work.iterdir(), key=lambda path: path.name == MANIFEST):
             os.replace(path, directory / path.name)
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(
             f"cannot write to {directory}: {_reason(error)}; nothing was left half-written."
         ) from None
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
     return directory
 
 
@@ -54,14 +88,22 @@ def _remove_earlier(directory: Path) -> None:
 
     A folder without a manifest is incomplete, so an interruption never leaves a false one.
     """
-    try:
-        listed = list(json.loads((directory / MANIFEST).read_text("utf-8"))["files"]["overlays"])
-    except (OSError, ValueError, KeyError, TypeError):
-        listed = []
+    listed = _listed_overlays(directory / MANIFEST)
     (directory / MANIFEST).unlink(missing_ok=True)
     for name in listed:
-        if isinstance(name, str) and Path(name).name == name and name.endswith(".png"):
+        if isinstance(name, str) and _OVERLAY.fullmatch(name):
             (directory / name).unlink(missing_ok=True)
+
+
+def _listed_overlays(manifest: Path) -> list[Any]:
+    """What an earlier manifest lists, if it is a plain file of a credible size and sense."""
+    try:
+        about = manifest.lstat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST_MANIFEST:
+            return []
+        return list(json.loads(manifest.read_text("utf-8"))["files"]["overlays"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def _write(explanation: Explanation, work: Path, style: display.Style) -> None:
@@ -74,12 +116,20 @@ def _write(explanation: Explanation, work: Path, style: display.Style) -> None:
         np.savez_compressed(file, tokens=token_array(explanation)[0], labels=np.array(labels))
     record = explanation.to_dict()[0]
     record["files"] = {"overlays": overlays, "summary": "summary.png", "tokens": "tokens.npz"}
-    (work / MANIFEST).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    (work / MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def safe_name(text: str) -> str:
-    """A label as part of a file name: letters, digits, dots and dashes, at most 60 of them."""
-    return re.sub(r"[^\w.]+", "-", text.split(",")[0]).strip("-.")[:60] or "target"
+    """A label as part of a file name on any system.
+
+    Letters, digits, dots and dashes, at most 60 of them; letters that Unicode knows as forms of
+    others become those, so names that look alike are alike; names that Windows keeps for devices
+    get an underscore.
+    """
+    first = unicodedata.normalize("NFKC", text[:_LONGEST].split(",")[0])
+    name = re.sub(r"[^\w.]+", "-", first).strip("-.")[:60].rstrip("-.") or "target"
+    return f"_{name}" if name.split(".")[0].casefold() in _DEVICES else name
 
 
 def unique_names(names: list[str]) -> list[str]:
@@ -100,5 +150,5 @@ def _name(path: Path | None, index: int) -> str:
     return safe_name(path.stem) if path else f"image-{index:04d}"
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gradtoken import display
+from gradtoken.errors import one_line
 from gradtoken.explanation import Explanation
 from gradtoken.figures import TextFigure
 
@@ -45,7 +46,7 @@ def rows_of(
     return [
         SheetRow(
             picture=given.sources[0].picture,
-            title=label.split(",")[0],
+            title=one_line(label.split(",")[0])[:60],
             overlays={
                 name: e if isinstance(e, str) else e.overlay(k, style=style)
                 for name, e in found.items()
@@ -67,7 +68,7 @@ def sheet(rows: Sequence[SheetRow], caption: str) -> Figure:
         picture = row.picture.copy()
         picture.thumbnail((display.MAX_SIDE // 2,) * 2)
         line[0].imshow(picture)
-        line[0].set_ylabel(row.title, fontsize=9)
+        line[0].set_ylabel(row.title, fontsize=9, parse_math=False)
         for axis, method in zip(line[1:], methods, strict=True):
             overlay = row.overlays[method]
             if isinstance(overlay, str):

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from gradtoken.precision import full_precision, wide
 from gradtoken.tap import AttentionCall
 
+_FLAT = 1e9
+"""A reach or deviation from which on a Gaussian over a grid is flat; larger ones overflow."""
+
 Relevance = Float[Tensor, "batch targets patches"]
 
 
@@ -44,7 +47,7 @@ def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches pat
     axes = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
     squared = (place[:, None] - place[None]).square().sum(-1)
-    return -squared / (2 * reach**2 * rows * columns)
+    return -squared / (2 * min(reach, _FLAT) ** 2 * rows * columns)
 
 
 def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: float) -> Relevance:
@@ -61,7 +64,8 @@ def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: fl
 
 def _gaussian(side: int, deviation: float) -> Float[Tensor, "side side"]:
     place = torch.arange(side, dtype=torch.float64)
-    return (-(place[:, None] - place).square() / (2 * deviation**2)).softmax(-1)
+    width = 2 * min(deviation, _FLAT) ** 2
+    return (-(place[:, None] - place).square() / width).softmax(-1)
 
 
 def spread_by_attention(relevance: Relevance, calls: list[AttentionCall], prefix: int) -> Relevance:

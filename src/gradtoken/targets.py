@@ -164,6 +164,10 @@ class OutputTarget(Target):
                 f"a target function gets the logits (C,) of one image and must return one scalar "
                 f"tensor, {self._name} returned {got}."
             )
+        if value.is_complex():
+            raise TargetError(
+                f"the target function {self._name} returned a complex number; return a real one."
+            )
         if row.requires_grad and not value.requires_grad:
             raise TargetError(
                 f"the value of the target function {self._name} does not depend on the output "
@@ -456,7 +460,7 @@ def resolve(
     if rows is not None:
         return Targets([[resolve_one(item) for item in row] for row in rows])
     if isinstance(targets, (Tensor, np.ndarray)):
-        targets = targets.tolist()
+        targets = _listed(targets)
     if not _is_list(targets):
         targets = [targets]
     if any(_is_list(item) for item in targets):
@@ -485,9 +489,37 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
     return list(targets)
 
 
+def _listed(targets: Any) -> Any:
+    try:
+        return targets.tolist()
+    except (RuntimeError, NotImplementedError) as error:
+        raise TargetError(f"the tensor of targets cannot be read: {error}.") from None
+
+
 def _checked(target: Target, labels: Labels) -> Target:
-    for index in target.classes():
+    """A target made by hand, if the model has the classes that it speaks of.
+
+    Raises:
+        TargetError: one that is no id within range, or other fields that are no numbers.
+    """
+    try:
+        ids, terms = target.classes(), target.terms() or {}
+        if isinstance(target, Against) and not target.others:
+            raise ValueError("nothing to be set against")
+    except (TypeError, ValueError):
+        raise TargetError(
+            f"{target!r} is no target: its classes must be ids (at least one to be set against), "
+            "its weights numbers."
+        ) from None
+    for index in ids:
+        if type(index) is not int:
+            raise TargetError(
+                f"{target!r} names the class {index!r}, but targets made by hand take ids; use "
+                "contrast(…), log_prob(…) or the name itself."
+            )
         labels.find(index)
+    if not all(math.isfinite(weight) for weight in terms.values()):
+        raise TargetError(f"{target!r} has a weight that is no finite number.")
     return target
 
 
@@ -520,7 +552,7 @@ def _resolve_one(
         return _checked(item, labels)
     if isinstance(item, Pending):
         return item.resolve(labels)
-    if callable(item):
+    if callable(item) and not isinstance(item, type):
         return OutputTarget(item)
     if item is None:
         raise TargetError(

@@ -7,6 +7,7 @@ on demand: along the readout's own stream, or by backpropagation through the who
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -266,9 +267,11 @@ class Trace:
         Raises:
             MethodError: in the name of `method`, if the model counts on the pictures' own tokens.
         """
-        anatomy = self.model.anatomy
+        anatomy, thread = self.model.anatomy, threading.get_ident()
 
         def replace(_: Any, args: Any, output: Any) -> Any:
+            if threading.get_ident() != thread:
+                return None
             tokens = torch.cat([t.to(first(output).dtype) for t in leaving])
             return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
 

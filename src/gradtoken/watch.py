@@ -50,10 +50,11 @@ def watching(
     blocks, pool = anatomy.blocks, anatomy.pool
 
     def enter(index: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+            # torch can call it without keywords in a thread that runs the model while it is removed
             if threading.get_ident() == thread:
                 recorder.place = index if anatomy.attends else None
-                more = dict(kwargs)
+                more = dict(kwargs or {})
                 tokens = args[0] if args else more.pop("hidden_states")
                 recorder.tokens = tokens.shape[1]
                 seen.given.append(Given(args[1:], more))
@@ -86,8 +87,7 @@ def watching(
 
     with ExitStack() as stack:
         for index, block in enumerate(blocks):
-            handle = block.register_forward_pre_hook(enter(index), with_kwargs=True)
-            stack.callback(handle.remove)
+            stack.callback(block.register_forward_pre_hook(enter(index), with_kwargs=True).remove)
         if blocks:
             stack.callback(blocks[-1].register_forward_hook(leave).remove)
         if pool is not None and pool.at_input:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
+from gradtoken.forks import after_fork
 from gradtoken.metrics.fills import Fill
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
@@ -28,6 +29,14 @@ Score: TypeAlias = Callable[[Float[Tensor, "pictures 3 height width"]], Float[Te
 Image: TypeAlias = Float[Tensor, "1 3 height width"]
 
 _DRAWING = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _DRAWING
+    _DRAWING = threading.RLock()
+
+
+after_fork(_renew_lock)
 
 
 class PixelMethod(Method):

@@ -32,7 +32,7 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
     kind = _find(method)
     preset = options.pop("preset", None) if kind.presets else None
     if preset is not None:
-        if preset not in kind.presets:
+        if not isinstance(preset, str) or preset not in kind.presets:
             raise MethodError(
                 f"{kind.name}'s preset is {preset!r}; it can be "
                 f"{', '.join(map(repr, kind.presets))}."

@@ -5,6 +5,7 @@ A record is one figure of one method on one instance: picture, object, method, m
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,12 @@ from gradtoken.errors import GradTokenError, OutputError
 
 COLUMNS = ("picture", "object", "method", "metric", "value")
 SETTINGS = "settings.json"
+_LARGEST_SETTINGS = 1 << 24
+_MOST_ROWS = 1_000_000
+"""Records of one picture that are credible: objects by methods by figures."""
+_MOST_TEXT = 1 << 27
+"""Bytes that their names are at most, each as long as the longest."""
+_LONGEST_NAME = 180
 
 
 class Record(NamedTuple):
@@ -90,11 +97,12 @@ class Store:
         path = folder / SETTINGS
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
-            before = path.read_text("utf-8") if path.exists() else None
+            before = _read_text(path) if path.exists() else None
             if before is None:
                 _write(path, text.encode())
-        except OSError as error:
-            raise OutputError(f"cannot write to {folder}: {error.strerror or error}.") from None
+        except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write to {folder}: {reason}.") from None
         if before is not None and before != text:
             raise OutputError(
                 f"{folder} holds a run of other settings ({_difference(before, settings)}); give "
@@ -112,7 +120,7 @@ class Store:
             OutputError: if they cannot be written.
         """
         pa, parquet = _arrow()
-        columns = Records.of(records)
+        columns = Records.of(_storable(record) for record in records)
         table = pa.table({name: getattr(columns, name) for name in COLUMNS}, schema=_schema(pa))
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
@@ -124,15 +132,73 @@ class Store:
             ) from None
 
     def read(self, pictures: Iterable[str]) -> Records:
-        """The records of some pictures, in their order."""
-        pa, parquet = _arrow()
-        tables = [parquet.read_table(self._path(picture)) for picture in pictures]
+        """The records of some pictures, in their order.
+
+        Raises:
+            OutputError: naming the file that is damaged or was not made by this benchmark.
+        """
+        pa, _ = _arrow()
+        tables = [_read_table(self._path(picture)) for picture in pictures]
         whole = pa.concat_tables(tables) if tables else _schema(pa).empty_table()
         return Records(*(whole[name].to_numpy() for name in COLUMNS))
 
     def _path(self, picture: str) -> Path:
         safe = "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in picture)
+        if len(safe.encode()) > _LONGEST_NAME:
+            digest = hashlib.sha256(picture.encode("utf-8", "surrogatepass")).hexdigest()
+            safe = f"{safe[:40]}%{digest}"
         return self._parts / f"{safe}.parquet"
+
+
+def _read_table(path: Path) -> Any:
+    """One picture's records, checked before they take memory."""
+    pa, parquet = _arrow()
+    try:
+        with parquet.ParquetFile(path, read_dictionary=list(COLUMNS[:4])) as file:
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise ValueError(f"it has {file.metadata.num_rows:,} rows")
+            table = file.read()
+        table.validate(full=True)
+        if table.num_rows * _longest_text(table) > _MOST_TEXT:
+            raise ValueError("its texts are longer than names are")
+        if any(column.null_count for column in table.columns):
+            raise ValueError("values are missing")
+        plain = _schema(pa)
+        kinds = [getattr(kind, "value_type", kind) for kind in table.schema.types]
+        if table.column_names != plain.names or kinds != plain.types:
+            raise ValueError("it has other columns")
+        return table.cast(plain)
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        raise OutputError(
+            f"{path} holds no records of this benchmark ({error}); remove it, and the picture is "
+            "measured again."
+        ) from None
+
+
+def _longest_text(table: Any) -> int:
+    """Bytes of the longest text in a table whose texts are kept once each."""
+    dictionaries = [
+        chunk.dictionary
+        for column in table.columns
+        for chunk in column.chunks
+        if hasattr(chunk, "dictionary")
+    ]
+    return max((len(str(text).encode()) for d in dictionaries for text in d.to_pylist()), default=0)
+
+
+def _read_text(path: Path) -> str:
+    """A file's text; bytes that are no UTF-8 become replacement marks, which are no settings."""
+    if path.stat().st_size > _LARGEST_SETTINGS:
+        return ""
+    return path.read_text("utf-8", "replace")
+
+
+def _storable(record: Record) -> Record:
+    """A record that UTF-8 can hold: lone surrogates, from odd file names, become question marks."""
+    picture, thing, method, metric = (
+        text.encode("utf-8", "replace").decode("utf-8") for text in record[:4]
+    )
+    return Record(picture, thing, method, metric, record.value)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -147,7 +213,9 @@ def _write(path: Path, content: bytes) -> None:
 def _difference(before: str, now: Mapping[str, Any]) -> str:
     try:
         old = json.loads(before)
-    except ValueError:
+    except (ValueError, RecursionError):
+        old = None
+    if not isinstance(old, dict):
         return "its settings cannot be read"
     keys = [key for key in {**old, **now} if old.get(key) != json.loads(json.dumps(now.get(key)))]
     return ", ".join(keys) or "written differently"

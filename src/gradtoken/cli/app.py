@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from gradtoken.errors import GradTokenError
+from gradtoken.errors import GradTokenError, one_line
 
+_INTERRUPTED = 130
 console = Console()
 problems = Console(stderr=True)
 
@@ -28,8 +29,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            complain("interrupted; what was saved before is complete.")
-            sys.exit(130)
+            _interrupted()
 
 
 app = typer.Typer(
@@ -53,11 +53,18 @@ def main() -> None:
     except GradTokenError as error:
         complain(str(error))
         sys.exit(1)
+    except KeyboardInterrupt:
+        _interrupted()
+
+
+def _interrupted() -> NoReturn:
+    complain("interrupted; what was saved before is complete.")
+    sys.exit(_INTERRUPTED)
 
 
 def complain(text: str) -> None:
     """Print an error as one line on stderr."""
-    problems.print(f"[bold red]error:[/] {escape(' '.join(text.split()))}", soft_wrap=True)
+    problems.print(f"[bold red]error:[/] {escape(one_line(text))}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -69,7 +69,7 @@ def explain(
     """
     from gradtoken.attribution import make_method
     from gradtoken.explaining import explain as run
-    from gradtoken.saving import safe_name, unique_names
+    from gradtoken.saving import refuse_link, safe_name, unique_names
 
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)
@@ -84,6 +84,7 @@ def explain(
         for path, name in output.track(list(zip(paths, names, strict=True)), "explaining"):
             try:
                 explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
+                refuse_link(out / name)
                 (folder,) = explanation.save(out / name)
             except (ImageError, OutputError) as error:
                 complain(str(error))

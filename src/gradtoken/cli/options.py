@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from glob import glob, has_magic
 from pathlib import Path
@@ -158,7 +159,7 @@ def find_images(given: Iterable[str]) -> list[Path]:
         if not item:
             raise ImageError("an empty name is no picture.")
         path = Path(item)
-        if path.is_dir():
+        if os.path.isdir(item):
             try:
                 pictures = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
                 inside = sorted(p for p in pictures if p.is_file())
@@ -167,7 +168,7 @@ def find_images(given: Iterable[str]) -> list[Path]:
             if not inside:
                 raise ImageError(f"there is no picture in the folder {path}.")
             found += inside
-        elif has_magic(item) and not path.exists():
+        elif has_magic(item) and not os.path.exists(item):
             matches = sorted(Path(p) for p in glob(item, recursive=True) if Path(p).is_file())
             if not matches:
                 raise ImageError(f"no file matches {item!r}.")

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gradtoken.datasets.pictures import read_picture, require
+from gradtoken.datasets.coco_masks import draw
+from gradtoken.datasets.pictures import inside, read_picture, require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
 
@@ -36,8 +37,11 @@ class COCO(Samples):
         self._folder = require(root / split, "folder of pictures")
         self._instances = instances
         self._index = _index(listed)
-        self._ids = sorted(self._index.imgs)
-        self._names = {c["id"]: str(c["name"]) for c in self._index.loadCats(self._index.cats)}
+        try:
+            self._ids = sorted(self._index.imgs)
+            self._names = {c["id"]: str(c["name"]) for c in self._index.cats.values()}
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{listed} is no list of COCO instances: {error!r}.") from None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -45,15 +49,16 @@ class COCO(Samples):
     def __getitem__(self, index: int) -> Sample:
         number = self._ids[self._checked(index)]
         about = self._index.imgs[number]
-        image = read_picture(self._folder / about["file_name"])
+        path = inside(self._folder, about.get("file_name"))
+        image = read_picture(path)
         ignore = np.zeros(image.size[::-1], dtype=bool)
         found: list[tuple[int, np.ndarray[Any, Any]]] = []
         for annotation in self._index.imgToAnns[number]:
-            mask = self._index.annToMask(annotation).astype(bool)
-            if mask.shape != ignore.shape:
-                raise DatasetError(
-                    f"a mask of {about['file_name']} is {mask.shape}, its picture {image.size}."
-                )
+            try:
+                mask = draw(annotation["segmentation"], ignore.shape)
+                self._names[annotation["category_id"]]
+            except (KeyError, TypeError, ValueError) as error:
+                raise DatasetError(f"an annotation of {path} cannot be read: {error}.") from None
             if annotation.get("iscrowd"):
                 ignore |= mask
             elif mask.any():
@@ -66,7 +71,7 @@ class COCO(Samples):
         masks = [mask & ~ignore for _, mask in found]
         stacked = np.stack(masks) if masks else np.zeros((0, *ignore.shape), bool)
         names = tuple(self._names[category] for category, _ in found)
-        return Sample(Path(about["file_name"]).stem, image, names, stacked, ignore)
+        return Sample(path.stem, image, names, stacked, ignore)
 
 
 def _index(path: Path) -> Any:
@@ -80,5 +85,5 @@ def _index(path: Path) -> Any:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return Index(str(path))
-    except (OSError, ValueError, KeyError, AssertionError, TypeError) as error:
+    except Exception as error:  # pycocotools believes any JSON, and fails on it as it comes
         raise DatasetError(f"{path} is no list of COCO instances: {error!r}.") from None

@@ -32,7 +32,10 @@ class ImageFolder(Samples):
 
     def __init__(self, root: str | Path) -> None:
         root = require(Path(root), "folder")
-        folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        try:
+            folders = sorted(path for path in root.iterdir() if path.is_dir())
+        except OSError as error:
+            raise DatasetError(f"the folder {root} cannot be read: {error.strerror}.") from None
         self._root, self._ids = root, _labels([folder.name for folder in folders])
         self._files = [
             file

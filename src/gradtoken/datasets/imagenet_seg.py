@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,11 @@ from PIL import Image
 from gradtoken.datasets.pictures import require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
+from gradtoken.images import MAX_PIXELS
+
+_MOST = 1_000_000
+"""Pictures that one file can credibly hold."""
+_MOST_CHUNKS = 50_000
 
 
 class ImageNetSegmentation(Samples):
@@ -31,7 +37,7 @@ class ImageNetSegmentation(Samples):
     def __init__(self, path: str | Path) -> None:
         self._path = require(Path(path), "MATLAB file")
         self._file: Any = None
-        self._count = int(np.prod(self._open()["value/img"].shape))
+        self._count = int(self._open()["value/img"].size)
 
     def __len__(self) -> int:
         return self._count
@@ -39,14 +45,16 @@ class ImageNetSegmentation(Samples):
     def __getitem__(self, index: int) -> Sample:
         file = self._open()
         try:
-            pixels = np.asarray(file[_refers(file["value/img"], self._checked(index))])
+            pixels = _numbers(file[_refers(file["value/img"], self._checked(index))], 3)
             cell = file[_refers(file["value/gt"], index)]
-            mask = np.asarray(file[_refers(cell, 0)])
+            mask = _numbers(file[_refers(cell, 0)], 2)
             image = Image.fromarray(pixels.transpose(2, 1, 0).astype(np.uint8), "RGB")
             masks = (mask.T > 0)[None]
             if masks.shape[1:] != image.size[::-1]:
                 raise ValueError(f"a mask of {masks.shape[1:]} for a picture of {image.size}")
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except DatasetError:
+            raise
+        except Exception as error:  # h5py raises what it likes on damaged bytes
             raise DatasetError(f"entry {index} of {self._path} cannot be read: {error}.") from None
         return Sample(f"imagenet-seg-{index:05d}", image, ("object",), masks, unnamed=True)
 
@@ -65,16 +73,45 @@ class ImageNetSegmentation(Samples):
             try:
                 file = h5py.File(self._path, "r")
                 missing = [key for key in ("value/img", "value/gt") if key not in file]
-            except OSError as error:
+                cells = [] if missing else [file["value/img"], file["value/gt"]]
+                sound = all(_is_plain(cell) and cell.size <= _MOST for cell in cells)
+                sound = sound and all(cell.file.filename == file.filename for cell in cells)
+            except Exception as error:  # h5py raises what it likes on damaged bytes
                 raise DatasetError(
                     f"{self._path} is no HDF5 file ({error}); use gtsegs_ijcv.mat as published."
                 ) from None
             if missing:
                 raise DatasetError(f"{self._path} has no {missing[0]!r}; use gtsegs_ijcv.mat.")
+            if not sound:
+                raise DatasetError(
+                    f"{self._path} keeps no plain lists of pictures; use gtsegs_ijcv.mat as "
+                    "published."
+                )
             self._file = file
         return self._file
 
 
+def _is_plain(data: Any) -> bool:
+    """Whether something in the file is a data set whose numbers are in the file itself, and not in
+    so many chunks that finding them takes gigabytes."""
+    stored = all(hasattr(data, name) for name in ("size", "external", "is_virtual"))
+    if not stored or data.external is not None or data.is_virtual:
+        return False
+    pieces = zip(data.shape, data.chunks or data.shape, strict=True)
+    return math.prod(-(-side // max(chunk, 1)) for side, chunk in pieces) <= _MOST_CHUNKS
+
+
+def _numbers(data: Any, axes: int) -> np.ndarray[Any, Any]:
+    """Numbers of a picture or mask, checked before they take memory."""
+    if not _is_plain(data) or len(data.shape) != axes or data.dtype.kind not in "uibf":
+        raise ValueError("it is no plain picture or mask ")
+    if data.size > 3 * MAX_PIXELS:
+        raise ValueError(f"it has {data.size:,} numbers, above the limit of {3 * MAX_PIXELS:,}")
+    return np.asarray(data)
+
+
 def _refers(cells: Any, index: int) -> Any:
     """The reference in one cell, whatever the cells' shape."""
+    if not _is_plain(cells) or cells.size > _MOST:
+        raise ValueError("it is no plain list of references")
     return np.asarray(cells).reshape(-1)[index]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from gradtoken.errors import DatasetError
+from gradtoken.errors import DatasetError, ImageError
+from gradtoken.images import read_file
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -17,7 +20,7 @@ def read_picture(path: Path) -> Image.Image:
     Raises:
         DatasetError: missing or unreadable.
     """
-    return _opened(path).convert("RGB")
+    return _read(path, lambda picture: picture.convert("RGB"))
 
 
 def read_indices(path: Path) -> np.ndarray[Any, Any]:
@@ -26,7 +29,7 @@ def read_indices(path: Path) -> np.ndarray[Any, Any]:
     Raises:
         DatasetError: missing, unreadable, or not of numbers.
     """
-    picture = _opened(path)
+    picture = _read(path, _loaded)
     if picture.mode not in ("P", "L"):
         raise DatasetError(
             f"{path} is no map of class numbers (mode {picture.mode}); use the data set's own PNG."
@@ -40,17 +43,39 @@ def require(path: Path, what: str) -> Path:
     Raises:
         DatasetError: naming what was to be there.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise DatasetError(f"there is no {what} at {path}; check the data set's folder.")
     return path
 
 
-def _opened(path: Path) -> Image.Image:
+def inside(folder: Path, name: Any) -> Path:
+    """The path of a file that a data set names, which must lie in the data set's folder.
+
+    Raises:
+        DatasetError: a name that leads elsewhere, or none.
+    """
+    sound = isinstance(name, str) and name and "\0" not in name
+    if not sound or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DatasetError(
+            f"{name!r} is no file name within {folder}, so the data set does not list its own "
+            "files; get it anew."
+        )
+    return folder / str(name)
+
+
+def _read(path: Path, decode: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
+        path.stat()
     except FileNotFoundError:
         raise DatasetError(f"the picture {path} is missing; the data set is incomplete.") from None
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(f"the picture {path} cannot be read: {error}.") from None
+    try:
+        return read_file(path, decode)
+    except ImageError as error:
+        raise DatasetError(f"the picture {path} cannot be read: {error}") from None
+
+
+def _loaded(picture: Image.Image) -> Image.Image:
+    picture.load()
+    return picture.copy()

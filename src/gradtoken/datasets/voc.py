@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from gradtoken.datasets.pictures import read_indices, read_picture, require
+from gradtoken.datasets.pictures import inside, read_indices, read_picture, require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
 
@@ -56,7 +57,10 @@ class VOC(Samples):
         listed = require(
             self._root / "ImageSets" / "Segmentation" / f"{split}.txt", "list of pictures"
         )
-        self._ids = listed.read_text("utf-8").split()
+        try:
+            self._ids = listed.read_text("utf-8").split()
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{listed} is no list of pictures: {error}.") from None
         self._instances = instances
         if not self._ids:
             raise DatasetError(f"{listed} lists no picture.")
@@ -66,24 +70,26 @@ class VOC(Samples):
 
     def __getitem__(self, index: int) -> Sample:
         name = self._ids[self._checked(index)]
-        image = read_picture(self._root / "JPEGImages" / f"{name}.jpg")
-        classes = read_indices(self._root / "SegmentationClass" / f"{name}.png")
+        image = read_picture(inside(self._root / "JPEGImages", f"{name}.jpg"))
+        classes = read_indices(inside(self._root / "SegmentationClass", f"{name}.png"))
         if classes.shape != image.size[::-1]:
             raise DatasetError(f"the mask of {name} is {classes.shape}, its picture {image.size}.")
         void = classes == _VOID
         numbers = classes
         if self._instances:
-            numbers = read_indices(self._root / "SegmentationObject" / f"{name}.png")
+            numbers = read_indices(inside(self._root / "SegmentationObject", f"{name}.png"))
+            if numbers.shape != classes.shape:
+                raise DatasetError(f"the masks of {name} are {numbers.shape} and {classes.shape}.")
         masks, names = [], []
         for number in np.unique(numbers):
             if number in (0, _VOID):
                 continue
             mask = (numbers == number) & ~void
-            inside = classes[mask]
-            inside = inside[inside > 0]
-            if len(inside):
+            within = classes[mask]
+            within = within[within > 0]
+            if len(within):
                 masks.append(mask)
-                names.append(_name(int(np.bincount(inside).argmax()), name))
+                names.append(_name(int(np.bincount(within).argmax()), name))
         height, width = classes.shape
         stacked = np.stack(masks) if masks else np.zeros((0, height, width), bool)
         return Sample(name, image, tuple(names), stacked, void)
@@ -97,7 +103,7 @@ def _name(number: int, picture: str) -> str:
 
 def _find(root: Path) -> Path:
     for path in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (path / "ImageSets").is_dir():
+        if os.path.isdir(path / "ImageSets"):
             return path
     raise DatasetError(
         f"{root} holds no VOC2012 (a folder with ImageSets, JPEGImages and SegmentationClass); "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         ModelError: missing, unreadable, of another kind, or holding no tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"there is no checkpoint file {path}; check the path.")
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)
@@ -44,7 +46,21 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     tensors = {_plain(str(key)): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ModelError(f"{path} holds no tensors; save model.state_dict().")
+    for key, value in tensors.items():
+        if not _is_whole(value):
+            raise ModelError(
+                f"{key!r} in {path} is no plain tensor with numbers of its own (it is sparse, "
+                "quantised, nested, without data or repeats one number); save model.state_dict()."
+            )
     return tensors, metadata
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and no larger than what is stored for it."""
+    plain = tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_quantized
+    if not plain or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
@@ -53,12 +69,13 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("gradtoken", "{}")
         description = json.loads(text)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path} is no readable safetensors file: {error}.") from None
     return state, description if isinstance(description, dict) else {}
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
+    _refuse_bomb(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -77,14 +94,41 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive whose parts would unpack to more than the file holds.
+
+    torch.save stores tensors as they are; compressed or overlapping parts can be a few bytes that
+    become gigabytes.
+
+    Raises:
+        ModelError: saying so.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ModelError(f"{path} is no readable torch checkpoint: {error}.") from None
+    if unpacked > path.stat().st_size:
+        raise ModelError(
+            f"{path} would unpack to {unpacked:,} bytes, more than it holds; save it anew with "
+            "torch.save, which does not compress."
+        )
+
+
 def _plain(key: str) -> str:
     while key.startswith(_WRAPPERS):
         key = key.partition(".")[2]
     return key
 
 
-def fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load a state dict strictly, or say in one sentence what does not fit."""
+def check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """See that a state dict has a module's tensors in their shapes, and no others.
+
+    Raises:
+        ModelError: saying in one sentence what does not fit.
+    """
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
@@ -103,4 +147,17 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
             f"the checkpoint does not fit {name}: {'; '.join(problems)}; name the architecture it "
             "was trained with."
         )
-    module.load_state_dict(state)
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load a state dict strictly.
+
+    Raises:
+        ModelError: saying in one sentence what does not fit.
+    """
+    check_fit(module, state, name)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        last = (str(error).strip().splitlines() or ["no reason given"])[-1].strip()
+        raise ModelError(f"the weights of the checkpoint do not go into {name}: {last}") from None

@@ -164,7 +164,7 @@ def _processor(module: Any) -> Any:
     where = getattr(module.config, "_name_or_path", "")
     if where:
         with suppress(OSError, ValueError), no_retries():
-            return AutoImageProcessor.from_pretrained(where)
+            return AutoImageProcessor.from_pretrained(where, trust_remote_code=False)
     known = type(module.config) in IMAGE_PROCESSOR_MAPPING
     kinds = IMAGE_PROCESSOR_MAPPING[type(module.config) if known else Dinov2Config]
     options = list(kinds.values()) if isinstance(kinds, dict) else list(kinds)
@@ -234,7 +234,7 @@ class HFPrompts:
         where = getattr(module.config, "_name_or_path", "")
         try:
             with no_retries():
-                tokenizer = AutoTokenizer.from_pretrained(where)
+                tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         except (OSError, ValueError, TypeError) as error:
             raise ModelError(
                 f"the tokenizer of {where or type(module).__name__!r} cannot be loaded "
@@ -280,8 +280,13 @@ def build(
             config = AutoConfig.for_model(name)
         else:
             with no_retries():
-                config = AutoConfig.from_pretrained(name)
+                config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"hf/{name} brings code of its own, which gradtoken does not run; if you trust it, "
+                "load it with transformers and give the module to wrap(…)."
+            ) from None
         hint = did_you_mean(name, _KNOWN) if "/" not in name else ""
         raise ModelError(
             f"hf/{name} cannot be had: it is no local folder with a config.json, not in the cache "
@@ -300,7 +305,7 @@ def build(
             module: nn.Module = make(config)
         else:
             with no_retries():
-                module = auto.from_pretrained(name, use_safetensors=True)
+                module = auto.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"transformers cannot make a model of hf/{name}: {_first(error)}"

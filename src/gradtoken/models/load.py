@@ -12,16 +12,18 @@ from typing import Any
 import timm
 import torch
 from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
+from gradtoken.forks import one_thread_in_forks
+from gradtoken.images import MAX_PIXELS
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
-from gradtoken.models import timm as timm_family
 from gradtoken.models import unknown
-from gradtoken.models.checkpoint import fit, read_checkpoint
+from gradtoken.models.checkpoint import read_checkpoint
+from gradtoken.models.described import read_described
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
+from gradtoken.models.hub import weights_only
 from gradtoken.models.model import Model
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import Prompts
@@ -70,6 +72,7 @@ def load(
         ModelError: unknown name, weights that cannot be had, a size that the architecture does not
             take, or a model that cannot be explained.
     """
+    one_thread_in_forks()
     if not isinstance(spec, (str, os.PathLike)):
         raise ModelError(f"load() takes a name or a path, it got {type(spec).__name__}.")
     name = os.fspath(spec)
@@ -123,6 +126,7 @@ def wrap(
     Raises:
         ModelError: if the readout of this module cannot be followed, or the labels do not fit.
     """
+    one_thread_in_forks()
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
@@ -233,7 +237,8 @@ def _named(
     if checkpoint is not None:
         state, description = read_checkpoint(os.fspath(checkpoint))
         weights = os.fspath(checkpoint)
-    found: Found = reader.build(name, pretrained=pretrained, state=state, size=size)
+    with weights_only():
+        found: Found = reader.build(name, pretrained=pretrained, state=state, size=size)
     return _read(
         found.module,
         spec,
@@ -264,34 +269,7 @@ def _fill_blank_layers(module: nn.Module) -> None:
 
 def _described(path: Path, spec: str, size: Size | None) -> Model:
     """A model whose safetensors file describes its architecture, labels and preprocessing."""
-    state, description = read_checkpoint(path)
-    try:
-        module = VisionTransformer(**description["architecture"])
-        labels, side = description["classes"], description["input_size"]
-        preprocess = timm_family.build_preprocess(
-            {
-                "input_size": (3, *(size or (side, side))),
-                "interpolation": "bicubic",
-                "mean": description["mean"],
-                "std": description["std"],
-                "crop_pct": 1.0,
-            }
-        )
-    except (
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        ValueError,
-        RuntimeError,
-        AssertionError,
-    ) as error:
-        raise ModelError(
-            f"{path} does not describe its architecture ({error}); name it, as in "
-            f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
-        ) from None
-    fit(module, {key: value.float() for key, value in state.items()}, spec)
-    if size is not None:
-        timm_family.resize(module, size, spec)
+    module, preprocess, labels = read_described(path, spec, size)
     weights = "bundled" if spec == "demo" else str(path)
     return _read(module, spec, preprocess, labels, weights=weights)
 
@@ -320,6 +298,11 @@ def _size(given: Any) -> Size | None:
     if not whole or len(pair) != 2 or min(pair) < 1:
         raise ModelError(
             f"image_size={given!r} is no size; give one number of pixels or (height, width)."
+        )
+    if pair[0] * pair[1] > MAX_PIXELS:
+        raise ModelError(
+            f"image_size={given!r} is more than {MAX_PIXELS:,} pixels, the limit of pictures; give "
+            "a smaller one."
         )
     return pair[0], pair[1]
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
@@ -67,14 +68,17 @@ class Model:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The module in evaluation mode; every submodule's own mode is put back afterwards."""
+        one_thread_in_forks()
+        user = object()
         with _LOCK:
             modes = _MODES.setdefault(self.module, _Modes())
-            modes.enter(self.module)
         try:
+            with _LOCK:
+                modes.enter(user, self.module)
             yield
         finally:
             with _LOCK:
-                modes.leave()
+                modes.leave(user)
 
     def read_text(self, texts: tuple[str, ...]) -> PromptBatch:
         """Embeddings of prompts, in evaluation mode and without a graph."""
@@ -90,19 +94,24 @@ class Model:
 
 
 class _Modes:
-    """Counts who needs a module ready, so that threads do not undo each other.
+    """Knows who needs a module ready, so that threads do not undo each other.
+
+    What is changed is written down before it is changed, so that an interruption anywhere leaves
+    nothing that `leave` does not put back.
 
     Ready is evaluation mode, and attention through `scaled_dot_product_attention` where a library
     has a switch for it.
     """
 
     def __init__(self) -> None:
-        self._users = 0
+        self._users: set[object] = set()
         self._training: list[nn.Module] = []
         self._switched: list[tuple[Any, str, Any]] = []
 
-    def enter(self, module: nn.Module) -> None:
-        if self._users == 0:
+    def enter(self, user: object, module: nn.Module) -> None:
+        first = not self._users
+        self._users.add(user)
+        if first:
             self._training = [part for part in module.modules() if part.training]
             for part in self._training:
                 part.training = False
@@ -110,11 +119,18 @@ class _Modes:
             self._switched = [(owner, name, getattr(owner, name)) for owner, name, _ in switches]
             for owner, name, value in switches:
                 setattr(owner, name, value)
-        self._users += 1
 
-    def leave(self) -> None:
-        self._users -= 1
-        if self._users == 0:
+    def leave(self, user: object) -> None:
+        self._users.discard(user)
+        self._put_back()
+
+    def forget(self) -> None:
+        """Nobody needs the module ready any more."""
+        self._users.clear()
+        self._put_back()
+
+    def _put_back(self) -> None:
+        if not self._users:
             for part in self._training:
                 part.training = True
             for owner, name, value in self._switched:
@@ -142,3 +158,14 @@ def _switches(module: nn.Module) -> list[tuple[Any, str, Any]]:
 
 _MODES: WeakKeyDictionary[nn.Module, _Modes] = WeakKeyDictionary()
 _LOCK = threading.Lock()
+
+
+def _start_anew() -> None:
+    """In a fork its parent's threads are gone: none holds the lock or needs a module ready."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    for modes in _MODES.values():
+        modes.forget()
+
+
+after_fork(_start_anew)

@@ -120,6 +120,16 @@ def read_prompts(module: Any) -> OpenClipPrompts:
     return OpenClipPrompts(module, None)
 
 
+def _resize(state: dict[str, Tensor], module: nn.Module, name: str) -> None:
+    """Bring a state dict's position embeddings to a module's input size, in place."""
+    try:
+        resize_pos_embed(state, module)
+    except (LookupError, AttributeError, ArithmeticError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"the checkpoint's position embeddings do not fit open_clip/{name}: {error}."
+        ) from None
+
+
 def names() -> list[str]:
     """Architectures with the tags of their pretrained weights, but for those on ResNets."""
     return [
@@ -170,6 +180,6 @@ def build(
     if state is not None:
         state = dict(state)
         if size is not None:
-            resize_pos_embed(state, module)
+            _resize(state, module, name)
         fit(module, state, f"open_clip/{architecture}")
     return Found(module, prompts=OpenClipPrompts(module, architecture))

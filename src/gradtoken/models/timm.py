@@ -26,7 +26,7 @@ from gradtoken.geometry import Box
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
-from gradtoken.models.checkpoint import fit
+from gradtoken.models.checkpoint import check_fit, fit
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import unreachable
 from gradtoken.preprocess import Preprocess
@@ -254,7 +254,7 @@ def resize(module: Any, size: Size, name: str) -> None:
     """Bring a module to another input size, as timm does: position embeddings are interpolated."""
     try:
         module.set_input_size(img_size=size)
-    except (AttributeError, AssertionError, TypeError, ValueError) as error:
+    except (AttributeError, AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{name} ({type(module).__name__}) cannot be brought to {size[0]}x{size[1]} pixels: "
             f"{error}; leave out image_size."
@@ -288,6 +288,12 @@ def _create(name: str, **options: Any) -> nn.Module:
         given = ", ".join(f"{key}={value}" for key, value in options.items() if key != "pretrained")
         reason = str(error).splitlines()[0]
         raise ModelError(f"timm cannot build {name!r} with {given}: {reason}") from error
+    except RuntimeError as error:
+        if "pretrained tag" not in str(error):
+            raise
+        base, _, tag = name.partition(".")
+        known = ", ".join(timm.list_pretrained(f"{base}.*")) or "none"
+        raise ModelError(f"timm has no weights {tag!r} of {base}; there are: {known}.") from None
     return module
 
 
@@ -313,15 +319,20 @@ def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     classifier = (tag and tag.classifier) or "head"
     key = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
     head = state.get(key)
-    if head is None:
+    if head is None or not head.numel() or not head.ndim:
         raise ModelError(
             f"the checkpoint has no {key!r}, so it is no fine-tuned {name}: it begins with "
             f"{', '.join(list(state)[:3])}; save model.state_dict() of the timm model."
         )
-    module: Any = _create(name, num_classes=head.shape[0])
-    size = _other_size(module, state.get("pos_embed"))
-    if size is not None:
-        module = _create(name, num_classes=head.shape[0], img_size=size)
+    options: dict[str, Any] = {"num_classes": head.shape[0]}
+    with torch.device("meta"):  # shapes first: a wrong file cannot ask for a large model
+        module: Any = _create(name, **options)
+        size = _other_size(module, state.get("pos_embed"))
+        if size is not None:
+            options["img_size"] = size
+            module = _create(name, **options)
+    check_fit(module, state, f"timm/{name}")
+    module = _create(name, **options)
     fit(module, state, f"timm/{name}")
     return module
 
@@ -329,7 +340,9 @@ def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
 def _other_size(module: Any, position: Tensor | None) -> tuple[int, int] | None:
     """The square input size a checkpoint's position embeddings are for, if not the module's."""
     own = getattr(module, "pos_embed", None)
-    if position is None or own is None or position.shape[1] == own.shape[1]:
+    if position is None or own is None or position.ndim != own.ndim:
+        return None
+    if position.shape[1] == own.shape[1]:
         return None
     patches = position.shape[1] - (own.shape[1] - module.patch_embed.num_patches)
     side = math.isqrt(max(patches, 0))

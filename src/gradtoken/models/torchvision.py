@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.error import URLError
 
@@ -18,7 +20,7 @@ from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
-from gradtoken.models.checkpoint import fit
+from gradtoken.models.checkpoint import check_fit, fit
 from gradtoken.models.families import Found, Size
 from gradtoken.preprocess import Preprocess
 
@@ -108,6 +110,11 @@ def build(
     try:
         if state is None and pretrained:
             state = weights.get_state_dict(progress=True, check_hash=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"the cached weights of torchvision/{name} hold more than tensors, and loading them "
+            "could run code; remove them from torch's hub folder and load again."
+        ) from None
     except (URLError, OSError, RuntimeError) as error:
         raise ModelError(
             f"the pretrained weights of torchvision/{name} are not in the cache and cannot be "
@@ -143,14 +150,28 @@ def _made(name: str, state: Mapping[str, Tensor] | None, options: dict[str, Any]
         parts = zoo.get_model(name, weights=None).named_modules()
     last = [path for path, part in parts if isinstance(part, nn.Linear)][-1]
     head = state.get(f"{last}.weight")
-    if head is None:
+    if head is None or not head.numel() or not head.ndim:
         raise ModelError(
             f"the checkpoint has no '{last}.weight', so it is no {name}: it begins with "
             f"{', '.join(list(state)[:3])}; save model.state_dict() of the torchvision model."
         )
-    module = zoo.get_model(name, weights=None, num_classes=head.shape[0], **options)
+    make = partial(zoo.get_model, name, weights=None, num_classes=head.shape[0], **options)
     if "image_size" in options:
-        patch = state["conv_proj.weight"].shape[-1]
-        state = interpolate_embeddings(options["image_size"], patch, OrderedDict(state))
+        state = _interpolated(name, state, options["image_size"])
+    with torch.device("meta"):
+        check_fit(make(), state, f"torchvision/{name}")
+    module = make()
     fit(module, state, f"torchvision/{name}")
     return module
+
+
+def _interpolated(name: str, state: Mapping[str, Tensor], size: int) -> Mapping[str, Tensor]:
+    """A ViT's state dict with position embeddings for another image size."""
+    try:
+        patch = state["conv_proj.weight"].shape[-1]
+        found: Mapping[str, Tensor] = interpolate_embeddings(size, patch, OrderedDict(state))
+    except (LookupError, ArithmeticError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"the checkpoint's position embeddings do not fit torchvision/{name}: {error}."
+        ) from None
+    return found

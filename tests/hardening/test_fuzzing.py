@@ -1,0 +1,81 @@
+"""Every fuzz target, on a bounded number of inputs that are the same each time.
+
+`tools/fuzz/run.py` hands in as many as wanted; docs/security.md has what ten thousand each gave.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+from fuzz import run as runner
+from fuzz import target as targets
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+_ROOT = Path(__file__).parents[2]
+_INPUTS = {"command_line": 60, "checkpoints": 120, "options": 200, "manifests": 150}
+
+
+@pytest.mark.parametrize("name", targets.names())
+def test_nothing_gets_out_but_a_sentence(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    target = targets.find(name)
+    warm = targets.check(target, Random(f"{name}:0:0"), tmp_path_factory.mktemp(name))
+    assert warm.kind != "AssertionError", warm.detail
+
+    @settings(
+        max_examples=_INPUTS.get(name, 300),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.randoms(use_true_random=False))
+    def hand_in(rng: Random) -> None:
+        found = targets.check(target, rng, tmp_path_factory.mktemp(name))
+        assert not found.failed, f"{found.kind}: {found.detail}"
+
+    hand_in()
+
+
+def test_the_runner_notices_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{_ROOT}:{_ROOT / 'src'}")
+    monkeypatch.setattr(runner, "_GRACE", 2.0)
+    found = runner.run("tests.hardening.misbehaving", 0, 0, 9, 120)
+    assert (found["inputs"], found["taken"], found["refused"]) == (9, 1, 1)
+    kinds = {failure["index"]: failure["kind"] for failure in found["failures"]}
+    assert kinds == {
+        2: "ValueError",
+        3: "died (-6)",
+        4: "hang",
+        5: "too much memory",
+        6: "half-written file",
+        7: "not one sentence",
+        8: "too slow",
+    }
+    assert found["slowest"]["index"] == 8
+    assert found["largest"]["index"] == 5
+    assert 80 <= found["largest"]["megabytes"] < 200
+
+
+def test_slices_of_a_run_are_kept_and_shown(tmp_path: Path) -> None:
+    record = tmp_path / "runs" / "fuzz.json"
+    command = [sys.executable, str(_ROOT / "tools" / "fuzz" / "run.py")]
+    for start in ("0", "5"):
+        subprocess.run(
+            [*command, "--target", "voc", "--inputs", "5", "--start", start, "--record", record],
+            check=True,
+            capture_output=True,
+        )
+    held = json.loads(record.read_text())
+    assert [(part["start"], part["inputs"]) for part in held["voc"]] == [(0, 5), (5, 5)]
+    shown = subprocess.run(
+        [*command, "--table", record], check=True, capture_output=True, text=True
+    ).stdout
+    assert "| voc | 10 |" in shown

@@ -1,0 +1,1 @@
+"""One fuzz target per file; each defines TARGET."""
