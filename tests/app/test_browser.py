@@ -98,6 +98,8 @@ def test_two_classes_have_two_maps_and_sliders_need_no_forward(
     app: Opened, picture: Path, demo: Model
 ) -> None:
     names = Scenes("test", size=448, objects=2, seed=5)[0].names
+    app.page.wait_for_timeout(500)
+    app.says("Drop a picture, or choose one of the scenes")
     app.shot("1-start")
     app.upload(picture)
     app.says("Maps of")
@@ -140,6 +142,23 @@ def test_a_slider_that_is_dragged_fast_ends_where_it_is(app: Opened) -> None:
             break
     app.page.wait_for_timeout(500)
     assert app.heats() == expected
+
+
+def test_a_slider_is_set_back_or_typed_into(app: Opened) -> None:
+    app.page.locator("#scenes button").nth(0).click()
+    app.says("Maps of")
+    app.page.wait_for_timeout(300)
+    plain = app.heats()
+    app.slide("threshold", 0.6)
+    moved = app.wait_for_other(plain)
+    app.page.locator("#threshold button").click()
+    assert app.wait_for_other(moved) == plain
+    app.page.locator("#threshold input[type=number]").fill("0.6")
+    app.page.keyboard.press("Enter")
+    assert app.wait_for_other(plain) == moved
+    app.page.locator("#opacity input[type=number]").fill("0.5")
+    app.page.locator("#opacity button").click()
+    expect(app.page.locator("#maps img.gt-heat").first).to_have_css("opacity", "0.85")
 
 
 def test_contrast(app: Opened) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from gradtoken.app.choices import (
     OFFERED,
+    called,
     choices,
     percent,
     read_prompts,
@@ -16,7 +20,7 @@ from gradtoken.app.choices import (
 from gradtoken.app.limits import Limits
 from gradtoken.errors import TargetError
 from gradtoken.labels import Labels
-from gradtoken.targets import contrast, text
+from gradtoken.targets import contrast, resolve, text
 
 NAMES = ["tabby, tabby cat", "tiger cat", "Persian cat", "tiger shark", "sea lion"]
 CHANCES = [0.5, 0.05, 0.3, 0.1, 0.0001]
@@ -26,6 +30,7 @@ MANY = Labels([f"thing {index}" for index in range(50)])
 def test_the_likeliest_come_first_and_ticked_ones_stay() -> None:
     assert [index for _, index in choices(NAMES, CHANCES)] == [0, 2, 3, 1, 4]
     assert choices(NAMES, CHANCES)[0] == ("tabby · 50.0%", 0)
+    assert choices(["a cat, asleep"], [0.5], whole=True) == [("a cat, asleep · 50.0%", 0)]
     many = choices(list(MANY), [1 / 50] * 50, ticked=[40, 3])
     assert [index for _, index in many] == [*range(OFFERED), 40]
     assert [index for _, index in choices(NAMES, CHANCES, [4], "tiger")] == [3, 1, 4]
@@ -86,3 +91,11 @@ def test_percent() -> None:
     assert [percent(p) for p in (1, 0.1234, 0.001, 0.0009, 0)] == [
         "100.0%", "12.3%", "0.1%", "< 0.1%", "< 0.1%",
     ]  # fmt: skip
+
+
+def test_called() -> None:
+    logits = torch.zeros(1, 5)
+    found = resolve([0, contrast(0, 2), lambda z: z[0]], logits, Labels(NAMES))
+    labels = found.labels(Labels(NAMES))
+    explanation = SimpleNamespace(targets=found, labels=labels)
+    assert called(explanation) == ["tabby", "tabby vs Persian cat", "<lambda>"]

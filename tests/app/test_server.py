@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from gradio_client import Client, handle_file
 
+from gradtoken.app import layout, server
+from gradtoken.app.limits import Limits
+from gradtoken.app.pictures import scene_source
 from gradtoken.app.server import is_loopback, read_login, serving
 from gradtoken.errors import AppError
 from gradtoken.models import Model
+from tests.app.test_clients import LOOK
 
 
 @pytest.mark.parametrize(
@@ -87,3 +94,32 @@ def test_the_environment_is_as_it_was(demo: Model, monkeypatch: pytest.MonkeyPat
     with serving(demo):
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
     assert dict(os.environ) == before
+
+
+def test_gradio_forgets_pictures_too(
+    demo: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pages: list[Any] = []
+    build = layout.page
+    monkeypatch.setattr(layout, "page", lambda *a: pages.append(build(*a)) or pages[0])
+    monkeypatch.setattr(server, "_SWEEP_SECONDS", 0.1)
+    path = tmp_path / "a.png"
+    scene_source(0).picture.save(path)
+
+    def kept(client: Client) -> str:
+        session = pages[0].state_holder.session_data[client.session_hash]
+        return str([config["props"].get("value") for config in session.config_values.values()])
+
+    with serving(demo, limits=Limits(idle_seconds=2)) as url:
+        for way in ("/forget", None):
+            client = Client(url, verbose=False)
+            client.predict(handle_file(path), "", *LOOK, api_name="/open_file")
+            assert "base64" in kept(client)
+            if way:
+                client.predict(api_name=way)
+            else:
+                time.sleep(3)
+            assert "--gt-picture" not in kept(client)
+            assert "gt-heat" not in kept(client)
+        link = f"{url}gradio_api/deep_link?session_hash={client.session_hash}"
+        assert httpx.get(link).status_code == 404

@@ -52,11 +52,15 @@ def test_a_request_without_a_session_gets_none(key: str | None) -> None:
 def test_unused_ones_go() -> None:
     clock = Clock()
     sessions = Sessions(Limits(idle_seconds=100), clock)
+    gone: list[str] = []
+    sessions.dropped = gone.append
     for key in "ab":
         sessions.put(key, session("red"))
     clock.now = 60
     sessions.get("a")
     clock.now = 130
+    sessions.sweep()
+    assert gone == ["b"]
     assert len(sessions) == 1
     sessions.get("a")
     with pytest.raises(AppError, match="not used for 2 minutes"):

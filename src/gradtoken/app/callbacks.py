@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtoken.app import asking
-from gradtoken.app.choices import Choice, choices, read_prompts, targets, ticked_at_first
+from gradtoken.app.choices import Choice, called, choices, read_prompts, targets, ticked_at_first
 from gradtoken.app.downloads import archive, file_name
 from gradtoken.app.limits import Limits
 from gradtoken.app.maps import View, draw, scenery
@@ -81,8 +81,9 @@ class Callbacks:
     def search(self, key: str | None, query: str, ticked: Sequence[int]) -> list[Choice]:
         """The list of classes that a search finds, with those that are ticked."""
         session = self.sessions.get(key)
-        names = session.prompts if self.model.prompts is not None else tuple(self.model.labels)
-        found = choices(names, session.probabilities, ticked, query)
+        names = session.prompts or tuple(self.model.labels)
+        whole = bool(session.prompts)
+        found = choices(names, session.probabilities, ticked, query, whole=whole)
         if query.strip() and len(found) == len(ticked):
             raise TargetError(
                 f"no class has {query.strip()!r} in its name; try a part of it, or its number."
@@ -130,6 +131,11 @@ class Callbacks:
         """Delete a session's picture and maps."""
         self.sessions.drop(key)
 
+    def sweep(self) -> None:
+        """Delete pictures that were not used, or not even read, for too long."""
+        self.sessions.sweep()
+        self._uploads.sweep()
+
     def _open(self, key: str | None, source: Source, prompts: str, view: View) -> Opened:
         texts: tuple[str, ...] = ()
         if self.model.prompts is not None:
@@ -142,7 +148,10 @@ class Callbacks:
         session = self._ask(session, ticked, None, None)
         self.sessions.put(key, session)
         return Opened(
-            scenery(session.shown), choices(names, found, ticked), ticked, _drawn(session, view)
+            scenery(session.shown),
+            choices(names, found, ticked, whole=bool(texts)),
+            ticked,
+            _drawn(session, view),
         )
 
     def _ask(
@@ -158,6 +167,6 @@ class Callbacks:
 def _drawn(session: Session, view: View) -> Drawn:
     found = None if session.asked is None else view.of(session.asked)
     name = session.source.name if session.source.path else "bundled scene"
-    labels = [] if found is None else [label.split(",")[0] for label in found.labels[0]]
+    labels = [] if found is None else called(found)
     says = f"Maps of {', '.join(labels)}." if labels else "No class is ticked."
     return Drawn(says, draw(found, session.shown, name, view), coupling_figure(found))

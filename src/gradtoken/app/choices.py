@@ -7,6 +7,7 @@ from typing import Any
 
 from gradtoken.app.limits import Limits
 from gradtoken.errors import TargetError
+from gradtoken.explanation import Explanation
 from gradtoken.labels import Labels
 from gradtoken.targets import contrast, text
 
@@ -25,12 +26,18 @@ def choices(
     probabilities: Sequence[float],
     ticked: Sequence[int] = (),
     query: str = "",
+    *,
+    whole: bool = False,
 ) -> list[Choice]:
-    """The list of classes or prompts: the likeliest, or those a search finds; ticked ones stay."""
+    """The list of classes or prompts: the likeliest, or those a search finds; ticked ones stay.
+
+    Classes are called by the first of their synonyms, prompts by their `whole` text.
+    """
     found = search(names, query) if query.strip() else range(len(names))
     ranked = sorted(found, key=lambda index: -probabilities[index])[:OFFERED]
     kept = [index for index in ticked if index not in ranked]
-    return [(_choice(names[i], probabilities[i]), i) for i in [*ranked, *kept]]
+    shown = {i: names[i] if whole else short(names[i]) for i in [*ranked, *kept]}
+    return [(f"{name} · {percent(probabilities[i])}", i) for i, name in shown.items()]
 
 
 def search(names: Sequence[str], query: str) -> list[int]:
@@ -98,8 +105,17 @@ def targets(
     return tuple(wanted)
 
 
-def _choice(name: str, probability: float) -> str:
-    return f"{name.split(',')[0]} · {percent(probability)}"
+def short(name: str) -> str:
+    """The first of a class's synonyms."""
+    return name.split(",")[0]
+
+
+def called(explanation: Explanation) -> list[str]:
+    """What to call each target: classes by their first synonym, prompts by their text."""
+    return [
+        " vs ".join(map(short, label.split(" vs "))) if target.classes() else label
+        for target, label in zip(explanation.targets.rows[0], explanation.labels[0], strict=True)
+    ]
 
 
 def percent(probability: float) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradtoken import display
 from gradtoken.app.asking import Asked
-from gradtoken.app.choices import percent
+from gradtoken.app.choices import called, percent
 from gradtoken.app.markup import colour_bar, esc, heat_uri, photo_uri
 from gradtoken.app.pictures import Shown, scaled
 from gradtoken.display import Style
@@ -111,7 +111,7 @@ def says(explanation: Explanation, k: int) -> str:
 
 
 def _card(explanation: Explanation, k: int, uri: str) -> str:
-    label = explanation.labels[0][k].split(",")[0]
+    label = called(explanation)[k]
     height, width = explanation.tokens.shape[-2:]
     row, column = divmod(int(explanation.tokens[0, k].argmax()), width)
     spoken = (
@@ -134,7 +134,7 @@ def _numbers(explanation: Explanation, shown: Shown) -> str:
     width, height = shown.picture.size
     edges = Box(*shown.box)
     box = (edges.left / width, edges.top / height, edges.right / width, edges.bottom / height)
-    labels = [label.split(",")[0] for label in explanation.labels[0]]
+    labels = called(explanation)
     return (
         f'data-tokens="{base64.b64encode(tokens.tobytes()).decode()}" '
         f'data-grid="{tokens.shape[1]} {tokens.shape[2]}" '

@@ -77,7 +77,7 @@ class Uploads:
             return self._read(file)
         finally:
             self._delete(file)
-            self._sweep()
+            self.sweep()
 
     def _read(self, file: Path) -> Source:
         if file.stat().st_size > self._limits.file_bytes:
@@ -111,7 +111,7 @@ class Uploads:
         if file.parent != self._folder and not any(file.parent.iterdir()):
             file.parent.rmdir()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Delete what was uploaded and never read."""
         oldest = time.time() - self._limits.idle_seconds
         for path in self._folder.iterdir():

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gradtoken.errors import AppError
 
 if TYPE_CHECKING:
+    from gradtoken.app.callbacks import Callbacks
     from gradtoken.app.limits import Limits
     from gradtoken.models import Model
 
@@ -38,13 +40,21 @@ _SETTINGS = {
 }
 
 
+_CLOSED = ("/deep_link", "/deep_link/")
+"""How the paths end by which gradio writes a session to disk and gives it to others."""
+
+_SWEEP_SECONDS = 60.0
+
+
 class _Headers:
-    """ASGI middleware that adds `HEADERS`."""
+    """ASGI middleware that adds `HEADERS`, and closes what would give a session away."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.responses import PlainTextResponse
+
         async def with_headers(event: Any) -> None:
             if event["type"] == "http.response.start":
                 extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
@@ -52,6 +62,9 @@ class _Headers:
                 event = {**event, "headers": [*known, *extra]}
             await send(event)
 
+        if scope["type"] == "http" and scope["path"].endswith(_CLOSED):
+            await PlainTextResponse("Not found", 404)(scope, receive, with_headers)
+            return
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
@@ -123,7 +136,8 @@ def serving(
         except OSError as error:
             raise _cannot_listen(host, port, error) from None
         try:
-            yield public or local
+            with _sweeping(callbacks):
+                yield public or local
         finally:
             app.close(verbose=False)
 
@@ -184,6 +198,24 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _sweeping(callbacks: Callbacks) -> Iterator[None]:
+    """Delete what is too old, every minute."""
+    stop = threading.Event()
+
+    def sweep() -> None:
+        while not stop.wait(_SWEEP_SECONDS):
+            callbacks.sweep()
+
+    thread = threading.Thread(target=sweep, name="gradtoken-sweep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _import_gradio() -> None:

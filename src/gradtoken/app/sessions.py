@@ -46,9 +46,12 @@ class Sessions:
     Args:
         limits: `sessions` and `idle_seconds` of them.
         clock: seconds.
+
+    `dropped` is called with the key of every session that goes.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.dropped: Callable[[str], None] = lambda key: None
         self._limits = limits
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, Session]] = OrderedDict()
@@ -89,13 +92,23 @@ class Sessions:
     def drop(self, key: str | None) -> None:
         """Forget a key's session, if there is one."""
         with self._lock:
-            self._kept.pop(key or "", None)
+            if key and key in self._kept:
+                self._remove(key)
             self._sweep()
+
+    def sweep(self) -> None:
+        """Forget what was unused for too long."""
+        with self._lock:
+            self._sweep()
+
+    def _remove(self, key: str) -> None:
+        del self._kept[key]
+        self.dropped(key)
 
     def _sweep(self) -> None:
         oldest = self._clock() - self._limits.idle_seconds
         stale = [key for key, (used, _) in self._kept.items() if used < oldest]
         for key in stale:
-            del self._kept[key]
+            self._remove(key)
         while len(self._kept) > self._limits.sessions:
-            self._kept.popitem(last=False)
+            self._remove(next(iter(self._kept)))

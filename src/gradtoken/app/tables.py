@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 
 from gradtoken import display
+from gradtoken.app.choices import called
 from gradtoken.app.maps import heats
 from gradtoken.app.markup import esc
 from gradtoken.app.pictures import Shown
@@ -24,7 +25,7 @@ def coupling_figure(explanation: Explanation | None) -> str:
         pairs = pairwise_correlation(explanation.tokens.flatten(2))[0].tolist()
     except TargetError as error:
         return f'<p class="gt-note">No coupling: {esc(error)}</p>'
-    labels = [label.split(",")[0] for label in explanation.labels[0]]
+    labels = called(explanation)
     count, values = len(labels), iter(pairs)
     matrix = [[1.0] * count for _ in labels]
     for row in range(count):
@@ -61,7 +62,7 @@ def comparison(found: dict[str, Explanation | str], shown: Shown, style: Style) 
         f"{'per class' if known[name].class_aware else 'same for all classes'}</small></th>"
         for name in works
     )
-    labels = [label.split(",")[0] for label in next(iter(works.values())).labels[0]]
+    labels = called(next(iter(works.values())))
     lines = "".join(
         f'<tr><th scope="row">{esc(label)}</th>'
         + "".join(

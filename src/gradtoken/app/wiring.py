@@ -98,15 +98,28 @@ def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks) -> None:
 
     looks(c.query.input, on.search, [c.query, *offered], [c.status, *offered])
     for slider in look[1:]:
-        looks(slider.input, on.redraw, look, drawn)
-        looks(slider.input, on.redraw_compared, look, [c.status, c.compared])
+        looks(slider.change, on.redraw, look, drawn)
+        looks(slider.change, on.redraw_compared, look, [c.status, c.compared])
     packed = looks(c.download.click, on.pack, look, [c.status, c.file])
     packed.then(None, c.file, c.file, js=_SAVE)
     looks(c.forget.click, on.forget, [], opened)
 
-    look[0].input(None, look[0], None, js=_OPACITY)
+    look[0].change(None, look[0], None, js=_OPACITY)
     c.dark.click(None, None, None, js=_OTHER_THEME)
     app.unload(on.closed)
+    callbacks.sessions.dropped = _forgetting(app, [*drawn, c.scenery, c.compared, c.file])
+
+
+def _forgetting(app: gr.Blocks, showing: list[Any]) -> Callable[[str], None]:
+    """Makes gradio forget a session's pictures: it keeps what each component shows."""
+    parts = {component._id for component in showing}
+
+    def forget(key: str) -> None:
+        kept = getattr(app.state_holder.session_data.get(key), "config_values", {})
+        for part in parts & kept.keys():
+            kept[part]["props"]["value"] = None
+
+    return forget
 
 
 def _sentences(handler: Callable[..., list[Any]], count: int) -> Callable[..., list[Any]]:
