@@ -169,7 +169,9 @@ def _panels(
     if look.shared_scale:
         scale = scale or max(display.full_colour(values, style) for _, values, _ in found)
         style = replace(style, scale=scale)
-    panels = [_Panel(found[0][0], one_line(explanation.sources[image].name))] if look.picture else []
+    panels = (
+        [_Panel(found[0][0], one_line(explanation.sources[image].name))] if look.picture else []
+    )
     for k, (picture, values, box) in zip(chosen, found, strict=True):
         drawn = display.overlay(picture, values, box, style)
         panels.append(_Panel(drawn, _title(explanation, image, k)))

@@ -61,6 +61,7 @@ def refuse_link(folder: Path) -> None:
 
 def _save_one(explanation: Explanation, directory: Path, style: display.Style) -> Path:
     work: Path | None = None
+    ours, whole = not directory.exists(), False
     try:
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,7 @@ def _save_one(explanation: Explanation, directory: Path, style: display.Style) -
         _remove_earlier(directory)
         for path in sorted(work.iterdir(), key=lambda path: path.name == MANIFEST):
             os.replace(path, directory / path.name)
+        whole = True
     except OutputError:
         raise
     except OSError as error:
@@ -79,7 +81,7 @@ def _save_one(explanation: Explanation, directory: Path, style: display.Style) -
         ) from None
     finally:
         if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(directory if ours and not whole else work, ignore_errors=True)
     return directory
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from gradtoken.errors import ImageError, OutputError
 
 if TYPE_CHECKING:
     from gradtoken.explanation import Explanation
+    from gradtoken.models import Model
     from gradtoken.report import Report
 
 EXAMPLES = """
@@ -68,7 +70,6 @@ def explain(
     and does not stop the rest; the exit code is then 1.
     """
     from gradtoken.attribution import make_method
-    from gradtoken.explaining import explain as run
     from gradtoken.saving import refuse_link, safe_name, unique_names
 
     chosen = make_method(method, **shared.parse_options(option))
@@ -80,12 +81,15 @@ def explain(
     output = Output(as_json, quiet)
     table = Table("picture", "class", "probability", "score", "folder")
     failed = 0
-    with _page(report, f"{method} on {model}") as page:
-        for path, name in output.track(list(zip(paths, names, strict=True)), "explaining"):
+    found = _each(loaded, paths, targets, method=chosen, top_k=top_k)
+    with _page(report, f"{method} on {model}") as page, output.progress() as bar:
+        for index, explanation in bar.track(found, total=len(paths), description="explaining"):
+            path, folder = paths[index], out / names[index]
             try:
-                explanation = run(loaded, path, targets, method=chosen, top_k=top_k)
-                refuse_link(out / name)
-                (folder,) = explanation.save(out / name)
+                if isinstance(explanation, ImageError):
+                    raise explanation
+                refuse_link(folder)
+                explanation.save(folder)
             except (ImageError, OutputError) as error:
                 complain(str(error))
                 output.document({"picture": str(path), "error": str(error)})
@@ -104,6 +108,23 @@ def explain(
     if failed:
         complain(f"{failed} of {len(paths)} pictures could not be explained.")
         raise typer.Exit(1)
+
+
+def _each(
+    model: Model, paths: list[Path], targets: list[Any] | None, **options: Any
+) -> Iterator[tuple[int, Explanation | ImageError]]:
+    """What comes of each picture, in order: pictures go through the model in batches."""
+    from gradtoken.explaining import explain_each
+
+    errors: dict[int, ImageError] = {}
+    index = 0
+    for explanation in explain_each(model, paths, targets, on_error=errors.__setitem__, **options):
+        while index in errors:
+            yield index, errors[index]
+            index += 1
+        yield index, explanation
+        index += 1
+    yield from ((left, errors[left]) for left in range(index, len(paths)))
 
 
 def _page(path: Path | None, title: str) -> AbstractContextManager[Report | None]:
