@@ -269,7 +269,11 @@ def test_saving_leaves_nothing_half_written(
     monkeypatch.setattr("gradtoken.saving.np.savez_compressed", full_disk)
     with pytest.raises(gradtoken.OutputError, match="No space left on device"):
         found.save(tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(gradtoken.OutputError, match="No space left on device"):
+        found.save(tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_saving_below_a_file_is_refused(model: Model, picture: Image.Image, tmp_path: Path) -> None:
