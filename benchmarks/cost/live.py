@@ -37,11 +37,10 @@ class Live(TorchDispatchMode):
 
 
 def most_bytes(module: nn.Module, run: Callable[[], object]) -> int:
-    """Peak bytes of a run beside the weights, after one that warms up.
+    """Peak bytes of a run, beside the weights. Warm up first, or caches are counted too.
 
     On a GPU the allocator's own count, which also sees what operations use inside.
     """
-    run()
     device = next(module.parameters()).device
     if device.type == "cuda":
         torch.cuda.synchronize(device)

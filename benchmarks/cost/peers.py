@@ -15,10 +15,18 @@ from torch import Tensor, nn
 Explain = Callable[[], object]
 
 
-def peers(module: nn.Module, images: Tensor, target: int) -> dict[str, Explain | str]:
-    """A call for each package and method, or why it does not run."""
+def peers(
+    module: nn.Module, images: Tensor, target: int, in_batches: bool
+) -> dict[str, Explain | str]:
+    """A call for each package and method, or why it does not run.
+
+    Args:
+        in_batches: only those that take a batch.
+    """
     found: dict[str, Explain | str] = {}
     for name, make in _MAKERS.items():
+        if in_batches and name in ONE_PICTURE:
+            continue
         try:
             run = make(module, images, target)
             run()
@@ -131,6 +139,15 @@ _MAKERS: dict[str, Callable[[nn.Module, Tensor, int], Explain]] = {
     "torchxai-explain: TransformerAttribution": _torchxai,
     "txv: GradSAM": _txv,
 }
+
+ONE_PICTURE = frozenset(
+    {
+        "torchcam: LeGrad, all blocks",
+        "torchxai-explain: TransformerAttribution",
+        "txv: GradSAM",
+    }
+)
+"""Peers that take no batch, or another model; they are given one picture at a time."""
 
 ONE_BLOCK = frozenset({"captum: LayerGradientXActivation, last block"})
 """Peers that explain the last block alone, so that nothing before it is differentiated."""

@@ -37,6 +37,7 @@ def measure(
 def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     method = make_method("gradtoken")
+    compiled = torch.compile(method._relate)
 
     def note(name: str, run: Callable[[], Any]) -> Any:
         kept: list[Any] = []
@@ -52,7 +53,8 @@ def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]
         _, arriving = note("gradient of the head", partial(through_tail, trace, sharpened))
         with trace.differentiating():
             blocks = note("stream", partial(follow, trace, arriving))
-        note("relations", lambda: [method._relate(step) for block in blocks for step in block])
+        for name, relate in (("relations", method._relate), ("relations, compiled", compiled)):
+            note(name, lambda relate=relate: [relate(step) for block in blocks for step in block])
 
     with model.evaluating(), torch.no_grad():
         turn()
