@@ -46,8 +46,9 @@ def test_json_and_exit_code() -> None:
     result = run(app, ["check", "timm/vit_tiny_patch16_224", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    keys = ["spec", "blocks", "attention_calls", "grid", "prefix", "readout", "methods"]
+    keys = ["works", "spec", "blocks", "attention_calls", "grid", "prefix", "readout", "methods"]
     assert list(found) == keys
+    assert found["works"] is True
     assert found["grid"] == [14, 14]
     assert found["methods"]["gradtoken"] == WORKS
 

@@ -13,12 +13,12 @@ import torch
 
 _COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
-    "import torch": [sys.executable, "-c", "import torch"],
+    "import torch, timm": [sys.executable, "-c", "import torch, timm"],
     "import gradtoken": [sys.executable, "-c", "import gradtoken"],
-    "import torch, gradtoken; gradtoken.explain": [
+    "import torch, timm, gradtoken; gradtoken.explain": [
         sys.executable,
         "-c",
-        "import torch, gradtoken; gradtoken.explain",
+        "import torch, timm, gradtoken; gradtoken.explain",
     ],
     "gradtoken --help": [sys.executable, "-m", "gradtoken", "--help"],
 }

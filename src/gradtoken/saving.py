@@ -61,9 +61,10 @@ def refuse_link(folder: Path) -> None:
 
 def _save_one(explanation: Explanation, directory: Path, style: display.Style) -> Path:
     work: Path | None = None
-    ours, whole = not directory.exists(), False
+    ours = whole = False
     try:
         try:
+            ours = not directory.exists()
             directory.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=".gradtoken-", dir=directory))
         except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError

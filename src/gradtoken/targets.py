@@ -478,7 +478,7 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
         TargetError: if the lists are more or fewer than the images.
     """
     if isinstance(targets, (Tensor, np.ndarray)):
-        targets = targets.tolist()
+        targets = _listed(targets)
     if not _is_list(targets) or not len(targets) or not all(_is_list(row) for row in targets):
         return None
     if len(targets) != count:

@@ -14,8 +14,8 @@ from gradtoken.cli.app import app
 from tests.docs.pages import MARKS, PAGES, ROOT, blocks, run_python, write_files
 
 WITH_PYTHON = [page for page in PAGES if any(b.kind == "python" for b in blocks(page))]
-KINDS = {"python", "bash", "toml", "text"}
-OTHER_PROGRAMS = {"pip", "pytest", "git", "npm", "bash", "python", "mkdocs", "cd", "."}
+KINDS = {"python", "bash", "toml", "text", "nginx"}
+OTHER_PROGRAMS = {"pip", "pytest", "git", "npm", "bash", "python", "mkdocs", "cd", "export", "."}
 
 
 def name(page: Path) -> str:

@@ -52,21 +52,21 @@ class _Interrupt:
 
     def _line(self, frame: FrameType, event: str, _: Any) -> Any:
         cleaning = frame.f_lineno in _cleanup_lines(frame.f_code.co_filename)
-        if event == "line" and not cleaning and not self._leaves_with(frame):
+        if event == "line" and not cleaning and not self._between(frame):
             self.seen += 1
             if self.seen == self.at:
                 sys.settrace(None)
                 raise KeyboardInterrupt(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         return self._line
 
-    def _leaves_with(self, frame: FrameType) -> bool:
-        """Whether the line is a `with` met again on its way out: tracers see it, signals cannot
-        fall between it and the context's exit."""
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
+    def _between(self, frame: FrameType) -> bool:
+        """Whether tracers see the line but signals cannot fall there: a `with` met again on its way
+        out to the context's exit, and a `try:`, which does nothing."""
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
         place = (id(frame), frame.f_lineno)
         again = line.startswith("with ") and place in self._entered
         self._entered.add(place)
-        return again
+        return again or line == "try:"
 
 
 @cache

@@ -17,6 +17,7 @@ from fuzz.mutate import damaged, distorted, nested, word
 from fuzz.target import Target
 from gradtoken import Explanation
 from gradtoken.saving import MANIFEST
+from gradtoken.sources import Source
 
 _FILES = ("summary.png", "tokens.npz", MANIFEST)
 
@@ -44,7 +45,7 @@ def _named(rng: Random) -> Explanation:
         for _ in range(2)
     ]
     sources = [
-        replace(s, path=p, file_sha256="0" if p else None)
+        Source(s.picture, p, s.kind, "0" if p else None)
         for s, p in zip(found.sources, paths, strict=True)
     ]
     made = replace(found, labels=labels, sources=sources)
