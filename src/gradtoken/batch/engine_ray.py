@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from gradtoken.batch.needs import needs
 from gradtoken.errors import GradTokenError, ModelError
 
 _MAX_BLOCKS = 20_000
+_OBJECT_BYTES = 1 << 30
+"""Of chunks on their way, on a machine of our own; decoding waits when they are more."""
+_PREFIX = "gradtoken-ray-"
 _DECODING_CPUS = 0.5
 """Two decoding tasks to a core; also keeps Ray from running them inside the actors."""
 
@@ -157,6 +161,8 @@ def _lister(ray: Any, load: Load, cluster: Cluster) -> Any:
 def _session(ray: Any, job: Job, cluster: Cluster) -> Iterator[int]:
     """Ray connected, for as many workers as it gives."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if ray.is_initialized():
         yield _workers(ray, job, cluster)
@@ -166,12 +172,15 @@ def _session(ray: Any, job: Job, cluster: Cluster) -> Iterator[int]:
         if cluster.address:
             ray.init(address=cluster.address, **quiet)
         else:
-            temporary = tempfile.mkdtemp(prefix="gradtoken-ray-")
+            _sweep()
+            temporary = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
             cores = os.cpu_count() or 1
             workers = cluster.workers or max(1, cores // 2)
             ray.init(
                 num_cpus=max(cores, workers * job.threads) + 1,
                 include_dashboard=False,
+                object_store_memory=_OBJECT_BYTES,
+                _node_ip_address="127.0.0.1",
                 _temp_dir=temporary,
                 **quiet,
             )
@@ -182,6 +191,26 @@ def _session(ray: Any, job: Job, cluster: Cluster) -> Iterator[int]:
         ray.shutdown()
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the temporary folders of runs that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        number = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if number.isdecimal() and not _alive(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":  # where signal 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _workers(ray: Any, job: Job, cluster: Cluster) -> int:

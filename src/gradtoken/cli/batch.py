@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsons
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,14 +14,11 @@ from typer.core import TyperGroup
 from gradtoken.cli import options as shared
 from gradtoken.cli.app import app, complain, console, problems
 
-if TYPE_CHECKING:
-    import click
-
 EXAMPLES = """
 Examples:
 
 - `gradtoken batch photos/ --model timm/vit_base_patch16_224 --targets top:3 --out maps`
-- `gradtoken batch "shards/{000..127}.tar" -m timm/vit_base_patch16_224 --targets column:cls --out maps`
+- `gradtoken batch "shards/{000..127}.tar" --model demo --targets column:cls --out maps`
 - `gradtoken batch photos.parquet --targets "banana,rocket" --out maps --engine ray --workers 2`
 - `gradtoken batch photos.parquet --targets "banana,rocket" --out maps --engine ray --resume`
 - `gradtoken batch report maps`
@@ -31,7 +28,7 @@ Examples:
 class _RunByDefault(TyperGroup):
     """`batch SOURCE …` is `batch run SOURCE …`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["run", *args]
         return super().parse_args(ctx, args)
