@@ -190,11 +190,17 @@ def read(
     if errors is not None:
         terms.append(field("error").is_valid() if errors else field("error").is_null())
     if ids is not None:
-        terms.append(field("id").isin([ids] if isinstance(ids, str) else list(ids)))
+        terms.append(
+            field("id").isin(
+                needs("pyarrow").array([ids] if isinstance(ids, str) else list(ids), "string")
+            )
+        )
     if targets is not None:
         wanted = [targets] if isinstance(targets, (int, str)) else list(targets)
-        numbers = field("target_id").isin([t for t in wanted if isinstance(t, int)])
-        terms.append(numbers | field("target_name").isin([t for t in wanted if isinstance(t, str)]))
+        pa = needs("pyarrow")
+        numbers = pa.array([t for t in wanted if isinstance(t, int)], pa.int32())
+        names = pa.array([t for t in wanted if isinstance(t, str)], pa.string())
+        terms.append(field("target_id").isin(numbers) | field("target_name").isin(names))
     whole = None
     for term in terms:
         whole = term if whole is None else whole & term

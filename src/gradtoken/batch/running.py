@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -129,7 +130,7 @@ def run(
     columns = replace(source.columns, targets=job.targets.column)
     source = replace(source, columns=columns)
     job = replace(job, image_column=columns.image, source_options=source.options)
-    with folder.locked():
+    with folder.locked(), _same_threads():
         found = _existing(folder, resume)
         job = replace(job, threads=threads or _threads(found, engine, workers))
         on_gpu_elsewhere = engine == "ray" and bool(num_gpus)
@@ -227,6 +228,18 @@ def _existing(folder: Folder, resume: bool) -> tuple[dict[str, Any], Plan] | Non
             f"{folder.name} holds something else than a run of gradtoken batch; give another --out."
         )
     return found
+
+
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """Leave torch's number of threads as it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _threads(found: tuple[dict[str, Any], Plan] | None, engine: str, workers: int | None) -> int:
