@@ -170,6 +170,10 @@ def compare(whole: Path, killed: Path, count: int) -> dict[str, Any]:
     }
 
 
+def _engine(name: str, workers: int) -> list[str]:
+    return ["--engine", name, *(("--workers", str(workers)) if name == "ray" else ())]
+
+
 def _wait(attempt: Attempt, out: Path, shards: int) -> None:
     while _done(out) < shards and attempt.process.poll() is None:
         time.sleep(0.02)
@@ -219,6 +223,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shard-size", type=int, default=200)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
+    parser.add_argument(
+        "--reference",
+        choices=("local", "ray"),
+        help="engine of the uninterrupted run; default: the same",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="a new folder that is kept")
     parser.add_argument("--out", type=Path, help="write the outcome as JSON")
@@ -228,22 +237,21 @@ def main() -> None:
     sources = make_sources(work / "sources", options.count)
     print(f"{options.count} scenes written in {time.monotonic() - begun:.0f} s", flush=True)
     common = ["--targets", "top:3", "--threads", "1", "--shard-size", str(options.shard_size)]
-    common += ["--engine", options.engine, "--quiet"]
-    if options.engine == "ray":
-        common += ["--workers", str(options.workers)]
+    common += ["--quiet"]
     shards = -(-options.count // options.shard_size)
-    kinds = ["driver", "write", "worker"] if options.engine == "ray" else ["driver", "write"]
+    kinds = ["worker", "write", "driver"] if options.engine == "ray" else ["driver", "write"]
     outcome: dict[str, Any] = {"count": options.count, "shards": shards, "engine": options.engine}
     for name in options.formats:
         whole, killed, log = work / f"{name}-whole", work / f"{name}-killed", work / f"{name}.log"
         given = ["batch", sources[name], *common]
         started = time.monotonic()
-        if Attempt([*given, "--out", str(whole)], log).process.wait():
+        reference = _engine(options.reference or options.engine, options.workers)
+        if Attempt([*given, *reference, "--out", str(whole)], log).process.wait():
             raise SystemExit(f"the uninterrupted run failed; see {log}")
         seconds = time.monotonic() - started
         chosen = [kinds[i % len(kinds)] for i in range(options.kills)]
         started = time.monotonic()
-        arguments = [*given, "--out", str(killed)]
+        arguments = [*given, *_engine(options.engine, options.workers), "--out", str(killed)]
         events = killed_run(arguments, killed, shards, chosen, options.seed, log)
         outcome[name] = {
             **compare(whole, killed, options.count),
