@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gradtoken.errors import GradTokenError, ModelError
+from gradtoken.errors import DatasetError, GradTokenError, ModelError
 from tests.batch.conftest import COUNT, JOB, shards, start
 
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray then keeps to the loopback interface
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 
@@ -52,6 +55,11 @@ def test_what_a_cluster_cannot_hold_is_refused(address: str, folder: Path, tmp_p
         start(folder, tmp_path / "b", engine="ray", num_gpus=0.5, address=address)
     with pytest.raises(GradTokenError, match=r"cannot read .* on this machine"):
         start(folder, tmp_path / "c", engine="ray", address="ray://127.0.0.1:1")
+
+
+def test_errors_of_workers_reach_the_caller(address: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"^1 pictures could not be explained, more than"):
+        start(folder, tmp_path / "a", engine="ray", workers=1, address=address, max_errors=0)
 
 
 def test_questions_for_the_wrong_engine_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _MAX_BLOCKS = 20_000
 _OBJECT_BYTES = 1 << 30
 """Of chunks on their way, on a machine of our own; decoding waits when they are more."""
 _PREFIX = "gradtoken-ray-"
+_LOOPBACK = ("127.0.0.1:", "localhost:")
 _DECODING_CPUS = 0.5
 """Two decoding tasks to a core; also keeps Ray from running them inside the actors."""
 
@@ -65,6 +66,7 @@ def run_ray(
     Raises:
         GradTokenError: no cluster, no room for a worker, or what a worker raised.
     """
+    _settle(cluster)
     ray, data = needs("ray"), needs("ray.data")
     with _session(ray, job, cluster) as workers:
         context = data.DataContext.get_current()
@@ -161,36 +163,44 @@ def _lister(ray: Any, load: Load, cluster: Cluster) -> Any:
 def _session(ray: Any, job: Job, cluster: Cluster) -> Iterator[int]:
     """Ray connected, for as many workers as it gives."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if ray.is_initialized():
         yield _workers(ray, job, cluster)
         return
     temporary = None
     try:
-        if cluster.address:
-            ray.init(address=cluster.address, **quiet)
-        else:
-            _sweep()
-            temporary = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-            cores = os.cpu_count() or 1
-            workers = cluster.workers or max(1, cores // 2)
-            ray.init(
-                num_cpus=max(cores, workers * job.threads) + 1,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=temporary,
-                **quiet,
-            )
+        try:
+            if cluster.address:
+                ray.init(address=cluster.address, **quiet)
+            else:
+                _sweep()
+                temporary = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+                cores = os.cpu_count() or 1
+                workers = cluster.workers or max(1, cores // 2)
+                ray.init(
+                    num_cpus=max(cores, workers * job.threads) + 1,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=temporary,
+                    **quiet,
+                )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise GradTokenError(f"Ray cannot be started or reached: {_first(error)}") from None
         yield _workers(ray, job, cluster)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise GradTokenError(f"Ray cannot be started or reached: {_first(error)}") from None
     finally:
         ray.shutdown()
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(cluster: Cluster) -> None:
+    """What Ray reads from the environment while it is imported; what is set already stays."""
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    if cluster.address is None or cluster.address.startswith(_LOOPBACK):
+        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or it listens on other interfaces
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
 
 
 def _sweep() -> None:
