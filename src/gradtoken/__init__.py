@@ -49,7 +49,7 @@ _HOMES = {
     "wrap": "models",
 }
 
-_ROOMS = ("attribution", "captum", "datasets", "metrics", "quantus", "report")
+_ROOMS = ("attribution", "batch", "captum", "datasets", "metrics", "quantus", "report")
 
 __version__ = "0.1.0"
 

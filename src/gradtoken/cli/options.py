@@ -83,11 +83,16 @@ def load_model(
         device=device,
         dtype=dtype,
         pretrained=not random_weights,
-        image_size=_parse_size(image_size),
+        image_size=parse_size(image_size),
     )
 
 
-def _parse_size(text: str | None) -> int | tuple[int, int] | None:
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """`384` or `256x128` as a size.
+
+    Raises:
+        ModelError: if it is neither.
+    """
     if text is None:
         return None
     try:

@@ -1,0 +1,169 @@
+"""The plan of a run: every picture listed once, cut into shards, kept on disk.
+
+The listing is a Parquet file for every `SHARDS` shards with a row group for each shard, so that
+neither planning nor working holds more than one such file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from gradtoken.batch.item import Item, from_table, to_table
+from gradtoken.batch.needs import needs
+from gradtoken.batch.output import Folder
+from gradtoken.errors import DatasetError, OutputError
+
+SHARDS = 64
+"""Shards listed in one file."""
+FOLDER = "listing"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run has to do.
+
+    Args:
+        shard_size: pictures of a shard; the last one may have fewer.
+        pictures: in all.
+        pieces: the SHA-256 of each file of the listing.
+    """
+
+    shard_size: int
+    pictures: int
+    pieces: tuple[str, ...]
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return -(-self.pictures // self.shard_size)
+
+    def size(self, shard: int) -> int:
+        """How many pictures a shard has."""
+        return min(self.shard_size, self.pictures - shard * self.shard_size)
+
+
+def write_plan(folder: Folder, items: Iterable[Item], shard_size: int, unique: bool) -> Plan:
+    """List a source's pictures into a folder.
+
+    Args:
+        unique: check that no id comes twice, where ids are from a column.
+
+    Raises:
+        DatasetError: the source's, no picture at all, or an id that comes twice.
+        OutputError: the listing cannot be written.
+    """
+    pieces, count = [], 0
+    ids = _Ids() if unique else None
+    for number, (content, part) in enumerate(_pieces(items, shard_size)):
+        if ids:
+            ids.add(part)
+        folder.write(_name(number), content)
+        pieces.append(hashlib.sha256(content).hexdigest())
+        count += len(part)
+    if not count:
+        raise DatasetError("the source lists no picture.")
+    if ids:
+        ids.check()
+    return Plan(shard_size, count, tuple(pieces))
+
+
+def check_plan(folder: Folder, items: Iterable[Item], plan: Plan) -> None:
+    """Compare a source with the plan made of it.
+
+    Raises:
+        DatasetError: if it is not the same any more; names the first picture that differs.
+    """
+    found = 0
+    for number, (content, part) in enumerate(_pieces(items, plan.shard_size)):
+        known = plan.pieces[number] if number < len(plan.pieces) else None
+        if hashlib.sha256(content).hexdigest() != known:
+            before = _read(folder, number) if known else []
+            raise DatasetError(_changed(before, part))
+        found += 1
+    if found != len(plan.pieces):
+        raise DatasetError(_changed(_read(folder, found), []))
+
+
+def items_of(folder: Folder, shard: int) -> list[Item]:
+    """The items of one shard of a plan, in order."""
+    parquet = needs("pyarrow.parquet")
+    piece, group = divmod(shard, SHARDS)
+    return from_table(parquet.ParquetFile(_open(folder, piece)).read_row_group(group))
+
+
+def _read(folder: Folder, number: int) -> list[Item]:
+    return from_table(needs("pyarrow.parquet").read_table(_open(folder, number)))
+
+
+@lru_cache(maxsize=4)
+def _content(folder: Folder, number: int) -> bytes:
+    content = folder.read(_name(number))
+    if content is None:
+        raise OutputError(f"{folder.path(_name(number))} is missing; start the run anew.")
+    return content
+
+
+def _open(folder: Folder, number: int) -> Any:
+    return needs("pyarrow").BufferReader(_content(folder, number))
+
+
+def _name(number: int) -> str:
+    return f"{FOLDER}/{number:06d}.parquet"
+
+
+def _pieces(items: Iterable[Item], shard_size: int) -> Iterator[tuple[bytes, list[Item]]]:
+    pa, parquet = needs("pyarrow"), needs("pyarrow.parquet")
+    waiting = iter(items)
+    while part := list(islice(waiting, SHARDS * shard_size)):
+        sink = pa.BufferOutputStream()
+        parquet.write_table(to_table(part), sink, row_group_size=shard_size, compression="zstd")
+        yield sink.getvalue().to_pybytes(), part
+
+
+def _changed(before: list[Item], now: list[Item]) -> str:
+    begin = "the source has changed since the run began: "
+    end = "; run it into another folder, or put the source back as it was."
+    for old, new in zip(before, now, strict=False):
+        if old != new:
+            if old.id != new.id:
+                return f"{begin}where {old.source} was listed there is {new.source} now{end}"
+            field = next(f for f, a, b in zip(Item._fields, old, new, strict=True) if a != b)
+            what = "is another file now" if field in ("stamp", "size", "offset") else "differs"
+            return f"{begin}{new.source} {what} (its {field}){end}"
+    if len(before) > len(now):
+        return f"{begin}{before[len(now)].source} is gone{end}"
+    if len(now) > len(before):
+        return f"{begin}{now[len(before)].source} is new{end}"
+    return f"{begin}its listing differs{end}"
+
+
+class _Ids:
+    """Finds ids that come twice with 16 bytes for each."""
+
+    def __init__(self) -> None:
+        self._parts: list[Any] = []
+
+    def add(self, items: list[Item]) -> None:
+        import numpy as np
+
+        digests = (hashlib.blake2b(i.id.encode(), digest_size=16).digest() for i in items)
+        self._parts.append(np.frombuffer(b"".join(digests), dtype="V16"))
+
+    def check(self) -> None:
+        import numpy as np
+
+        digests = np.concatenate(self._parts)
+        pairs = digests.view("<u8").reshape(-1, 2)
+        order = np.lexsort(pairs.T)
+        same = (pairs[order[1:]] == pairs[order[:-1]]).all(axis=1)
+        if same.any():
+            first = int(order[1:][same].min())
+            raise DatasetError(
+                f"ids are not unique: that of picture {first} came before; give an --id-column "
+                "without repetitions, or none."
+            )

@@ -1,0 +1,223 @@
+"""Reading a run's results back: as maps one by one, or as Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from gradtoken.batch.manifest import DATA, read_manifest
+from gradtoken.batch.needs import needs
+from gradtoken.batch.output import Folder
+from gradtoken.batch.schema import results_schema
+from gradtoken.errors import DatasetError, did_you_mean
+
+if TYPE_CHECKING:
+    from gradtoken.display import Style
+
+_ROWS = 1024
+"""Rows in memory at once while maps are read one by one."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """One picture's map for one target, or why there is none.
+
+    Args:
+        index: the picture's number in the run.
+        id, source, sha256: of the picture.
+        size: (width, height) of the picture in pixels.
+        rank: which of the picture's targets it is.
+        target_id, target_name: the class; a prompt has no id.
+        logit, probability: the model's.
+        tokens: raw signed relevance (h, w) float32, from half precision.
+        box: (left, top, right, bottom) of the picture that the model's input covers, in pixels.
+        error: None, or a sentence; then there is no map.
+    """
+
+    index: int
+    id: str
+    source: str
+    sha256: str | None
+    size: tuple[int, int] | None
+    rank: int
+    target_id: int | None
+    target_name: str | None
+    logit: float | None
+    probability: float | None
+    tokens: np.ndarray[Any, Any] | None
+    box: tuple[float, float, float, float] | None
+    error: str | None
+
+    def relevance(self, size: tuple[int, int] | None = None) -> np.ndarray[Any, Any]:
+        """The map on the picture's pixels, (height, width); 0 where the model never looked.
+
+        Args:
+            size: (width, height) to draw it at; None for the picture's own.
+
+        Raises:
+            DatasetError: if the picture could not be explained.
+        """
+        import torch
+
+        from gradtoken.geometry import Box, lay_out
+
+        if self.tokens is None or self.size is None or self.box is None:
+            raise DatasetError(f"{self.id} has no map: {self.error}")
+        wanted = size or self.size
+        box = Box(*(edge * wanted[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box)))
+        return lay_out(torch.from_numpy(self.tokens)[None], box, wanted)[0].numpy()
+
+    def overlay(self, picture: Image.Image, style: Style | None = None) -> Image.Image:
+        """The map in colour over its picture, which is not part of the results.
+
+        Raises:
+            DatasetError: if the picture could not be explained.
+        """
+        from gradtoken.display import MAX_SIDE, Style, overlay
+        from gradtoken.geometry import Box
+
+        shown = picture.convert("RGB")
+        shown.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        values = self.relevance(shown.size)
+        assert self.size is not None
+        assert self.box is not None
+        scaled = (edge * shown.size[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box))
+        return overlay(shown, values, Box(*scaled), style or Style())
+
+
+class Results:
+    """The rows of a run, perhaps only some of them. Made by `read`.
+
+    Args:
+        folder: of the run.
+        where: an Arrow expression, or None for all rows.
+    """
+
+    def __init__(self, folder: Folder, where: Any = None) -> None:
+        self._folder, self._where = folder, where
+
+    @cached_property
+    def dataset(self) -> Any:
+        """The finished shards, as a `pyarrow.dataset`."""
+        names = sorted(self._folder.sizes(DATA))
+        return needs("pyarrow.dataset").dataset(
+            [self._folder.path(f"{DATA}/{name}") for name in names],
+            schema=results_schema(),
+            format="parquet",
+            filesystem=self._folder.filesystem,
+        )
+
+    def __len__(self) -> int:
+        return int(self.dataset.count_rows(filter=self._where))
+
+    def __iter__(self) -> Iterator[Map]:
+        for batch in self.batches():
+            yield from (_map(row) for row in batch.to_pylist())
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """Arrow record batches in the order of the run, a few in memory at once.
+
+        Raises:
+            DatasetError: a column that there is not.
+        """
+        for name in columns or ():
+            if name not in self.dataset.schema.names:
+                known = did_you_mean(name, self.dataset.schema.names)
+                raise DatasetError(f"the results have no column {name!r}{known or '.'}")
+        scanner = self.dataset.scanner(
+            columns=list(columns) if columns else None,
+            filter=self._where,
+            batch_size=_ROWS,
+            batch_readahead=2,
+            fragment_readahead=1,
+        )
+        return (batch for batch in scanner.to_batches() if batch.num_rows)
+
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """All rows as one Arrow table; `.to_pandas()` makes a data frame of it.
+
+        Raises:
+            DatasetError: a column that there is not.
+        """
+        schema = self.dataset.schema
+        if columns:
+            found = list(self.batches(columns))
+            schema = needs("pyarrow").schema([schema.field(name) for name in columns])
+        else:
+            found = list(self.batches())
+        return needs("pyarrow").Table.from_batches(found, schema)
+
+
+def read(
+    folder: str,
+    *,
+    targets: Sequence[int | str] | int | str | None = None,
+    ids: Sequence[str] | str | None = None,
+    errors: bool | None = False,
+    where: Any = None,
+    options: Mapping[str, Any] | None = None,
+) -> Results:
+    """The results of `gradtoken batch`, to iterate over as maps or to take as a table.
+
+    What does not fit is skipped by the statistics in the files where they tell. A run that is not
+    finished gives its finished shards.
+
+    Args:
+        folder: a path or a URL.
+        targets: only these classes, by id or name as in the results.
+        ids: only these pictures.
+        errors: False for maps only, True for pictures without one only, None for both.
+        where: an Arrow expression such as `pyarrow.compute.field("probability") < 0.5`.
+        options: for fsspec.
+
+    Raises:
+        DatasetError: there is no run in the folder.
+
+    Example:
+        >>> for one in gradtoken.batch.read("maps", targets="banana"):
+        ...     print(one.id, one.probability, one.tokens.shape)
+    """
+    place = Folder(str(folder), options)
+    if read_manifest(place) is None:
+        raise DatasetError(f"{folder} holds no results of gradtoken batch.")
+    field = needs("pyarrow.compute").field
+    terms = [where] if where is not None else []
+    if errors is not None:
+        terms.append(field("error").is_valid() if errors else field("error").is_null())
+    if ids is not None:
+        terms.append(
+            field("id").isin(
+                needs("pyarrow").array([ids] if isinstance(ids, str) else list(ids), "string")
+            )
+        )
+    if targets is not None:
+        wanted = [targets] if isinstance(targets, (int, str)) else list(targets)
+        pa = needs("pyarrow")
+        numbers = pa.array([t for t in wanted if isinstance(t, int)], pa.int32())
+        names = pa.array([t for t in wanted if isinstance(t, str)], pa.string())
+        terms.append(field("target_id").isin(numbers) | field("target_name").isin(names))
+    whole = None
+    for term in terms:
+        whole = term if whole is None else whole & term
+    return Results(place, whole)
+
+
+def _map(row: Mapping[str, Any]) -> Map:
+    tokens = size = None
+    if row["relevance"] is not None:
+        shares = np.asarray(row["relevance"], dtype=np.float32) * np.float32(row["scale"])
+        tokens = shares.reshape(row["grid_height"], row["grid_width"])
+    if row["width"] is not None:
+        size = (row["width"], row["height"])
+    names = ("index", "id", "source", "sha256", "rank", "target_id", "target_name")
+    return Map(
+        **{name: row[name] for name in (*names, "logit", "probability", "error")},
+        size=size,
+        tokens=tokens,
+        box=None if row["box"] is None else tuple(row["box"]),
+    )

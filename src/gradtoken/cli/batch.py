@@ -1,0 +1,235 @@
+"""`gradtoken batch`: maps for a whole data set, and a report on them."""
+
+from __future__ import annotations
+
+import json as jsons
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
+
+from gradtoken.cli import options as shared
+from gradtoken.cli.app import app, complain, console, problems
+
+EXAMPLES = """
+Examples:
+
+- `gradtoken batch photos/ --model timm/vit_base_patch16_224 --targets top:3 --out maps`
+- `gradtoken batch "shards/{000..127}.tar" --model demo --targets column:cls --out maps`
+- `gradtoken batch photos.parquet --targets "banana,rocket" --out maps --engine ray --workers 2`
+- `gradtoken batch photos.parquet --targets "banana,rocket" --out maps --engine ray --resume`
+- `gradtoken batch report maps`
+"""
+
+
+class _RunByDefault(TyperGroup):
+    """`batch SOURCE …` is `batch run SOURCE …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+group = typer.Typer(
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(
+    group,
+    name="batch",
+    help="Explain every picture of a data set, and go on after an interruption.\n\n"
+    "`batch SOURCE …` is short for `batch run SOURCE …`.",
+)
+
+
+@group.command("run", epilog=EXAMPLES)
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of pictures, tar or Parquet files, a pattern, a Parquet, CSV or tar "
+            "file, or a folder of Hugging Face datasets; a path or a URL that fsspec reads."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder of the results, a path or a URL.")],
+    model: shared.ModelSpec = "demo",
+    targets: Annotated[
+        str,
+        typer.Option(
+            help="top:K, all, class ids or names with commas between, column:NAME (each row's "
+            "own) or text:FILE (a prompt on each line)."
+        ),
+    ] = "top:1",
+    method: shared.MethodName = "gradtoken",
+    option: shared.MethodOptions = None,
+    engine: Annotated[str, typer.Option(help="local, or ray for several workers.")] = "local",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that is in --out.")
+    ] = False,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pictures that go through the model together.")
+    ] = 16,
+    shard_size: Annotated[int, typer.Option(min=1, help="Pictures in a file of results.")] = 1024,
+    max_errors: Annotated[
+        int | None, typer.Option(min=0, help="Stop when more pictures than this fail.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Models at work at once; --engine ray.")
+    ] = None,
+    num_gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a worker, as 0.5; --engine ray.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster, as ray://HOST:PORT; default: one made here."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each model; default: shares the cores.")
+    ] = None,
+    decoders: Annotated[
+        int | None, typer.Option(min=1, help="Pictures decoded at once; default: as cores allow.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="folder, tar, parquet, hf or csv, where the name does not tell."),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="The column of pictures or their paths.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="The column of ids; default: file and row.")
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(help="Folder that paths in a table must lie in; default: the table's."),
+    ] = None,
+    storage_option: Annotated[
+        list[str] | None,
+        typer.Option(help="What fsspec takes for a URL, as anon=true; never written down."),
+    ] = None,
+    checkpoint: shared.Checkpoint = None,
+    device: shared.Device = None,
+    dtype: shared.Dtype = None,
+    random_weights: shared.RandomWeights = False,
+    image_size: shared.ImageSize = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Explain every picture of a data set into Parquet files: a row for each picture and target.
+
+    Each file is written whole. After an interruption of any kind, the same command with --resume
+    makes what is missing, to the same bytes. A picture that cannot be explained is a row with its
+    error; the exit code is then 1.
+    """
+    from gradtoken.batch.asked import Asked
+    from gradtoken.batch.job import Job
+    from gradtoken.batch.running import run as start
+    from gradtoken.batch.sources import Source
+    from gradtoken.batch.tables import Columns
+
+    storage = shared.parse_options(storage_option)
+    job = Job(
+        model=model,
+        checkpoint=str(checkpoint) if checkpoint else None,
+        device=device,
+        dtype=dtype,
+        pretrained=not random_weights,
+        image_size=shared.parse_size(image_size),
+        method=method,
+        options=shared.parse_options(option),
+        targets=Asked.parse(targets),
+        batch_size=batch_size,
+    )
+    with _Bar(hidden=quiet or json) as bar:
+        summary = start(
+            Source(source, kind, Columns(image_column, id_column, None, root), storage),
+            out,
+            job,
+            engine=engine,
+            resume=resume,
+            shard_size=shard_size,
+            max_errors=max_errors,
+            threads=threads,
+            workers=workers,
+            num_gpus=num_gpus,
+            address=address,
+            decoders=decoders,
+            out_options=storage,
+            progress=bar.progress,
+        )
+    if json:
+        typer.echo(jsons.dumps(summary.to_dict()))
+    elif not quiet:
+        rate = (summary.pictures - summary.before) / max(summary.seconds, 1e-9)
+        console.print(
+            f"{summary.pictures:,} pictures, {summary.rows:,} rows in {summary.shards:,} shards "
+            f"({summary.resumed:,} from before), {rate:.1f} pictures/s: {escape(summary.out)}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if summary.errors:
+        complain(
+            f"{summary.errors} of {summary.pictures} pictures could not be explained; "
+            "gradtoken batch report names some, and the column error says why."
+        )
+        raise typer.Exit(1)
+
+
+@group.command("report")
+def report(
+    folder: Annotated[str, typer.Argument(help="The results of gradtoken batch.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.md and report.png; default: FOLDER.")
+    ] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Classes drawn, the most frequent.")] = 12,
+    examples: Annotated[int, typer.Option(min=0, help="Border-driven predictions shown.")] = 12,
+    storage_option: Annotated[
+        list[str] | None, typer.Option(help="What fsspec takes for a URL, as anon=true.")
+    ] = None,
+) -> None:
+    """Summarise maps to find shortcuts: relevance outside the centre, mean maps, border cases."""
+    from gradtoken.batch.reporting import report as write
+
+    storage = shared.parse_options(storage_option)
+    paths = write(folder, out, classes=classes, examples=examples, options=storage)
+    console.print("written: " + escape(", ".join(map(str, paths))), soft_wrap=True)
+
+
+class _Bar:
+    """Shows how far a run is, on stderr where that is a terminal."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        from gradtoken.batch.running import Progress as Told
+
+        self._bar = Progress(
+            TextColumn("explaining"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[errors]} errors"),
+            console=problems,
+            disable=hidden or not problems.is_terminal,
+        )
+        self._task = self._bar.add_task("", errors=0)
+        self._errors = 0
+        self.progress = Told(self._planned, self._advanced)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()
+
+    def _planned(self, pictures: int, done: int) -> None:
+        self._bar.update(self._task, total=pictures, completed=done)
+
+    def _advanced(self, pictures: int, errors: int) -> None:
+        self._errors += errors
+        self._bar.update(self._task, advance=pictures, errors=self._errors)

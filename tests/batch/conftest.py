@@ -1,0 +1,90 @@
+"""A few pictures in every kind of source, and how to run a batch over them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from gradtoken.batch import Asked, Job, Source, Summary, run
+from gradtoken.datasets import Scenes
+
+COUNT = 10
+JOB = Job(targets=Asked(top_k=2), batch_size=3, threads=1)
+
+
+def png(index: int) -> bytes:
+    sink = io.BytesIO()
+    Scenes("test", objects=1)[index].image.save(sink, "PNG")
+    return sink.getvalue()
+
+
+@pytest.fixture(scope="session")
+def contents() -> list[bytes]:
+    return [png(index) for index in range(COUNT)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, contents: list[bytes]) -> Path:
+    """Pictures 000.png … with one of them no picture."""
+    place = tmp_path / "pictures"
+    (place / "b").mkdir(parents=True)
+    for index, content in enumerate(contents):
+        (place / ("b" if index > 6 else "") / f"{index:03d}.png").write_bytes(content)
+    (place / "004.png").write_bytes(b"not a picture")
+    return place
+
+
+def tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def table(contents: list[bytes]) -> pa.Table:
+    return pa.table(
+        {
+            "key": [f"k{index}" for index in range(len(contents))],
+            "image": [{"bytes": c, "path": f"{i}.png"} for i, c in enumerate(contents)],
+            "label": [index % 3 for index in range(len(contents))],
+        }
+    )
+
+
+def write_parquet(path: Path, contents: list[bytes]) -> Path:
+    parquet.write_table(table(contents), path, row_group_size=4)
+    return path
+
+
+def write_hf(folder: Path, contents: list[bytes], names: list[str]) -> Path:
+    """As `Dataset.save_to_disk` lays a data set out."""
+    folder.mkdir()
+    feature = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    whole = table(contents).select(["image", "label"])
+    whole = whole.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": feature}})}
+    )
+    path = str(folder / "data-00000-of-00001.arrow")
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, whole.schema) as writer:
+        writer.write_table(whole, max_chunksize=4)
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def start(source: Source | Path | str, out: Path, **options: object) -> Summary:
+    given = source if isinstance(source, Source) else str(source)
+    return run(given, str(out), **{"job": JOB, "shard_size": 4, "threads": 1, **options})
+
+
+def shards(out: Path) -> dict[str, bytes]:
+    """The files of results and their bytes."""
+    return {path.name: path.read_bytes() for path in sorted((out / "data").iterdir())}

@@ -1,0 +1,71 @@
+"""The Ray engine on two nodes that the test starts on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gradtoken.errors import DatasetError, GradTokenError, ModelError
+from tests.batch.conftest import COUNT, JOB, shards, start
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray then keeps to the loopback interface
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of two nodes, each with room for one worker and some decoding."""
+    import ray
+
+    node = {"num_cpus": 2, "object_store_memory": 200 << 20, "node_ip_address": "127.0.0.1"}
+    cluster = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={**node, "include_dashboard": False}
+    )
+    try:
+        cluster.add_node(**node)
+        yield cluster.address
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_two_workers_on_two_nodes_give_the_bytes_of_one(
+    address: str, folder: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    start(folder, whole)
+    summary = start(folder, out, engine="ray", workers=2, address=address)
+    assert (summary.pictures, summary.errors, summary.shards) == (COUNT, 1, 3)
+    assert shards(out) == shards(whole)
+    (out / "data" / "00000001.parquet").unlink()
+    summary = start(folder, out, engine="ray", workers=1, address=address, resume=True)
+    assert summary.resumed == 2
+    assert shards(out) == shards(whole)
+
+
+def test_what_a_cluster_cannot_hold_is_refused(address: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"room for 3 workers of 1 threads.*ask for fewer"):
+        start(folder, tmp_path / "a", engine="ray", workers=50, address=address)
+    with pytest.raises(ModelError, match="has 4 CPUs and 0 GPUs"):
+        start(folder, tmp_path / "b", engine="ray", num_gpus=0.5, address=address)
+    with pytest.raises(GradTokenError, match=r"cannot read .* on this machine"):
+        start(folder, tmp_path / "c", engine="ray", address="ray://127.0.0.1:1")
+
+
+def test_errors_of_workers_reach_the_caller(address: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"^1 pictures could not be explained, more than"):
+        start(folder, tmp_path / "a", engine="ray", workers=1, address=address, max_errors=0)
+
+
+def test_questions_for_the_wrong_engine_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(GradTokenError, match="--engine 'spark' is unknown"):
+        start(folder, tmp_path / "a", engine="spark")
+    with pytest.raises(GradTokenError, match="local engine has one model"):
+        start(folder, tmp_path / "a", workers=2)
+    with pytest.raises(GradTokenError, match="local engine has one model"):
+        start(folder, tmp_path / "a", num_gpus=1, job=replace(JOB, device="cpu"))
