@@ -163,6 +163,7 @@ class Explainer:
             targets,
             method=self._method,
             top_k=self._job.targets.top_k or 1,
+            batch_size=len(pixels),
         )
 
     def _common(self, chunk: Chunk, place: int) -> dict[str, Any]:
