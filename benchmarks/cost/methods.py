@@ -17,7 +17,7 @@ from gradtoken.models import Model
 
 TARGET = 3
 
-IN_BATCHES = ("gradtoken", "rollout", "gae", "grad-cam", "legrad", "attcat", "cdam", "agcam")
+IN_BATCHES = ("gradtoken", "rollout", "gae", "grad-cam", "legrad")
 """Methods of ours that are also measured in batches of 16; others go the way of one of these."""
 
 
@@ -30,7 +30,7 @@ def measure(
         model = build(name, device, dtype)
         for batch in (1, 16):
             say(f"{label}, batch {batch}")
-            rows += _rows(label, model, batch, rounds if batch == 1 else max(3, rounds // 3))
+            rows += _rows(label, model, batch, rounds if batch == 1 else max(2, rounds // 3))
     return rows
 
 

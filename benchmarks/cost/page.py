@@ -10,6 +10,7 @@ from benchmarks.cost.plots import growth_plot, methods_plot, targets_plot
 from benchmarks.cost.reach import Results, reaches
 from benchmarks.cost.tables import methods_table, plain_table, reach_table, refused_list
 
+PLOTS = {"targets": targets_plot, "growth": growth_plot, "methods": methods_plot}
 TEXT = Path(__file__).with_name("page.md")
 
 
@@ -21,20 +22,14 @@ def write(page: Path, folder: Path) -> None:
         folder: where the results are, and where the plots go.
     """
     results, machine = load(folder)
-    targets_plot(results["targets"], folder / "targets.png")
-    growth_plot(results["growth"], folder / "growth.png")
-    methods_plot(results["methods"], folder / "methods.png")
-    parts = {
+    for name, plot in PLOTS.items():
+        plot(results[name], folder / f"{name}.png")
+    parts = {name: plain_table(rows) for name, rows in results.items()}
+    parts |= {
         "machine": ", ".join(f"{name} {value}" for name, value in machine.items()),
         "reach": reach_table(reaches(results)),
         "methods": methods_table(results["methods"]),
         "refused": refused_list(results["methods"]) or "All ran.",
-        "targets": plain_table(results["targets"]),
-        "growth": plain_table(results["growth"]),
-        "files": plain_table(results["files"]),
-        "startup": plain_table(results["startup"]),
-        "operations": plain_table(results["operations"]),
-        "steps": plain_table(results["steps"]),
     }
     text = TEXT.read_text("utf-8")
     for name, part in parts.items():

@@ -50,11 +50,14 @@ def _grad_cam(module: nn.Module, images: Tensor, target: int) -> Explain:
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    cam = GradCAM(
-        module, [module.blocks[-1].norm1], reshape_transform=lambda t: _map(t, _side(images))
-    )
+    layers, reshape = [module.blocks[-1].norm1], lambda t: _map(t, _side(images))
     targets = [ClassifierOutputTarget(target)] * len(images)
-    return lambda: cam(images, targets)
+
+    def run() -> object:
+        with GradCAM(module, layers, reshape_transform=reshape) as cam:
+            return cam(images, targets)
+
+    return run
 
 
 def _captum_saliency(module: nn.Module, images: Tensor, target: int) -> Explain:
