@@ -152,5 +152,11 @@ ONE_PICTURE = frozenset(
 )
 """Peers that take no batch, or another model; they are given one picture at a time."""
 
-ONE_BLOCK = frozenset({"captum: LayerGradientXActivation, last block"})
+ONE_BLOCK = frozenset(
+    {
+        "captum: LayerGradientXActivation, last block",
+        "torchcam: GradCAM",
+        "torchcam: LayerCAM",
+    }
+)
 """Peers that explain the last block alone, so that nothing before it is differentiated."""
