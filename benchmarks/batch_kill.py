@@ -82,11 +82,13 @@ class Attempt:
 
     def kill_worker(self, chooser: random.Random) -> bool:
         """Kill one process below the driver that holds a model; False if there is none."""
-        found = [p for p in _below(self.process.pid) if b"_Actor" in _command(p)]
-        if not found:
-            return False
-        os.kill(chooser.choice(found), signal.SIGKILL)
-        return True
+        while self.process.poll() is None:
+            found = [p for p in _below(self.process.pid) if b"_Actor" in _command(p)]
+            if found:
+                os.kill(chooser.choice(found), signal.SIGKILL)
+                return True
+            time.sleep(0.02)
+        return False
 
 
 def drive(arguments: list[str]) -> None:
