@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "batch_kill.py"
 
 
 TOO_FAST = ("a run ended before it was killed", "there was no worker to kill")
-"""The victim was through before the blow fell, which says nothing; the next one has another moment."""
+"""The victim was through before the blow fell, which says nothing; another seed, another moment."""
 
 
 def kill(tmp_path: Path, *arguments: str) -> tuple[Path, dict[str, object]]:
