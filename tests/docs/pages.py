@@ -14,6 +14,9 @@ is an error.
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +108,15 @@ def given() -> dict[str, Any]:
         "my_class_names": ["cat", "dog"],
         "tensor": torch.zeros(1, 3, 224, 224),
     }
+
+
+def write_maps(folder: Path) -> None:
+    """What `gradtoken batch` writes for a user's pictures."""
+    pictures = folder / "photos"
+    pictures.mkdir()
+    shutil.copy(folder / "photo.jpg", pictures)
+    command = ["batch", "photos", "--model", "demo", "--targets", "all", "--out", "maps", "--quiet"]
+    subprocess.run([sys.executable, "-m", "gradtoken", *command], cwd=folder, check=True)
 
 
 def write_files(folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from gradtoken.cli.app import app
-from tests.docs.pages import MARKS, PAGES, ROOT, blocks, run_python, write_files
+from tests.docs.pages import MARKS, PAGES, ROOT, blocks, run_python, write_files, write_maps
 
 WITH_PYTHON = [page for page in PAGES if any(b.kind == "python" for b in blocks(page))]
 KINDS = {"python", "bash", "toml", "text", "nginx"}
@@ -25,6 +25,8 @@ def name(page: Path) -> str:
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
 def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path)
+    if page.name == "batch.md":
+        write_maps(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     run_python(page)
