@@ -82,11 +82,7 @@ class Inputs:
     def _now(self, item: Any) -> Input | ImageError:
         if isinstance(item, Tensor):
             return Input(Source.shown(self._preprocess, item), item)
-        try:
-            source = Source.read(item)
-            return Input(source, self._preprocess(source.picture))
-        except ImageError as error:
-            return error
+        return _read(self._preprocess, item)
 
 
 class _Rows(Dataset[Any]):
@@ -103,11 +99,18 @@ class _Rows(Dataset[Any]):
         item = self._items[index]
         if isinstance(item, Tensor):
             return None
-        try:
-            source = Source.read(item)
-            return self._preprocess(source.picture), source.size, source.file_sha256
-        except ImageError as error:
-            return error
+        made = _read(self._preprocess, item)
+        if isinstance(made, ImageError):
+            return made
+        return made.tensor, made.source.size, made.source.file_sha256
+
+
+def _read(preprocess: Preprocess, item: Any) -> Input | ImageError:
+    try:
+        source = Source.read(item)
+        return Input(source, preprocess(source.picture))
+    except ImageError as error:
+        return error
 
 
 def _as_it_is(row: Any) -> Any:
