@@ -30,9 +30,8 @@ from pyarrow import parquet
 
 import gradtoken
 from gradtoken.batch import read
-from gradtoken.batch.decoding import read_picture
 from gradtoken.datasets import Scenes
-from gradtoken.images import MAX_PIXELS
+from gradtoken.images import load_image
 
 TOP_K = 3
 COMMAND = (
@@ -203,7 +202,7 @@ def _each(model: Any, paths: list[str]) -> None:
 
 def _decode(model: Any, paths: list[str]) -> None:
     for path in paths:
-        model.preprocess(read_picture(Path(path).read_bytes(), MAX_PIXELS))
+        model.preprocess(load_image(Path(path).read_bytes()))
 
 
 def _write_again(out: Path, work: Path) -> None:

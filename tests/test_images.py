@@ -123,6 +123,18 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, picture: Image.Image) -> 
         load_image(tmp_path)
 
 
+def test_bytes_are_read_as_their_file_is(tmp_path: Path, picture: Image.Image) -> None:
+    path = saved(tmp_path, picture, "a.png")
+    content = path.read_bytes()
+    for given in (content, bytearray(content), memoryview(content)):
+        assert load_image(given).tobytes() == load_image(path).tobytes()
+    for given, words in ((b"", "the file is empty"), (content[:60], "the file is ")):
+        with pytest.raises(ImageError, match=words):
+            load_image(given)
+    with pytest.raises(ImageError, match="the file has .* above the limit of 10;"):
+        load_image(content, max_pixels=10)
+
+
 def test_truncated_png_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(noise), "n.png")

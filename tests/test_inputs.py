@@ -37,6 +37,13 @@ def test_workers_make_what_is_made_here(model: Model, files: list[Path]) -> None
             assert one.source.picture.tobytes() == other.source.picture.tobytes()
 
 
+def test_bytes_are_one_picture(model: Model, files: list[Path]) -> None:
+    content = files[0].read_bytes()
+    expected = gradtoken.explain(model, files[0], 1).tokens
+    for given in (content, bytearray(content), [content]):
+        assert torch.equal(gradtoken.explain(model, given, 1).tokens, expected)
+
+
 def test_workers_leave_the_random_state_alone(model: Model, files: list[Path]) -> None:
     before = torch.random.get_rng_state()
     gradtoken.explain(model, files, 1, workers=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -31,8 +32,9 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a picture as upright RGB.
 
     Args:
-        source: a path, a PIL image, or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
-            holding uint8 in 0..255, uint16 in 0..65535 or floats in 0..1.
+        source: a path, the bytes of a picture file, a PIL image, or an array of shape (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4) holding uint8 in 0..255, uint16 in 0..65535 or floats
+            in 0..1.
         max_pixels: refuse larger pictures before decoding them.
 
     Returns:
@@ -43,20 +45,26 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: if it is missing, not a picture, truncated, too large or of a wrong shape.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _read(Path(source), max_pixels)
+        path = Path(source)
+        return read_file(path, lambda image: _to_rgb(image, str(path)), max_pixels=max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_bytes(bytes(source), max_pixels)
     if isinstance(source, Image.Image):
         _check_size(source, "the picture", max_pixels)
         return _to_rgb(source, "the picture")
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     raise ImageError(
-        f"cannot read a picture from {type(source).__name__}; give a path, a PIL image, "
-        "a NumPy array or a preprocessed tensor."
+        f"cannot read a picture from {type(source).__name__}; give a path, a file's bytes, a PIL "
+        "image, a NumPy array or a preprocessed tensor."
     )
 
 
-def _read(path: Path, max_pixels: int) -> Image.Image:
-    return read_file(path, lambda image: _to_rgb(image, str(path)), max_pixels=max_pixels)
+def _from_bytes(content: bytes, max_pixels: int) -> Image.Image:
+    name = "the file"
+    if not content:
+        raise ImageError(f"{name} is empty (0 bytes), so there is no picture in it.")
+    return _decoded(io.BytesIO(content), name, lambda image: _to_rgb(image, name), max_pixels)
 
 
 def read_file(
@@ -73,24 +81,33 @@ def read_file(
         ImageError: if it is missing, not a picture, truncated or too large.
     """
     _check_file(path)
+    return _decoded(path, str(path), use, max_pixels)
+
+
+def _decoded(
+    source: Path | io.BytesIO,
+    name: str,
+    use: Callable[[Image.Image], Image.Image],
+    max_pixels: int,
+) -> Image.Image:
     try:
-        with Image.open(path, formats=_formats()) as image:
-            _check_size(image, str(path), max_pixels)
+        with Image.open(source, formats=_formats()) as image:
+            _check_size(image, name, max_pixels)
             return use(image)
     except ImageError:
         raise
     except PermissionError:
-        raise ImageError(f"{path} cannot be read: permission denied.") from None
+        raise ImageError(f"{name} cannot be read: permission denied.") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path} is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
+            f"{name} is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
         ) from None
     except Image.DecompressionBombError:
         raise ImageError(
-            f"{path} has more pixels than the limit of {max_pixels:,}; make it smaller first."
+            f"{name} has more pixels than the limit of {max_pixels:,}; make it smaller first."
         ) from None
     except Exception as error:  # each format's decoder raises what it likes on damaged bytes
-        raise ImageError(f"{path} is damaged or truncated: {error}.") from None
+        raise ImageError(f"{name} is damaged or truncated: {error}.") from None
 
 
 def _check_file(path: Path) -> None:

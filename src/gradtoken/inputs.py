@@ -23,6 +23,9 @@ _MANY = 32
 
 _MOST_WORKERS = 8
 
+_ONE = (str, bytes, bytearray, memoryview)
+"""Sequences that are one picture."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -118,10 +121,10 @@ def _as_it_is(row: Any) -> Any:
 
 
 def _listed(images: Any) -> list[Any]:
-    """One item for each picture: paths, PIL images, arrays and tensors (3, H, W)."""
+    """One item for each picture: paths, bytes, PIL images, arrays and tensors (3, H, W)."""
     if isinstance(images, Tensor):
         return list(check_tensor(images))
-    if not isinstance(images, Sequence) or isinstance(images, str):
+    if not isinstance(images, Sequence) or isinstance(images, _ONE):
         return [images]
     items: list[Any] = []
     for item in images:

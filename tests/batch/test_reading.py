@@ -42,7 +42,7 @@ def test_filters(out: Path) -> None:
     everything = list(read(str(out), errors=None))
     assert len(everything) == 2 * (COUNT - 1) + 1
     (bad,) = read(str(out), errors=True)
-    assert bad.error.startswith("it is not a picture")
+    assert bad.error.startswith("the file is not a picture")
     with pytest.raises(DatasetError, match="has no map"):
         bad.relevance()
     name = everything[0].target_name
@@ -73,7 +73,7 @@ def test_the_report(out: Path, folder: Path, tmp_path: Path) -> None:
     assert min(Image.open(picture).size) > 600
     text = page.read_text()
     assert "10 of 10 pictures, 18 maps, 1 failed" in text
-    assert "| 004.png | it is not a picture in a format Pillow reads. |" in text
+    assert "| 004.png | the file is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …). |" in text
     assert text.count(".png | ") == 6
     for path in folder.rglob("*.png"):
         path.unlink()

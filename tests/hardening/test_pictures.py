@@ -39,8 +39,9 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     Image.new("RGB", (8, 8), "red").save(path, "EPS")
     with Image.open(path) as image:
         assert image.format == "EPS"
-    with pytest.raises(ImageError, match="is not a picture in a format"):
-        load_image(path)
+    for given in (path, path.read_bytes()):
+        with pytest.raises(ImageError, match="is not a picture in a format"):
+            load_image(given)
     with pytest.raises(DatasetError, match="cannot be read"):
         read_picture(path)
 

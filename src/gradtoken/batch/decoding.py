@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from gradtoken.batch.fetch import Found, fetch
 from gradtoken.batch.item import Item
-from gradtoken.errors import GradTokenError, ImageError
+from gradtoken.errors import GradTokenError
 from gradtoken.images import load_image
 from gradtoken.preprocess import Preprocess
 
@@ -91,38 +88,13 @@ class Decoder:
         digest = hashlib.sha256(content).hexdigest()
         size = None
         try:
-            picture = read_picture(content, self.max_pixels)
+            picture = load_image(content, max_pixels=self.max_pixels)
             size = picture.size
             tensor = self.preprocess(picture)
             box = tuple(float(edge) for edge in self.preprocess.box(size))
         except GradTokenError as error:
             return Entry(item, digest, size, error=_sentence(error))
         return Entry(item, digest, size, box, tensor.numpy())
-
-
-def read_picture(content: bytes, max_pixels: int) -> Image.Image:
-    """A picture file's bytes as upright RGB.
-
-    Raises:
-        ImageError: not a picture, damaged, or more pixels than allowed, found before decoding.
-    """
-    if not content:
-        raise ImageError("it is empty (0 bytes), so there is no picture in it.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                return load_image(image, max_pixels=max_pixels)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError("it is not a picture in a format Pillow reads.") from None
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"it has more pixels than the limit of {max_pixels:,}; make it smaller first."
-        ) from None
-    except Exception as error:  # each format's decoder raises what it likes on damaged bytes
-        raise ImageError(f"it is damaged: {error}.") from None
 
 
 def _sentence(error: Exception) -> str:

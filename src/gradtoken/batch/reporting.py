@@ -18,6 +18,7 @@ from gradtoken.batch.plots import draw
 from gradtoken.batch.reading import Map, read
 from gradtoken.batch.summarising import BORDER, CENTRE, COLUMNS, Example, Figures, summarise
 from gradtoken.errors import DatasetError, GradTokenError, OutputError
+from gradtoken.images import load_image
 
 PAGE, PICTURE = "report.md", "report.png"
 
@@ -82,8 +83,6 @@ def _picture(
     options: Mapping[str, Any] | None,
 ) -> Image.Image | None:
     """An example's overlay, or None if its picture is not there or not the same any more."""
-    from gradtoken.batch.decoding import read_picture
-
     shard, place = divmod(example.number, plan.shard_size)
     item = items_of(folder, shard)[place]
     column = settings["source"].get("image")
@@ -93,7 +92,7 @@ def _picture(
             return None
         if hashlib.sha256(content).hexdigest() != example.sha256:
             return None
-        picture = read_picture(content, settings["max_pixels"])
+        picture = load_image(content, max_pixels=settings["max_pixels"])
         return _map_of(folder, example, options).overlay(picture)
     except GradTokenError:
         return None
