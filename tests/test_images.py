@@ -131,7 +131,7 @@ def test_bytes_are_read_as_their_file_is(tmp_path: Path, picture: Image.Image) -
     for given, words in ((b"", "the file is empty"), (content[:60], "the file is ")):
         with pytest.raises(ImageError, match=words):
             load_image(given)
-    with pytest.raises(ImageError, match="the file has .* above the limit of 10;"):
+    with pytest.raises(ImageError, match=r"the file has .* above the limit of 10;"):
         load_image(content, max_pixels=10)
 
 
