@@ -1,0 +1,30 @@
+"""What is explained: one scalar of a model's output per map.
+
+A target turns logits into a scalar y. Class ids and names, contrasts, log-probabilities and any
+function of the output are targets; `Targets` holds the K targets of each of B images.
+"""
+
+from gradtoken.targets.asked import contrast, log_prob, text
+from gradtoken.targets.base import Target
+from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
+from gradtoken.targets.functions import OutputTarget
+from gradtoken.targets.many import Targets
+from gradtoken.targets.resolving import per_image, resolve
+from gradtoken.targets.sharpening import Rivals, parse_kind
+
+__all__ = [
+    "Against",
+    "ClassTarget",
+    "Contrast",
+    "LogProb",
+    "OutputTarget",
+    "Rivals",
+    "Target",
+    "Targets",
+    "contrast",
+    "log_prob",
+    "parse_kind",
+    "per_image",
+    "resolve",
+    "text",
+]

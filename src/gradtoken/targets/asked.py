@@ -1,0 +1,58 @@
+"""What a user writes for a target before a model's labels or text tower are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gradtoken.errors import TargetError
+from gradtoken.labels import Labels
+from gradtoken.targets.base import Target
+from gradtoken.targets.classes import Contrast, LogProb
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A target given by class names or ids, not yet looked up in a model's labels."""
+
+    kind: Callable[..., Target]
+    classes: tuple[Any, ...]
+
+    def resolve(self, labels: Labels) -> Target:
+        return self.kind(*(labels.find(item) for item in self.classes))
+
+
+def contrast(a: int | str | Prompt, b: int | str | Prompt) -> Pending:
+    """Why class `a` and not class `b`: explains z_a - z_b. Ids or names.
+
+    Two prompts, as in `contrast(*text("a cat", "a dog"))`, set their similarities against each
+    other.
+    """
+    return Pending(Contrast, (a, b))
+
+
+def log_prob(c: int | str) -> Pending:
+    """The log-probability of class `c` (id or name)."""
+    return Pending(LogProb, (c,))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt among others, not yet read by a model."""
+
+    prompts: tuple[str, ...]
+    index: int
+
+
+def text(*prompts: str) -> list[Prompt]:
+    """Prompts to explain a picture's similarity with, for models such as CLIP and SigLIP.
+
+    A list of targets, one for each prompt; CLIP's probabilities are shares among them.
+
+    Raises:
+        TargetError: no prompt, or one that is no text.
+    """
+    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+        raise TargetError('text() needs prompts, as in text("a photo of a cat", "a dog").')
+    return [Prompt(prompts, index) for index in range(len(prompts))]

@@ -1,0 +1,116 @@
+"""The K targets of each of B images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.errors import TargetError
+from gradtoken.labels import Labels
+from gradtoken.targets.base import Target
+from gradtoken.targets.classes import ClassTarget
+from gradtoken.targets.sharpening import Rivals, parse_kind, sharpened
+
+
+class Targets:
+    """K targets for each of B images.
+
+    Args:
+        rows: B lists of K targets each.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[Target]]) -> None:
+        self.rows: tuple[tuple[Target, ...], ...] = tuple(tuple(row) for row in rows)
+        if not self.rows or not self.rows[0]:
+            raise TargetError("there is nothing to explain: give at least one target.")
+        counts = sorted({len(row) for row in self.rows})
+        if len(counts) > 1:
+            raise TargetError(
+                f"the images have different numbers of targets ({', '.join(map(str, counts))}); "
+                "give every image of a batch as many, or explain them one by one."
+            )
+
+    @property
+    def count(self) -> int:
+        """K, the number of targets of each image."""
+        return len(self.rows[0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, columns: slice) -> Targets:
+        """The targets in a range of columns, for every image."""
+        return Targets([row[columns] for row in self.rows])
+
+    def scores(
+        self, logits: Float[Tensor, "batch targets classes"]
+    ) -> Float[Tensor, "batch targets"]:
+        """y of target (b, k) on the logits [b, k]."""
+        terms = [[target.terms() for target in row] for row in self.rows]
+        most = max(len(found or ()) for row in terms for found in row)
+        if not most or any(found is None for row in terms for found in row):
+            return self._each(logits, "score")
+        ids = [[_padded(list(found or ()), most) for found in row] for row in terms]
+        weights = [[_padded(list((found or {}).values()), most) for found in row] for row in terms]
+        at = torch.tensor(ids, device=logits.device, dtype=torch.long)
+        return (
+            logits.gather(-1, at) * torch.tensor(weights, dtype=logits.dtype, device=logits.device)
+        ).sum(-1)
+
+    def probabilities(
+        self, logits: Float[Tensor, "batch classes"]
+    ) -> Float[Tensor, "batch targets"]:
+        """Softmax probability of each target's class; NaN where a target is no class."""
+        if all(isinstance(target, ClassTarget) for row in self.rows for target in row):
+            ids = [[t.id for t in row if isinstance(t, ClassTarget)] for row in self.rows]
+            return logits.softmax(-1).gather(-1, torch.tensor(ids, device=logits.device))
+        return self._each(logits[:, None].expand(-1, self.count, -1), "probability")
+
+    def _each(self, logits: Tensor, what: str) -> Tensor:
+        return torch.stack(
+            [
+                torch.stack([getattr(t, what)(logits[b, k]) for k, t in enumerate(row)])
+                for b, row in enumerate(self.rows)
+            ]
+        )
+
+    def labels(self, labels: Labels) -> list[list[str]]:
+        """Names for people, (B, K)."""
+        return [[target.label(labels) for target in row] for row in self.rows]
+
+    def sharpen(self, kind: str, logits: Float[Tensor, "batch classes"]) -> Targets:
+        """Class targets made into sharper ones (method.md, "Targets"); others stay as they are.
+
+        Args:
+            kind: "logit" (unchanged), "log_prob", "rivals(m, w)": minus w (1) times the mean of
+                the m (5) strongest other logits, which a single output does not have and is then
+                unchanged, or "others": minus the mean of the image's other class targets.
+        """
+        parsed = parse_kind(kind)
+        if parsed == "logit":
+            return self
+        count = parsed.count if isinstance(parsed, Rivals) else 0
+        leading = logits.detach().topk(min(count + 1, logits.shape[-1])).indices.tolist()
+        rows = []
+        for row, strongest in zip(self.rows, leading, strict=True):
+            plain = [t.id for t in row if type(t) is ClassTarget]
+            if parsed == "others" and len(set(plain)) < 2:
+                raise TargetError(
+                    'target="others" sets each class against the others asked for; '
+                    "give at least two classes."
+                )
+            rows.append(
+                [
+                    sharpened(t, parsed, strongest, plain) if type(t) is ClassTarget else t
+                    for t in row
+                ]
+            )
+        return Targets(rows)
+
+
+def _padded(items: list[Any], length: int) -> list[Any]:
+    return items + [0] * (length - len(items))

@@ -1,0 +1,168 @@
+"""From what a user asks for to targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.errors import TargetError
+from gradtoken.labels import Labels
+from gradtoken.prompts import PromptBatch
+from gradtoken.targets.asked import Pending, Prompt
+from gradtoken.targets.base import Target
+from gradtoken.targets.classes import Against, ClassTarget, Contrast
+from gradtoken.targets.functions import OutputTarget
+from gradtoken.targets.many import Targets
+from gradtoken.targets.similarity import Similarity, SimilarityContrast
+
+
+def resolve(
+    targets: Any,
+    logits: Float[Tensor, "batch classes"],
+    labels: Labels,
+    *,
+    top_k: int = 1,
+    prompts: Callable[[tuple[str, ...]], PromptBatch] | None = None,
+) -> Targets:
+    """Turn what a user asks for into `Targets`.
+
+    Args:
+        targets: None (the `top_k` predicted classes of each image), "all" classes, one id, name,
+            `contrast(a, b)`, `log_prob(c)`, `Target` or function of the output; a list of
+            these for all images; or one list per image. Integer tensors and arrays count as lists.
+        logits: the model's output, (B, C).
+        prompts: reads text, where the model compares pictures with it; the targets are then
+            `text(…)` or functions of the picture's embedding.
+
+    Raises:
+        TargetError: unknown names (with the nearest ones), ids out of range, ragged lists.
+    """
+    batch = len(logits)
+    if prompts is not None and targets is None:
+        raise TargetError(
+            "this model compares pictures with text and has no classes of its own; give prompts, "
+            'as in targets=text("a photo of a cat", "a photo of a dog") (--text on the command '
+            "line)."
+        )
+    if targets is None:
+        classes = logits.shape[-1]
+        if type(top_k) is not int or not 1 <= top_k <= classes:
+            raise TargetError(
+                f"top_k is {top_k!r}; this model has {classes} classes, use 1 to {classes}."
+            )
+        return Targets(
+            [[ClassTarget(i) for i in row] for row in logits.topk(top_k, dim=-1).indices.tolist()]
+        )
+    if isinstance(targets, str) and targets == "all" and prompts is None:
+        return Targets([[ClassTarget(index) for index in range(logits.shape[-1])]] * batch)
+    resolve_one = partial(_resolve_one, labels=labels, read=cache(prompts) if prompts else None)
+    rows = per_image(targets, batch)
+    if rows is not None:
+        return Targets([[resolve_one(item) for item in row] for row in rows])
+    if isinstance(targets, (Tensor, np.ndarray)):
+        targets = _listed(targets)
+    if not _is_list(targets):
+        targets = [targets]
+    if any(_is_list(item) for item in targets):
+        raise TargetError(
+            "the targets mix lists and single targets; give one list for all images, or one list "
+            "per image."
+        )
+    return Targets([[resolve_one(item) for item in targets]] * batch)
+
+
+def per_image(targets: Any, count: int) -> list[Any] | None:
+    """One list of targets for each of `count` images where that is what was given, else None.
+
+    Raises:
+        TargetError: if the lists are more or fewer than the images.
+    """
+    if isinstance(targets, (Tensor, np.ndarray)):
+        targets = _listed(targets)
+    if not _is_list(targets) or not len(targets) or not all(_is_list(row) for row in targets):
+        return None
+    if len(targets) != count:
+        raise TargetError(
+            f"{len(targets)} lists of targets were given for {count} images; give one per image, "
+            "or one flat list for all."
+        )
+    return list(targets)
+
+
+def _listed(targets: Any) -> Any:
+    try:
+        return targets.tolist()
+    except (RuntimeError, NotImplementedError) as error:
+        raise TargetError(f"the tensor of targets cannot be read: {error}.") from None
+
+
+def _checked(target: Target, labels: Labels) -> Target:
+    """A target made by hand, if the model has the classes that it speaks of.
+
+    Raises:
+        TargetError: one that is no id within range, or other fields that are no numbers.
+    """
+    try:
+        ids, terms = target.classes(), target.terms() or {}
+        if isinstance(target, Against) and not target.others:
+            raise ValueError("nothing to be set against")
+    except (TypeError, ValueError):
+        raise TargetError(
+            f"{target!r} is no target: its classes must be ids (at least one to be set against), "
+            "its weights numbers."
+        ) from None
+    for index in ids:
+        if type(index) is not int:
+            raise TargetError(
+                f"{target!r} names the class {index!r}, but targets made by hand take ids; use "
+                "contrast(…), log_prob(…) or the name itself."
+            )
+        labels.find(index)
+    if not all(math.isfinite(weight) for weight in terms.values()):
+        raise TargetError(f"{target!r} has a weight that is no finite number.")
+    return target
+
+
+def _is_list(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) > 0
+
+
+def _resolve_one(
+    item: Any, labels: Labels, read: Callable[[tuple[str, ...]], PromptBatch] | None
+) -> Target:
+    if isinstance(item, Prompt):
+        if read is None:
+            raise TargetError(
+                "text(…) is for models that compare pictures with text, such as CLIP; this one has "
+                "classes, so give their names or ids."
+            )
+        return Similarity(item.prompts[item.index], item.index, read(item.prompts))
+    if isinstance(item, Pending) and any(isinstance(c, Prompt) for c in item.classes):
+        found = [_resolve_one(c, labels, read) for c in item.classes]
+        prompts = [target for target in found if isinstance(target, Similarity)]
+        if item.kind is not Contrast or len(prompts) != 2:
+            raise TargetError("a prompt is explained by itself, or in contrast(…) with a prompt.")
+        return SimilarityContrast(*prompts)
+    if read is not None and not callable(item) and not isinstance(item, Target):
+        raise TargetError(
+            f"{item!r} is no target of a model that compares pictures with text; give prompts, as "
+            f'in targets=text("{item}").'
+        )
+    if isinstance(item, Target):
+        return _checked(item, labels)
+    if isinstance(item, Pending):
+        return item.resolve(labels)
+    if callable(item) and not isinstance(item, type):
+        return OutputTarget(item)
+    if item is None:
+        raise TargetError(
+            "None is no target; use a class id or name, contrast(a, b), log_prob(c) or a function "
+            "of the output."
+        )
+    return ClassTarget(labels.find(item))

@@ -1,0 +1,59 @@
+"""How like a picture is to a prompt, as a target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradtoken.labels import Labels
+from gradtoken.prompts import PromptBatch
+from gradtoken.targets.base import Logits, Scores, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity(Target):
+    """How like a picture is to a prompt: the cosine of their embeddings, prompt `index` of some."""
+
+    prompt: str
+    index: int
+    batch: PromptBatch
+
+    def _cosines(self, embedding: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows prompts"]:
+        prompts = self.batch.embeddings.to(embedding.device, embedding.dtype)
+        return F.normalize(embedding, dim=-1) @ prompts.T
+
+    def score(self, logits: Logits) -> Scores:
+        return self._cosines(logits)[..., self.index]
+
+    def label(self, labels: Labels) -> str:
+        return self.prompt
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "text", "prompt": self.prompt}
+
+    def probability(self, logits: Logits) -> Scores:
+        """Among the prompts given together (CLIP), or of this prompt alone (SigLIP)."""
+        values = self._cosines(logits) * self.batch.scale + self.batch.bias
+        shares = values.sigmoid() if self.batch.independent else values.softmax(-1)
+        return shares[..., self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityContrast(Target):
+    """Why prompt a and not prompt b: the difference of their similarities with the picture."""
+
+    a: Similarity
+    b: Similarity
+
+    def score(self, logits: Logits) -> Scores:
+        return self.a.score(logits) - self.b.score(logits)
+
+    def label(self, labels: Labels) -> str:
+        return f"{self.a.prompt} vs {self.b.prompt}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "text_contrast", "a": self.a.prompt, "b": self.b.prompt}
