@@ -229,7 +229,7 @@ def _check_room(model: Model, count: int, first: Explanation) -> None:
         raise TargetError(
             f"maps of {first.tokens.shape[1]} targets for {count} images take "
             f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; take them picture by "
-            "picture with explain_each()."
+            "picture with explain_each(), or those of the likeliest classes alone with top_k."
         )
 
 

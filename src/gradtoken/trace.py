@@ -26,14 +26,10 @@ from gradtoken.models.model import Model
 from gradtoken.norms import Norms
 from gradtoken.precision import wide
 from gradtoken.readouts import Readouts
-from gradtoken.relevance import Relevance
 from gradtoken.stream import follow
 from gradtoken.tap import TAIL, AttentionCall, Recorder, WrittenOut
 from gradtoken.targets import Targets
 from gradtoken.watch import Seen, affinity_block, first, on_the_way, watching
-
-_LOST = 0.05
-"""Relevance that may be lost between the output and the first block, of its absolute sum."""
 
 _TARGET_ELEMENTS = 1 << 26
 """Gradients that one call of `readouts` should hold; see `Trace.targets_at_once`."""
@@ -160,62 +156,6 @@ class Trace:
                 spatial=self.spatial,
             )
 
-    def attention_relevance(self, targets: Targets, method: str) -> list[list[Tensor]]:
-        """Layer-wise relevance (B, H, N, N) of each block's attention, for each target in turn.
-
-        It starts at the output as dy/dz, which is one at the logit of a class. For models that
-        read their class from tokens.
-
-        Raises:
-            MethodError: in the name of `method`, if the class is read otherwise, or relevance is
-                lost on the way, because the model uses an operation without a rule.
-        """
-        self._check_class_token(method)
-        seeds, tap = self.seeds(targets), Relevance()
-        found = []
-        with self._relevant_forward(tap) as (output, seen):
-            at = [*tap.weights, seen.inputs[0]]
-            for seed in seeds:
-                *blocks, arrived = gradients(output, at, True, vector=seed.to(output.dtype))
-                self._check_conserved(seed, arrived, method)
-                found.append(blocks)
-        return found
-
-    def token_relevance(
-        self, targets: Targets, tap: WrittenOut, method: str
-    ) -> Float[Tensor, "batch targets tokens"]:
-        """Relevance that a tap's rules bring from dy/dz * z to the tokens entering the first block.
-
-        Raises:
-            MethodError: in the name of `method`, if the class is not read from tokens.
-        """
-        self._check_class_token(method)
-        seeds = [seed * self.logits for seed in self.seeds(targets)]
-        with self._relevant_forward(tap) as (output, seen):
-            found = [
-                gradients(output, [seen.inputs[0]], True, vector=seed.to(output.dtype))[0]
-                for seed in seeds
-            ]
-        return torch.stack([wide(relevance).sum(-1) for relevance in found], dim=1)
-
-    def _check_class_token(self, method: str) -> None:
-        self.global_calls(method)
-        if not self.model.layout.rows or self.model.layout.pool is not None or self.tail_calls:
-            raise MethodError(
-                f"{method} propagates relevance from a class token, which {self.model.spec} does "
-                f"not read its class from ({self.model.anatomy.readout}); use gradtoken."
-            )
-
-    @contextmanager
-    def _relevant_forward(self, tap: WrittenOut) -> Iterator[tuple[Tensor, Seen]]:
-        """The output of a forward with a graph, under a tap whose rules its backward follows."""
-        anatomy = self.model.anatomy
-        with _plain_autograd(self.model), torch.enable_grad():
-            pixels = self.images.clone().requires_grad_()
-            with watching(anatomy, tap, tail_graph=False, every_block=True) as seen, tap:
-                output = anatomy.forward(self.model.module, pixels)
-            yield output, seen
-
     def seeds(self, targets: Targets) -> Float[Tensor, "targets batch classes"]:
         """dy/dz at the output."""
         with torch.inference_mode(False), torch.enable_grad():
@@ -223,16 +163,6 @@ class Trace:
             logits.requires_grad_()
             (found,) = gradients(targets.scores(logits).sum(), [logits])
             return found.transpose(0, 1)
-
-    def _check_conserved(self, seed: Tensor, arrived: Tensor, method: str) -> None:
-        size = wide(seed).abs().sum(-1)
-        lost = wide(arrived).sum(dim=(1, 2)) - wide(seed).sum(-1)
-        if bool((lost.abs() > _LOST * size).any()):
-            share = float((lost.abs() / size).max())
-            raise MethodError(
-                f"{method} loses {share:.0%} of the relevance on its way through "
-                f"{self.model.spec}, which uses operations that have no rule; use gradtoken."
-            )
 
     @contextmanager
     def blocks_alone(self, chosen: Sequence[int]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
+from gradtoken.propagation import token_relevance
 from gradtoken.relevance import ADD, MULTIPLY, MULTIPLY_MATRICES, PASS_ON, pass_on, varies
 from gradtoken.tap import AttentionCall, WrittenOut
 from gradtoken.targets import Targets
@@ -88,7 +89,7 @@ class AttnLRP(Method):
             raise MethodError(
                 f'attnlrp needs the lxt package ({error}); pip install "gradtoken[lxt]".'
             ) from None
-        relevance = trace.token_relevance(targets, _Rules(rules, trace.model.spec), self.name)
+        relevance = token_relevance(trace, targets, _Rules(rules, trace.model.spec), self.name)
         return relevance[..., -trace.spatial :]
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
+from gradtoken.propagation import attention_relevance
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 
@@ -26,6 +27,6 @@ class PartialLRP(Method):
     source: ClassVar[str] = "Voita et al., ACL 2019; as a baseline in Chefer et al., CVPR 2021"
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        found = [blocks[-1] for blocks in trace.attention_relevance(targets, self.name)]
+        found = [blocks[-1] for blocks in attention_relevance(trace, targets, self.name)]
         rows = [last.clamp_min(0)[:, :, trace.rows()].mean(dim=(1, 2)) for last in found]
         return torch.stack(rows, dim=1)[..., -trace.spatial :]

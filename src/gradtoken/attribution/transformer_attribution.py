@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
+from gradtoken.propagation import attention_relevance
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 
@@ -40,7 +41,7 @@ class TransformerAttribution(Method):
             )
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        relevance = trace.attention_relevance(targets, self.name)
+        relevance = attention_relevance(trace, targets, self.name)
         if self.start >= trace.depth:
             raise MethodError(
                 f"transformer-attribution's start is {self.start}, but {trace.model.spec} has "
