@@ -95,6 +95,17 @@ def test_what_an_explanation_holds_beside_the_forward_is_the_context(
     assert full > forward + 2 * context
 
 
+def test_half_of_the_blocks_hold_half_of_the_context(model: Model, image: Tensor) -> None:
+    images = image.repeat(4, 1, 1, 1)
+    context = kept_bytes(record(model, images))
+    all_blocks, half = (
+        most_bytes(model.module, lambda n=layers: gradtoken.explain(model, images, 3, layers=n))
+        for layers in ("all", "half")
+    )
+    assert all_blocks - half > 0.4 * context
+    assert ratio(model, image, 3, layers="half") < ratio(model, image, 3)
+
+
 def test_memory_does_not_grow_with_the_number_of_pictures(model: Model, image: Tensor) -> None:
     def most(count: int) -> int:
         images = image.repeat(count, 1, 1, 1)

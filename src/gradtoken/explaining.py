@@ -176,7 +176,11 @@ class _Job:
         if batch.at[0] == 0:
             _ = boxes[0]
         with model.evaluating():
-            trace = record(model, batch.pixels(model))
+            trace = record(
+                model,
+                batch.pixels(model),
+                start=method.first_block(len(model.anatomy.blocks)),
+            )
             logits = wide(trace.logits)
             _check_logits(model, logits)
             rows = self._rows

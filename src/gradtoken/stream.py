@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -97,11 +98,12 @@ def follow(trace: Trace, arriving: Float[Tensor, "batch targets rows dim"]) -> l
 def _run(trace: Trace, linears: list[LinearCall]) -> tuple[Tensor, FrozenContext, KnownLinears]:
     """The readout tokens (B, R, D) at the end, with a graph, and what was seen on the way."""
     anatomy, rows = trace.model.anatomy, trace.model.layout.rows
-    token = trace.seen.inputs[0][:, list(rows)].detach().clone().requires_grad_()
+    token = trace.seen.inputs[trace.start][:, list(rows)].detach().clone().requires_grad_()
     known = KnownLinears(linears)
     tap = FrozenContext(trace.block_calls, rows, known)
     with tap:
-        for block, given in zip(anatomy.blocks, trace.seen.given, strict=True):
+        steps = zip(anatomy.blocks, trace.seen.given, strict=True)
+        for block, given in islice(steps, trace.start, None):
             token = first(anatomy.step(block, token, given))
     return token, tap, known
 

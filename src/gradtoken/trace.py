@@ -52,6 +52,8 @@ class Trace:
     """`logits` with the tail's graph."""
     linears: list[LinearCall]
     """What linear layers of the blocks made of the readout tokens."""
+    start: int = 0
+    """The first block whose attention was kept."""
 
     @property
     def depth(self) -> int:
@@ -252,7 +254,7 @@ class Trace:
         """How many targets one call of `readouts` should get, so that its gradients fit."""
         call = max((c.value.numel() for c in self.calls), default=0)
         if self._goes_full(gradient):
-            each = call * len(self.calls)
+            each = call * (len(self.calls) + self.start)
         else:
             heads = max((c.key[..., 0].numel() for c in self.calls), default=0)
             each = max(len(self.model.layout.rows), 1) * heads * 4
@@ -266,11 +268,14 @@ class Trace:
         return gradient == "full" and bool(self.depth) and self.model.anatomy.attends
 
 
-def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace:
+def record(model: Model, images: Float[Tensor, "batch 3 height width"], *, start: int = 0) -> Trace:
     """Run a model once on a preprocessed batch and keep what methods need.
 
     The forward is the model's own, in evaluation mode; only its tail, from the last block on,
     keeps a graph. The model is as before afterwards, also when it raises.
+
+    Args:
+        start: index of the first block whose attention is kept (`Method.first_block`).
 
     Raises:
         ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
@@ -283,7 +288,7 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace
     recorder, anatomy = Recorder(model.layout.rows), model.anatomy
     with _plain_autograd(model), torch.no_grad():
         images = images.to(model.device, model.dtype).clone()
-        with watching(anatomy, recorder, tail_graph=True) as seen, recorder:
+        with watching(anatomy, recorder, tail_graph=True, start=start) as seen, recorder:
             try:
                 output: Any = anatomy.forward(model.module, images)
             except torch.OutOfMemoryError:
@@ -294,10 +299,10 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"]) -> Trace
                 ) from error
     _check_output(model, output, len(images))
     calls = on_the_way(recorder.calls, output)
-    _check_seen(model, calls, seen)
-    tokens = seen.inputs[0] if seen.inputs else _flat(anatomy.pool, seen.pooled)
+    _check_seen(model, calls, seen, start)
+    tokens = seen.inputs[start] if seen.inputs else _flat(anatomy.pool, seen.pooled)
     grid = model.layout.grid_for((images.shape[-2], images.shape[-1]), tokens.shape[1])
-    return Trace(model, images, output.detach(), calls, grid, seen, output, recorder.linears)
+    return Trace(model, images, output.detach(), calls, grid, seen, output, recorder.linears, start)
 
 
 def _flat(pool: Pool | None, pooled: Tensor | None) -> Tensor:
@@ -320,9 +325,9 @@ def _check_output(model: Model, output: Any, count: int) -> None:
         )
 
 
-def _check_seen(model: Model, calls: list[AttentionCall], seen: Seen) -> None:
+def _check_seen(model: Model, calls: list[AttentionCall], seen: Seen, start: int) -> None:
     """Refuse a model whose readout was not seen at work."""
-    layout, depth = model.layout, len(model.anatomy.blocks)
+    layout, depth = model.layout, len(model.anatomy.blocks) - start
     places = {call.place for call in calls}
     if layout.rows or (layout.pool is not None and depth):
         missing = depth - len(places - {TAIL})

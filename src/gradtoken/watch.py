@@ -37,13 +37,19 @@ class Seen:
 
 @contextmanager
 def watching(
-    anatomy: Anatomy, recorder: Recorder, *, tail_graph: bool, every_block: bool = False
+    anatomy: Anatomy,
+    recorder: Recorder,
+    *,
+    tail_graph: bool,
+    every_block: bool = False,
+    start: int = 0,
 ) -> Iterator[Seen]:
     """Follow the forward that this thread runs inside the `with` block.
 
     With `tail_graph`, what leaves the last block (or, without blocks, what is pooled) becomes a
     leaf and gradients are on from there; call it under `torch.no_grad()`, which ends that too.
-    With `every_block`, the tokens entering each block are kept, not only those of a few.
+    With `every_block`, the tokens entering each block are kept, not only those of a few. Blocks
+    before `start` are of no interest to the recorder.
     """
     seen = Seen()
     thread = threading.get_ident()
@@ -53,12 +59,12 @@ def watching(
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
             # torch can call it without keywords in a thread that runs the model while it is removed
             if threading.get_ident() == thread:
-                recorder.place = index if anatomy.attends else None
+                recorder.place = index if anatomy.attends and index >= start else None
                 more = dict(kwargs or {})
                 tokens = args[0] if args else more.pop("hidden_states")
                 recorder.tokens = tokens.shape[1]
                 seen.given.append(Given(args[1:], more))
-                if every_block or index in (0, affinity_block(len(blocks))):
+                if every_block or index in (start, affinity_block(len(blocks))):
                     seen.inputs[index] = tokens
 
         return hook

@@ -132,6 +132,20 @@ def test_every_option_equals_the_equations(model: Model, batch: Tensor, case: st
             torch.testing.assert_close(found[b, k], expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("layers", ["half", "last", 2, [0, 2], [-1]])
+def test_blocks_before_the_first_chosen_are_not_kept(model: Model, batch: Tensor, layers) -> None:
+    method = make_method("gradtoken", layers=layers)
+    first = select_layers(layers, 4)[0]
+    whole, short = (record(model, batch, start=start) for start in (0, first))
+    assert whole.depth == 4
+    assert method.first_block(4) == first
+    assert [call.place for call in short.block_calls] == list(range(first, 4))
+    targets = resolve(CLASSES, whole.logits, model.labels)
+    assert torch.equal(method(short, targets), method(whole, targets))
+    for other in ({"spread": "attention"}, {"gradient": "full"}):
+        assert make_method("gradtoken", layers=layers, **other).first_block(4) == 0
+
+
 def rivals(z: Tensor, label: int, count: int, weight: float = 1) -> Tensor:
     order = [i for i in z.argsort(descending=True).tolist() if i != label]
     return z[label] - weight * z[order[:count]].mean()

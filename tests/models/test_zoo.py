@@ -92,6 +92,18 @@ def test_a_batch_is_its_images_one_by_one(name: str) -> None:
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-5, atol=1e-9)
 
 
+def test_blocks_that_are_not_asked_for_are_not_kept(name: str) -> None:
+    trace = trace_of(name)
+    if not trace.model.layout.rows:
+        pytest.skip("no token to follow through the blocks")
+    method = make_method("gradtoken", layers="last")
+    start = method.first_block(trace.depth)
+    short = record(trace.model, images_of(name), start=start)
+    assert {call.place for call in short.block_calls} == {trace.depth - 1}
+    found, expected = (method(one, targets_of(one)) for one in (short, trace))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_stream_and_full_gradient_agree_in_the_last_two_blocks(name: str) -> None:
     trace = trace_of(name)
     if not trace.model.layout.rows:

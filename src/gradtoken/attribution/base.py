@@ -38,6 +38,13 @@ class Method(ABC):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         """Relevance of each spatial token for each target: (B, K, N), raw and signed."""
 
+    def first_block(self, depth: int) -> int:
+        """The first of a model's blocks whose attention or stream the method looks at.
+
+        What attention used in earlier blocks is not kept, and not followed.
+        """
+        return 0
+
     def options(self) -> dict[str, Any]:
         """The options in force, as plain data."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -128,6 +128,11 @@ class GradToken(Method):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         return self._spread(self.all_tokens(trace, targets)[..., -trace.spatial :], trace)
 
+    def first_block(self, depth: int) -> int:
+        if not depth or self.gradient == "full" or self.spread == "attention":
+            return 0
+        return select_layers(self.layers, depth)[0]
+
     def by_block(
         self, trace: Trace, targets: Targets
     ) -> Float[Tensor, "batch targets parts patches"]:
@@ -223,6 +228,7 @@ class GradToken(Method):
                 )
             return tail
         chosen = select_layers(self.layers, trace.depth)
+        assert all(readouts.blocks[block] for block in chosen), "a chosen block was not recorded"
         weights = [((block + 1) / trace.depth) ** self.depth for block in chosen]
         pairs = zip(chosen, weights, strict=True)
         return [(block, w, step) for block, w in pairs for step in readouts.blocks[block]] + tail
