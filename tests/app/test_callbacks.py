@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from gradtoken.app.callbacks import Callbacks
 from gradtoken.app.limits import Limits
 from gradtoken.app.maps import View
 from gradtoken.app.pictures import Uploads, scene_source
+from gradtoken.app.wiring import BOTH, view_of
 from gradtoken.errors import AppError, GradTokenError, TargetError
 from gradtoken.models import Model
 from tests.app.test_clients import tokens_in
@@ -116,6 +118,18 @@ def test_search(do: Callbacks) -> None:
     assert len(do.search("a", " ", [])) == 10
     with pytest.raises(TargetError, match="no class has 'zebrafish' in its name; try"):
         do.search("a", "zebrafish", [3])
+
+
+def test_values_that_no_page_sends_are_refused(do: Callbacks) -> None:
+    do.open_scene("a", 0, "", PLAIN)
+    assert view_of(0.5, 0.1, 1, BOTH, 2, 3.0) == View(0.5, 0.1, 1.0, True, 2, 3)
+    for value in ("1", None, math.nan, math.inf, 1e300, [1], {}):
+        with pytest.raises(AppError, match="no number; reload"):
+            view_of(0.5, value, 1, BOTH, 1, 6)
+    for indices in ([-1], [10**6], ["1"], [True], None, {}):
+        for request in (do.search, lambda key, _, ticked: do.ask(key, ticked, None, None, PLAIN)):
+            with pytest.raises(TargetError, match="not in the list of classes"):
+                request("a", "", indices)
 
 
 def test_compare(do: Callbacks) -> None:

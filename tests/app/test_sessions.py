@@ -39,6 +39,17 @@ def test_each_key_has_its_own() -> None:
     assert sessions.get("b") is blue
 
 
+def test_large_pictures_make_room_sooner() -> None:
+    sessions = Sessions(Limits(kept_pixels=40))
+    for key in "abcd":
+        sessions.put(key, session("red"))
+    assert len(sessions) == 2
+    assert sessions.get("d")
+    alone = Sessions(Limits(kept_pixels=3))
+    alone.put("a", session("red"))
+    assert alone.get("a")
+
+
 @pytest.mark.parametrize("key", [None, ""])
 def test_a_request_without_a_session_gets_none(key: str | None) -> None:
     sessions = Sessions(Limits())

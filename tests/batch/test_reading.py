@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,18 @@ from tests.batch.conftest import COUNT, start
 def out(folder: Path, tmp_path: Path) -> Path:
     start(folder, tmp_path / "out")
     return tmp_path / "out"
+
+
+def test_damaged_results_are_named(out: Path) -> None:
+    path = out / "data" / "00000000.parquet"
+    path.write_bytes(path.read_bytes()[:-30])
+    for use in (list, len, lambda found: found.table()):
+        with pytest.raises(DatasetError, match="data are damaged"):
+            use(read(str(out)))
+    if hasattr(os, "mkfifo"):
+        path.unlink()
+        os.mkfifo(path)
+        assert len(read(str(out))) < 2 * (COUNT - 1)
 
 
 def test_maps_come_back_as_they_were(out: Path, folder: Path) -> None:

@@ -146,6 +146,18 @@ def test_weights_are_part_of_a_run(folder: Path, tmp_path: Path) -> None:
         start(source, tmp_path / "out", job=job, resume=True)
 
 
+def test_a_damaged_listing_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    start(folder, out)
+    before = shards(out)
+    (out / "data" / "00000001.parquet").unlink()
+    listing = out / "listing" / "000000.parquet"
+    listing.write_bytes(listing.read_bytes()[:-20])
+    with pytest.raises(OutputError, match=r"000000.parquet is damaged; start the run anew"):
+        start(folder, out, resume=True)
+    assert shards(out) == {n: c for n, c in before.items() if n != "00000001.parquet"}
+
+
 def test_two_runs_cannot_write_to_one_folder(folder: Path, tmp_path: Path) -> None:
     with (
         Folder(str(tmp_path / "out")).locked(),

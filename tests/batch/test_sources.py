@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,23 @@ def test_pictures_that_changed_or_went_are_errors(folder: Path) -> None:
     found = [content for _, content in fetch(items[:2], {}, None)]
     assert "has changed since the run was planned" in str(found[0])
     assert "does not exist" in str(found[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    found = [content for _, content in fetch(listed(tmp_path), {}, None)]
+    assert len(found) == 2
+    assert all("is a pipe, device or folder" in str(one) for one in found)
+    for name in ("a.tar", "a.parquet", "a.csv"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DatasetError, match="is a pipe, device or folder"):
+            listed(tmp_path / name)
+    (tmp_path / "hf").mkdir()
+    os.mkfifo(tmp_path / "hf" / "state.json")
+    with pytest.raises(DatasetError, match="lists no data files"):
+        listed(tmp_path / "hf")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtoken.app import asking
-from gradtoken.app.choices import Choice, called, choices, read_prompts, targets, ticked_at_first
+from gradtoken.app.choices import (
+    Choice,
+    called,
+    check_indices,
+    choices,
+    read_prompts,
+    targets,
+    ticked_at_first,
+)
 from gradtoken.app.downloads import archive, file_name
 from gradtoken.app.limits import Limits
 from gradtoken.app.maps import View, draw, scenery
@@ -82,6 +90,7 @@ class Callbacks:
         """The list of classes that a search finds, with those that are ticked."""
         session = self.sessions.get(key)
         names = session.prompts or tuple(self.model.labels)
+        check_indices(ticked, len(names))
         whole = bool(session.prompts)
         found = choices(names, session.probabilities, ticked, query, whole=whole)
         if query.strip() and len(found) == len(ticked):

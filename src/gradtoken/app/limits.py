@@ -15,8 +15,10 @@ class Limits:
         targets: maps of one picture at once.
         prompts: texts of one picture, and `prompt_letters` letters each.
         sessions: how many people's pictures are kept; the one unused for longest goes first.
+        kept_pixels: of all pictures kept; a pixel takes three bytes.
         idle_seconds: how long an unused picture is kept.
         waiting: requests that may wait for the model.
+        requests_per_minute: of one address that is not on this machine; moving a slider is some.
     """
 
     file_bytes: int = 20_000_000
@@ -24,6 +26,8 @@ class Limits:
     targets: int = 8
     prompts: int = 16
     prompt_letters: int = 300
-    sessions: int = 32
+    sessions: int = 128
+    kept_pixels: int = 300_000_000
     idle_seconds: float = 1800.0
-    waiting: int = 64
+    waiting: int = 128
+    requests_per_minute: int = 600

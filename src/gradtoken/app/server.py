@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradtoken.app.rate import Rate
 from gradtoken.errors import AppError
 
 if TYPE_CHECKING:
@@ -46,11 +47,13 @@ _CLOSED = ("/deep_link", "/deep_link/")
 _SWEEP_SECONDS = 60.0
 
 
-class _Headers:
-    """ASGI middleware that adds `HEADERS`, and closes what would give a session away."""
+class Guard:
+    """ASGI middleware: adds `HEADERS`, refuses what comes too often, and closes what would give a
+    session away."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, rate: Rate) -> None:
         self._app = app
+        self._rate = rate
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.responses import PlainTextResponse
@@ -65,7 +68,16 @@ class _Headers:
         if scope["type"] == "http" and scope["path"].endswith(_CLOSED):
             await PlainTextResponse("Not found", 404)(scope, receive, with_headers)
             return
+        if scope["type"] == "http" and not self._allows(scope):
+            text = "too many requests from this address; wait a minute."
+            refused = PlainTextResponse(text, 429, {"retry-after": "60"})
+            await refused(scope, receive, with_headers)
+            return
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+    def _allows(self, scope: Any) -> bool:
+        address = scope["client"][0] if scope.get("client") else None
+        return self._rate.allows(scope["method"], scope["path"], address)
 
 
 @contextmanager
@@ -129,7 +141,11 @@ def serving(
                 max_file_size=chosen.file_bytes,
                 allowed_paths=[],
                 state_session_capacity=4 * chosen.sessions,
-                app_kwargs={"middleware": [_middleware()], "docs_url": None, "redoc_url": None},
+                app_kwargs={
+                    "middleware": [_middleware(chosen)],
+                    "docs_url": None,
+                    "redoc_url": None,
+                },
                 theme=theme(),
                 css=CSS,
             )
@@ -229,7 +245,7 @@ def _import_gradio() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _middleware() -> Any:
+def _middleware(limits: Limits) -> Any:
     from starlette.middleware import Middleware
 
-    return Middleware(_Headers)
+    return Middleware(Guard, rate=Rate(limits.requests_per_minute))

@@ -44,7 +44,7 @@ class Sessions:
     """Sessions by key: as many as the limits say, each until it is unused for too long.
 
     Args:
-        limits: `sessions` and `idle_seconds` of them.
+        limits: `sessions`, `kept_pixels` and `idle_seconds` of them.
         clock: seconds.
 
     `dropped` is called with the key of every session that goes.
@@ -110,5 +110,10 @@ class Sessions:
         stale = [key for key, (used, _) in self._kept.items() if used < oldest]
         for key in stale:
             self._remove(key)
-        while len(self._kept) > self._limits.sessions:
+        while len(self._kept) > self._limits.sessions or self._too_large():
             self._remove(next(iter(self._kept)))
+
+    def _too_large(self) -> bool:
+        sizes = [session.source.size for _, session in self._kept.values()]
+        pixels = sum(width * height for width, height in sizes)
+        return len(sizes) > 1 and pixels > self._limits.kept_pixels

@@ -13,13 +13,16 @@ import gradio as gr
 from gradtoken.app.callbacks import Callbacks, Drawn, Opened
 from gradtoken.app.maps import View
 from gradtoken.app.markup import message, problem
-from gradtoken.errors import GradTokenError
+from gradtoken.errors import AppError, GradTokenError
 
 FOR, BOTH = "what speaks for a class", "also what speaks against it"
 """What maps show: positive relevance, or signed."""
 
 NOBODY = ("–", -1)
 """No class is chosen for the contrast."""
+
+_MOST = 1_000_000
+"""Sliders show far less."""
 
 _LOG = logging.getLogger(__name__)
 _FAILED = "something went wrong on the server, which has noted it; try another picture or class."
@@ -146,7 +149,7 @@ class _Handlers:
 
     def open_file(self, request: gr.Request, path: str, texts: str, *look: Any) -> list[Any]:
         try:
-            found = self._do.open_file(request.session_hash, path, texts, _view(*look))
+            found = self._do.open_file(request.session_hash, path, texts, view_of(*look))
         except GradTokenError as error:
             return [problem(str(error)), *[gr.skip()] * 8, None]
         return [*_opens(found), None]
@@ -155,16 +158,16 @@ class _Handlers:
         self, request: gr.Request, event: gr.EventData, texts: str, *look: Any
     ) -> list[Any]:
         index = int(event.index)
-        return _opens(self._do.open_scene(request.session_hash, index, texts, _view(*look)))
+        return _opens(self._do.open_scene(request.session_hash, index, texts, view_of(*look)))
 
     def ask_prompts(self, request: gr.Request, texts: str, *look: Any) -> list[Any]:
-        return _opens(self._do.ask_prompts(request.session_hash, texts, _view(*look)))
+        return _opens(self._do.ask_prompts(request.session_hash, texts, view_of(*look)))
 
     def ask(
         self, request: gr.Request, ticked: list[int], a: int | None, b: int | None, *look: Any
     ) -> list[Any]:
         a, b = (None if index == NOBODY[1] else index for index in (a, b))
-        found = self._do.ask(request.session_hash, ticked, a, b, _view(*look))
+        found = self._do.ask(request.session_hash, ticked, a, b, view_of(*look))
         return [*_draws(found), ""]
 
     def search(
@@ -177,17 +180,17 @@ class _Handlers:
         return [says, gr.CheckboxGroup(choices=found, value=ticked), dropdown, dropdown]
 
     def compare(self, request: gr.Request, names: list[str], *look: Any) -> list[Any]:
-        found = self._do.compare(request.session_hash, names, _view(*look))
+        found = self._do.compare(request.session_hash, names, view_of(*look))
         return [message("Methods compared."), found]
 
     def redraw(self, request: gr.Request, *look: Any) -> list[Any]:
-        return _draws(self._do.look(request.session_hash, _view(*look)))
+        return _draws(self._do.look(request.session_hash, view_of(*look)))
 
     def redraw_compared(self, request: gr.Request, *look: Any) -> list[Any]:
-        return [gr.skip(), self._do.look_compared(request.session_hash, _view(*look))]
+        return [gr.skip(), self._do.look_compared(request.session_hash, view_of(*look))]
 
     def pack(self, request: gr.Request, *look: Any) -> list[Any]:
-        made = self._do.download(request.session_hash, _view(*look))
+        made = self._do.download(request.session_hash, view_of(*look))
         return [message(f"{made.name} is saved."), {"name": made.name, "data": made.data}]
 
     def forget(self, request: gr.Request) -> list[Any]:
@@ -210,9 +213,17 @@ def _draws(found: Drawn) -> list[Any]:
     return [message(found.says), found.maps, found.coupling]
 
 
-def _view(
-    opacity: float, threshold: float, smoothing: float, signed: str, first: float, last: float
+def view_of(
+    opacity: Any, threshold: Any, smoothing: Any, signed: Any, first: Any, last: Any
 ) -> View:
+    """How to look at the maps, as the page's controls say it.
+
+    Raises:
+        AppError: a value that is no number within reach.
+    """
+    numbers = (opacity, threshold, smoothing, first, last)
+    if not all(isinstance(n, (int, float)) and -_MOST <= n <= _MOST for n in numbers):
+        raise AppError("the sliders say something that is no number; reload the page.")
     return View(
         float(opacity), float(threshold), float(smoothing), signed == BOTH, int(first), int(last)
     )

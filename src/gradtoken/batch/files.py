@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -51,6 +52,16 @@ class Files:
     def url(self, path: str) -> str:
         """What `fsspec.open` takes for a path of this file system."""
         return path if self.local else str(self.fs.unstrip_protocol(path))
+
+    def content(self, path: str) -> bytes:
+        """All bytes of a small file.
+
+        Raises:
+            OSError: it is not there, cannot be read, or is a pipe or device.
+        """
+        if self.local:
+            check_plain(path)
+        return bytes(self.fs.cat_file(path))
 
     def is_dir(self, path: str) -> bool:
         return bool(self.fs.isdir(path))
@@ -130,14 +141,30 @@ def expand_ranges(pattern: str) -> list[str]:
 
 @contextmanager
 def opened(file: str, options: Mapping[str, Any] | None = None) -> Iterator[Any]:
-    """A file to read, by path or URL; what is compressed is unpacked on the way."""
+    """A file to read, by path or URL; what is compressed is unpacked on the way.
+
+    Raises:
+        OSError: it is not there, cannot be read, or is a pipe or device.
+    """
     fsspec = needs("fsspec")
     remote = "://" in file
+    if not remote:
+        check_plain(file)
     packing = "gzip" if file.lower().endswith(".tgz") else "infer"
     with fsspec.open(
         file, "rb", compression=packing, **(options or {} if remote else {})
     ) as stream:
         yield stream
+
+
+def check_plain(path: str) -> None:
+    """See that a local path is a file whose end can be waited for.
+
+    Raises:
+        OSError: it is not there, or is a pipe, device or folder.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path} is a pipe, device or folder, not a file")
 
 
 def inside(root: str, name: str) -> str | None:

@@ -68,7 +68,7 @@ class Folder:
             OutputError: if it is there but cannot be read.
         """
         try:
-            return bytes(self._files.fs.cat_file(self.path(name)))
+            return self._files.content(self.path(name))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -82,7 +82,13 @@ class Folder:
             entries = self._files.fs.ls(path, detail=True)
         except FileNotFoundError:
             return {}
-        names = {posixpath.basename(e["name"]): int(e["size"] or 0) for e in entries}
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {reason(error)}.") from None
+        names = {
+            posixpath.basename(e["name"]): int(e["size"] or 0)
+            for e in entries
+            if e["type"] == "file" or not self.local
+        }
         return {name: size for name, size in names.items() if not name.startswith(".")}
 
     def is_empty(self) -> bool:

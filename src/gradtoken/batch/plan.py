@@ -82,34 +82,42 @@ def check_plan(folder: Folder, items: Iterable[Item], plan: Plan) -> None:
     for number, (content, part) in enumerate(_pieces(items, plan.shard_size)):
         known = plan.pieces[number] if number < len(plan.pieces) else None
         if hashlib.sha256(content).hexdigest() != known:
-            before = _read(folder, number) if known else []
+            before = _read(folder, plan, number) if known else []
             raise DatasetError(_changed(before, part))
         found += 1
     if found != len(plan.pieces):
-        raise DatasetError(_changed(_read(folder, found), []))
+        raise DatasetError(_changed(_read(folder, plan, found), []))
 
 
-def items_of(folder: Folder, shard: int) -> list[Item]:
-    """The items of one shard of a plan, in order."""
-    parquet = needs("pyarrow.parquet")
+def items_of(folder: Folder, plan: Plan, shard: int) -> list[Item]:
+    """The items of one shard of a plan, in order.
+
+    Raises:
+        OutputError: if the listing in the folder is not the plan's.
+    """
     piece, group = divmod(shard, SHARDS)
-    return from_table(parquet.ParquetFile(_open(folder, piece)).read_row_group(group))
+    return from_table(_piece(folder, plan, piece).read_row_group(group))
 
 
-def _read(folder: Folder, number: int) -> list[Item]:
-    return from_table(needs("pyarrow.parquet").read_table(_open(folder, number)))
+def _read(folder: Folder, plan: Plan, number: int) -> list[Item]:
+    return from_table(_piece(folder, plan, number).read())
+
+
+def _piece(folder: Folder, plan: Plan, number: int) -> Any:
+    known = plan.pieces[number] if number < len(plan.pieces) else ""
+    content = needs("pyarrow").BufferReader(_content(folder, number, known))
+    return needs("pyarrow.parquet").ParquetFile(content)
 
 
 @lru_cache(maxsize=4)
-def _content(folder: Folder, number: int) -> bytes:
+def _content(folder: Folder, number: int, sha256: str) -> bytes:
     content = folder.read(_name(number))
-    if content is None:
-        raise OutputError(f"{folder.path(_name(number))} is missing; start the run anew.")
+    if content is None or hashlib.sha256(content).hexdigest() != sha256:
+        what = "missing" if content is None else "damaged"
+        raise OutputError(
+            f"{folder.path(_name(number))} is {what}; start the run anew in another folder."
+        )
     return content
-
-
-def _open(folder: Folder, number: int) -> Any:
-    return needs("pyarrow").BufferReader(_content(folder, number))
 
 
 def _name(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -113,11 +114,15 @@ class Results:
         )
 
     def __len__(self) -> int:
-        return int(self.dataset.count_rows(filter=self._where))
+        with _damage(self._folder):
+            return int(self.dataset.count_rows(filter=self._where))
 
     def __iter__(self) -> Iterator[Map]:
         for batch in self.batches():
-            yield from (_map(row) for row in batch.to_pylist())
+            for row in batch.to_pylist():
+                with _damage(self._folder):
+                    found = _map(row)
+                yield found
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Arrow record batches in the order of the run, a few in memory at once.
@@ -136,7 +141,11 @@ class Results:
             batch_readahead=2,
             fragment_readahead=1,
         )
-        return (batch for batch in scanner.to_batches() if batch.num_rows)
+        return self._scanned(scanner)
+
+    def _scanned(self, scanner: Any) -> Iterator[Any]:
+        with _damage(self._folder):
+            yield from (batch for batch in scanner.to_batches() if batch.num_rows)
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """All rows as one Arrow table; `.to_pandas()` makes a data frame of it.
@@ -205,6 +214,19 @@ def read(
     for term in terms:
         whole = term if whole is None else whole & term
     return Results(place, whole)
+
+
+@contextmanager
+def _damage(folder: Folder) -> Iterator[None]:
+    """What reading raises on files that are no results, as a sentence."""
+    try:
+        yield
+    except (needs("pyarrow").ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise DatasetError(
+            f"the results in {folder.path(DATA)} are damaged, not of gradtoken batch, or "
+            f"do not fit the filter: {told}."
+        ) from None
 
 
 def _map(row: Mapping[str, Any]) -> Map:

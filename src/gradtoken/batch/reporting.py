@@ -84,7 +84,7 @@ def _picture(
 ) -> Image.Image | None:
     """An example's overlay, or None if its picture is not there or not the same any more."""
     shard, place = divmod(example.number, plan.shard_size)
-    item = items_of(folder, shard)[place]
+    item = items_of(folder, plan, shard)[place]
     column = settings["source"].get("image")
     try:
         ((_, content),) = fetch([item], options or {}, column)

@@ -272,7 +272,7 @@ def _plan(
 
 
 def _load(folder: Folder, plan: Plan, shard: int) -> tuple[int, list[Item]]:
-    return shard * plan.shard_size, items_of(folder, shard)
+    return shard * plan.shard_size, items_of(folder, plan, shard)
 
 
 def _check_whole(journal: Journal, plan: Plan) -> None:

@@ -169,8 +169,8 @@ def _hf(files: Files, root: str, source: Source) -> Iterator[Item]:
 
 def _json(files: Files, path: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(files.fs.cat_file(path))
-    except (OSError, ValueError):
+        found = json.loads(files.content(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

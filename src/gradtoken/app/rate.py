@@ -1,0 +1,52 @@
+"""How often one address may ask for work."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+_WORK = ("/upload", "/queue/join")
+"""How the paths end whose requests are counted: uploads, and everything a control calls."""
+
+_ADDRESSES = 10_000
+_MINUTE = 60.0
+
+
+class Rate:
+    """A bucket for each address, which every counted request takes from and time fills again.
+
+    Programs on this machine are not counted, so neither is what a proxy on it passes on.
+
+    Args:
+        per_minute: requests of one address in the long run; as many at once.
+        clock: seconds.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = float(per_minute)
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def allows(self, method: str, path: str, address: str | None) -> bool:
+        """Count one request; False if there were too many."""
+        if method != "POST" or not path.rstrip("/").endswith(_WORK) or _is_here(address):
+            return True
+        with self._lock:
+            now = self._clock()
+            left, then = self._left.pop(str(address), (self._most, now))
+            left = min(self._most, left + (now - then) * self._most / _MINUTE)
+            self._left[str(address)] = (left - 1 if left >= 1 else left, now)
+            while len(self._left) > _ADDRESSES:
+                self._left.popitem(last=False)
+            return left >= 1
+
+
+def _is_here(address: str | None) -> bool:
+    try:
+        return address is not None and ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
