@@ -57,7 +57,7 @@ class Asked:
         """
         if self.blocks == 0:
             return self.explanation
-        first, last = max(1, min(first, last)), min(self.blocks, max(first, last))
+        first, last = (min(max(1, one), self.blocks) for one in sorted((first, last)))
         if (first, last) == (1, self.blocks):
             return self.explanation
         chosen = list(range(first - 1, last))

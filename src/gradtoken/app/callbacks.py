@@ -78,6 +78,10 @@ class Callbacks:
         """Read an upload, delete it, predict, and explain what is likely."""
         return self._open(key, self._uploads.take(path), prompts, view)
 
+    def discard(self, path: str) -> None:
+        """Delete an upload that is not going to be read."""
+        self._uploads.discard(path)
+
     def open_scene(self, key: str | None, index: int, prompts: str, view: View) -> Opened:
         """Predict and explain a bundled scene."""
         return self._open(key, scene_source(index), prompts, view)

@@ -70,14 +70,28 @@ class Uploads:
         Raises:
             ImageError: no picture, or one beyond the limits, by the name it was uploaded with.
         """
-        file = Path(path).resolve()
-        if not file.is_relative_to(self._folder) or not file.is_file():
+        file = self._find(path)
+        if file is None:
             raise ImageError("the uploaded file is not there any more; upload it again.")
         try:
             return self._read(file)
         finally:
             self._delete(file)
             self.sweep()
+
+    def discard(self, path: str) -> None:
+        """Delete an upload, if it is there, without reading it."""
+        file = self._find(path)
+        if file is not None:
+            self._delete(file)
+
+    def _find(self, path: str) -> Path | None:
+        try:
+            file = Path(path).resolve()
+            there = file.is_relative_to(self._folder) and file.is_file()
+        except (OSError, ValueError):
+            return None
+        return file if there else None
 
     def _read(self, file: Path) -> Source:
         if file.stat().st_size > self._limits.file_bytes:

@@ -151,6 +151,7 @@ class _Handlers:
         try:
             found = self._do.open_file(request.session_hash, path, texts, view_of(*look))
         except GradTokenError as error:
+            self._do.discard(path)
             return [problem(str(error)), *[gr.skip()] * 8, None]
         return [*_opens(found), None]
 

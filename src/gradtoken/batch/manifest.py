@@ -125,9 +125,8 @@ class Journal:
             if name.removesuffix(".jsonl").isdecimal():
                 journal._number = int(name.removesuffix(".jsonl")) + 1
             for line in (folder.read(f"{DONE}/{name}") or b"").splitlines():
-                try:
-                    done = Done(**json.loads(line))
-                except (ValueError, TypeError):
+                done = _noted(line)
+                if done is None:
                     continue
                 there = sizes.get(f"{done.shard:08d}.parquet") == done.bytes
                 if there and 0 <= done.shard < plan.shards:
@@ -150,6 +149,16 @@ class Journal:
         self._written, self._saved = time.monotonic(), len(self._lines)
         if len(self._lines) >= _LINES:
             self._number, self._lines, self._saved = self._number + 1, [], 0
+
+
+def _noted(line: bytes) -> Done | None:
+    """A line of the journal, or None if it is none; then its shard is made again."""
+    try:
+        done = Done(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    counts = (done.shard, done.pictures, done.rows, done.errors, done.bytes)
+    return done if all(type(count) is int and count >= 0 for count in counts) else None
 
 
 def write_shard(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from gradtoken.batch.damage import damage
 from gradtoken.batch.manifest import DATA, read_manifest
 from gradtoken.batch.needs import needs
 from gradtoken.batch.output import Folder
@@ -101,6 +101,7 @@ class Results:
 
     def __init__(self, folder: Folder, where: Any = None) -> None:
         self._folder, self._where = folder, where
+        self._place = f"the results in {folder.path(DATA)}"
 
     @cached_property
     def dataset(self) -> Any:
@@ -114,13 +115,13 @@ class Results:
         )
 
     def __len__(self) -> int:
-        with _damage(self._folder):
+        with damage(self._place):
             return int(self.dataset.count_rows(filter=self._where))
 
     def __iter__(self) -> Iterator[Map]:
         for batch in self.batches():
             for row in batch.to_pylist():
-                with _damage(self._folder):
+                with damage(self._place):
                     found = _map(row)
                 yield found
 
@@ -144,7 +145,7 @@ class Results:
         return self._scanned(scanner)
 
     def _scanned(self, scanner: Any) -> Iterator[Any]:
-        with _damage(self._folder):
+        with damage(self._place):
             yield from (batch for batch in scanner.to_batches() if batch.num_rows)
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
@@ -216,30 +217,24 @@ def read(
     return Results(place, whole)
 
 
-@contextmanager
-def _damage(folder: Folder) -> Iterator[None]:
-    """What reading raises on files that are no results, as a sentence."""
-    try:
-        yield
-    except (needs("pyarrow").ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise DatasetError(
-            f"the results in {folder.path(DATA)} are damaged, not of gradtoken batch, or "
-            f"do not fit the filter: {told}."
-        ) from None
-
-
 def _map(row: Mapping[str, Any]) -> Map:
     tokens = size = None
     if row["relevance"] is not None:
         shares = np.asarray(row["relevance"], dtype=np.float32) * np.float32(row["scale"])
         tokens = shares.reshape(row["grid_height"], row["grid_width"])
     if row["width"] is not None:
-        size = (row["width"], row["height"])
+        size = (int(row["width"]), int(row["height"]))
+        if min(size) < 1:
+            raise ValueError(f"a picture of {size[0]}x{size[1]} pixels")
     names = ("index", "id", "source", "sha256", "rank", "target_id", "target_name")
     return Map(
         **{name: row[name] for name in (*names, "logit", "probability", "error")},
         size=size,
         tokens=tokens,
-        box=None if row["box"] is None else tuple(row["box"]),
+        box=None if row["box"] is None else _box(row["box"]),
     )
+
+
+def _box(edges: Sequence[Any]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = map(float, edges)
+    return left, top, right, bottom

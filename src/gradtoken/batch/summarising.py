@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradtoken.batch.damage import damage
 from gradtoken.batch.needs import needs
 
 CENTRE = 0.5
@@ -82,20 +83,31 @@ def summarise(batches: Iterable[Any], examples: int) -> Figures:
         batches: record batches of `COLUMNS` in the order of the run, with errors.
         examples: how many predictions to keep. A picture's prediction is the most probable of its
             targets.
+
+    Raises:
+        DatasetError: if they are no results.
     """
     figures = Figures()
     kept: list[tuple[float, int, Example]] = []
     for table in _whole_pictures(batches):
-        failed = [row is not None for row in table["error"].to_pylist()]
-        figures.pictures += len(set(table["index"].to_pylist()))
-        figures.failed += sum(failed)
-        for place in np.flatnonzero(failed)[: _ERRORS - len(figures.errors)]:
-            row = table.slice(int(place), 1).to_pylist()[0]
-            figures.errors.append((row["id"], row["error"]))
-        for part in _by_grid(table):
-            _add(figures, part, kept, examples)
+        with damage("the results"):
+            _add_table(figures, table, kept, examples)
     figures.examples = [example for _, _, example in sorted(kept, key=lambda k: (-k[0], -k[1]))]
     return figures
+
+
+def _add_table(
+    figures: Figures, table: Any, kept: list[tuple[float, int, Example]], examples: int
+) -> None:
+    """Rows of whole pictures."""
+    failed = [row is not None for row in table["error"].to_pylist()]
+    figures.pictures += len(set(table["index"].to_pylist()))
+    figures.failed += sum(failed)
+    for place in np.flatnonzero(failed)[: _ERRORS - len(figures.errors)]:
+        row = table.slice(int(place), 1).to_pylist()[0]
+        figures.errors.append((row["id"], row["error"]))
+    for part in _by_grid(table):
+        _add(figures, part, kept, examples)
 
 
 def _add(

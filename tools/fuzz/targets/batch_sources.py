@@ -174,6 +174,7 @@ def _csv(rng: Random, outside: Path) -> bytes:
 
 def _put(path: Path, content: bytes, rng: Random) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     draw = rng.random()
     if draw < 0.03:
         os.mkfifo(path)
@@ -218,7 +219,8 @@ def _source(root: Path, rng: Random, outside: Path) -> str:
             _put(root / name, _picture(rng), rng)
         if rng.random() < 0.2:
             (root / "loop").symlink_to(root, target_is_directory=True)
-        return rng.choice((str(root), str(root / "*.png"), str(root / word(rng).replace("\0", ""))))
+        odd = word(rng).replace("\0", "").replace("..", "")
+        return rng.choice((str(root), str(root / "*.png"), f"{root}/{odd}"))
     make = {"tar": _tar, "parquet": _parquet, "csv": _csv}[kind]
     ending = {"tar": ".tar", "parquet": ".parquet", "csv": rng.choice((".csv", ".tsv"))}[kind]
     content = make(rng, outside)
@@ -236,12 +238,12 @@ def attempt(rng: Random, folder: Path) -> None:
     (root / "a.png").write_bytes(small.picture("PNG"))
     spec = _source(root, rng, outside)
     columns = Columns(
-        image=rng.choice((None, None, "image", "path", word(rng))),
-        id=rng.choice((None, None, "id", word(rng))),
-        targets=rng.choice((None, None, "label", "cls", word(rng))),
+        image=rng.choice((*[None] * 8, "image", "path", word(rng))),
+        id=rng.choice((*[None] * 8, "id", word(rng))),
+        targets=rng.choice((*[None] * 8, "label", "cls", word(rng))),
         root=rng.choice((None, None, str(root))),
     )
-    kind = rng.choice((None, None, None, *KINDS))
+    kind = rng.choice((*[None] * 12, *KINDS))
     items = []
     for item in list_items(Source(spec, kind, columns)):
         items.append(item)
