@@ -99,7 +99,7 @@ class Person:
                         return
                     some = chance.permutation(offered)[: chance.integers(1, 4)]
                     self._ask([int(index) for index in some])
-                    self._look(float(chance.uniform(0, 1)), float(chance.uniform(0, 2)))
+                    self._look(float(chance.uniform(0, 0.9)), float(chance.uniform(0, 1)))
         except Exception as error:  # whatever it is, it is an error that a person would see
             with self._found.lock:
                 self._found.errors.append(f"{type(error).__name__}: {str(error)[:300]}")
