@@ -19,6 +19,7 @@ from benchmarks.cost import (
     methods,
     operations,
     page,
+    quickest,
     startup,
     steps,
     targets,
@@ -35,6 +36,7 @@ PARTS = {
     "growth": growth.measure,
     "files": files.measure,
     "methods": methods.measure,
+    "quickest": quickest.measure,
 }
 
 console = Console(stderr=True)

@@ -38,18 +38,37 @@ def measure(
 
 
 def _rows(label: str, model: Model, batch: int, rounds: int) -> list[dict[str, Any]]:
-    images = noise(model, batch)
-    runs: dict[str, Run] = {"forward": partial(forward, model, images)}
+    images, refused = noise(model, batch), {}
+    runs = ours(model, images)
     for name, kind in gradtoken.methods().items():
         if not kind.slow and (batch == 1 or name not in LONG):
             runs[name] = partial(gradtoken.explain, model, images, TARGET, method=name)
-    runs[HALF] = partial(gradtoken.explain, model, images, TARGET, layers="half")
-    refused, rows = {}, []
     for name, found in peers(model.module, images, TARGET, batch > 1).items():
         if isinstance(found, str):
             refused[name] = found
         else:
             runs[name] = found
+    told = [
+        {"model": label, "batch": batch, "method": name, "ours": False, "refused": why}
+        for name, why in refused.items()
+    ]
+    return rows_of(label, model, batch, runs, rounds) + told
+
+
+def ours(model: Model, images: torch.Tensor) -> dict[str, Run]:
+    """The forward, GradToken, and its fastest setting."""
+    return {
+        "forward": partial(forward, model, images),
+        "gradtoken": partial(gradtoken.explain, model, images, TARGET),
+        HALF: partial(gradtoken.explain, model, images, TARGET, layers="half"),
+    }
+
+
+def rows_of(
+    label: str, model: Model, batch: int, runs: dict[str, Run], rounds: int
+) -> list[dict[str, Any]]:
+    """A row for each run, with its time and peak memory as ratios to the first one's."""
+    rows = []
     for name, timed in interleaved(runs, rounds, model.device).items():
         run = runs[name]
         rows.append(
@@ -66,11 +85,7 @@ def _rows(label: str, model: Model, batch: int, rounds: int) -> list[dict[str, A
     base = rows[0]["bytes"]
     for row in rows:
         row["memory"] = row["bytes"] / base
-    told = [
-        {"model": label, "batch": batch, "method": name, "ours": False, "refused": why}
-        for name, why in refused.items()
-    ]
-    return rows + told
+    return rows
 
 
 def forward(model: Model, images: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,7 @@ def write(page: Path, folder: Path) -> None:
         "machine": ", ".join(f"{name} {value}" for name, value in machine.items()),
         "reach": reach_table(reaches(results)),
         "methods": methods_table(results["methods"]),
+        "quickest": methods_table(results["quickest"]),
         "refused": refused_list(results["methods"]) or "All ran.",
     }
     text = TEXT.read_text("utf-8")

@@ -8,7 +8,7 @@ own, of the same size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor, nn
 
@@ -16,16 +16,21 @@ Explain = Callable[[], object]
 
 
 def peers(
-    module: nn.Module, images: Tensor, target: int, in_batches: bool
+    module: nn.Module,
+    images: Tensor,
+    target: int,
+    in_batches: bool,
+    only: Collection[str] | None = None,
 ) -> dict[str, Explain | str]:
     """A call for each package and method, or why it does not run.
 
     Args:
         in_batches: only those that take a batch.
+        only: these; None for all.
     """
     found: dict[str, Explain | str] = {}
     for name, make in _MAKERS.items():
-        if in_batches and name in ONE_PICTURE:
+        if (in_batches and name in ONE_PICTURE) or (only is not None and name not in only):
             continue
         try:
             run = make(module, images, target)
@@ -160,3 +165,13 @@ ONE_BLOCK = frozenset(
     }
 )
 """Peers that explain the last block alone, so that nothing before it is differentiated."""
+
+QUICK = frozenset(
+    {
+        *ONE_BLOCK,
+        "captum: Saliency",
+        "captum: InputXGradient",
+        "torchcam: LeGrad, all blocks",
+    }
+)
+"""The quickest peers, among which the quickest is looked for in many rounds."""

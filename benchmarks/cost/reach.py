@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.cost.methods import HALF
 from benchmarks.cost.peers import ONE_BLOCK
 
 Results = dict[str, list[dict[str, Any]]]
@@ -32,10 +33,19 @@ def reaches(results: Results) -> list[Reach]:
 
 def _one_target(results: Results) -> Iterator[Reach]:
     for batch, limit in ((16, 1.15), (1, 1.25)):
-        for row in _methods(results, batch):
+        for row in _quickest(results, batch):
             if row["method"] == "gradtoken":
                 yield Reach(f"one target ÷ forward, time, batch {batch}", limit, row["time"])
                 yield Reach(f"one target ÷ forward, peak memory, batch {batch}", 1.3, row["memory"])
+
+
+def _half(results: Results) -> Iterator[Reach]:
+    for batch, limit in ((16, 1.15), (1, 1.25)):
+        for row in _quickest(results, batch):
+            if row["method"] == HALF:
+                yield Reach(f"the same with layers=half, time, batch {batch}", limit, row["time"])
+                name = f"the same with layers=half, peak memory, batch {batch}"
+                yield Reach(name, 1.3, row["memory"])
 
 
 def _many_targets(results: Results) -> Iterator[Reach]:
@@ -60,7 +70,7 @@ def _files(results: Results) -> Iterator[Reach]:
 
 def _peers(results: Results) -> Iterator[Reach]:
     for batch in (1, 16):
-        rows = [row for row in _methods(results, batch) if "time" in row]
+        rows = [row for row in _quickest(results, batch) if "time" in row]
         ours = [row["seconds"] for row in rows if row["method"] == "gradtoken"]
         whole = [
             row["seconds"]
@@ -87,13 +97,14 @@ def _start(results: Results) -> Iterator[Reach]:
         yield Reach("`gradtoken --help`, seconds", 0.5, seconds["gradtoken --help"])
 
 
-def _methods(results: Results, batch: int) -> list[dict[str, Any]]:
-    rows = results.get("methods", [])
+def _quickest(results: Results, batch: int) -> list[dict[str, Any]]:
+    rows = results.get("quickest", [])
     return [row for row in rows if row["model"] == "ViT-B/16" and row["batch"] == batch]
 
 
 _TELL: list[Callable[[Results], Iterator[Reach]]] = [
     _one_target,
+    _half,
     _many_targets,
     _operations,
     _files,
