@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.app_clients import tokens_in
 from PIL import Image
 
 import gradtoken
@@ -22,7 +23,6 @@ from gradtoken.app.pictures import Uploads, scene_source
 from gradtoken.app.wiring import BOTH, view_of
 from gradtoken.errors import AppError, GradTokenError, TargetError
 from gradtoken.models import Model
-from tests.app.test_clients import tokens_in
 from tests.models.zoo import ZOO, seeded
 
 PLAIN = View()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from benchmarks.app_clients import tokens_in
 from gradio_client import Client, handle_file
 
 import gradtoken
@@ -20,13 +19,6 @@ from tests.app.conftest import Served
 
 LOOK = (0.85, 0, 0, FOR, 1, 6)
 CLIENTS = 20
-
-
-def tokens_in(html: str) -> np.ndarray:
-    """The numbers behind the maps of a page."""
-    grid = [int(side) for side in re.search(r'data-grid="(\d+) (\d+)"', html).groups()]
-    data = base64.b64decode(re.search(r'data-tokens="([^"]+)"', html)[1])
-    return np.frombuffer(data, "<f4").reshape(-1, *grid)
 
 
 def test_twenty_people_at_once_see_their_own_pictures(
