@@ -126,7 +126,7 @@ def test_values_that_no_page_sends_are_refused(do: Callbacks) -> None:
     for value in ("1", None, math.nan, math.inf, 1e300, [1], {}):
         with pytest.raises(AppError, match="no number; reload"):
             view_of(0.5, value, 1, BOTH, 1, 6)
-    for indices in ([-1], [10**6], ["1"], [True], None, {}):
+    for indices in ([-1], [10**6], ["1"], [True], None, {}, 3):
         for request in (do.search, lambda key, _, ticked: do.ask(key, ticked, None, None, PLAIN)):
             with pytest.raises(TargetError, match="not in the list of classes"):
                 request("a", "", indices)

@@ -88,7 +88,8 @@ def targets(
         TargetError: too many, a contrast of a class with itself, or one that is not there.
     """
     asked = [index for index in (a, b) if index is not None]
-    check_indices([*_listed(ticked), *asked], len(prompts) if prompts else len(labels))
+    for indices in (ticked, asked):
+        check_indices(indices, len(prompts) if prompts else len(labels))
     if len(asked) == 2 and a == b:
         raise TargetError("A and B are the same class, so there is no contrast; choose two.")
     kinds: Sequence[Any] = text(*prompts) if prompts else range(len(labels))
@@ -108,13 +109,9 @@ def check_indices(indices: Any, known: int) -> None:
     Raises:
         TargetError: names one that is not.
     """
-    for index in _listed(indices):
+    for index in indices if isinstance(indices, (list, tuple)) else [None]:
         if type(index) is not int or not 0 <= index < known:
             raise TargetError(f"{index!r} is not in the list of classes; choose one that is.")
-
-
-def _listed(indices: Any) -> list[Any]:
-    return list(indices) if isinstance(indices, (list, tuple)) else [indices]
 
 
 def short(name: str) -> str:

@@ -70,7 +70,7 @@ def read_manifest(folder: Folder) -> tuple[dict[str, Any], Plan] | None:
         settings = record["settings"]
         if found.shard_size < 1 or found.pictures < 1 or not isinstance(settings, dict):
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise OutputError(
             f"{folder.path(MANIFEST)} is damaged; start the run anew in another folder."
         ) from None
