@@ -24,7 +24,7 @@ def reach_table(found: Iterable[Reach]) -> str:
             (
                 reach.figure,
                 f"{'≤' if reach.at_most else '≥'} {reach.limit:g}",
-                f"{reach.reached:.2f}",
+                f"{reach.reached:.3f}",
                 "yes" if reach.met else "**no**",
             )
             for reach in found
