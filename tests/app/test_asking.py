@@ -18,13 +18,13 @@ from tests.models.zoo import ZOO, seeded
 WANTED = (3, 7, contrast(3, 7))
 
 
-@pytest.mark.parametrize("blocks", [(1, 6), (2, 4), (6, 6), (5, 3), (0, 99)])
+@pytest.mark.parametrize("blocks", [(1, 6), (2, 4), (6, 6), (5, 3), (0, 99), (9, 12)])
 def test_blocks_are_those_of_the_method(demo: Model, blocks: tuple[int, int]) -> None:
     source = scene_source(0)
     asked = asking.ask(demo, source, WANTED)
     assert asked.blocks == 6
     found = asked.of_blocks(*blocks)
-    low, high = max(min(blocks), 1), min(max(blocks), 6)
+    low, high = (min(max(one, 1), 6) for one in sorted(blocks))
     layers = list(range(low - 1, high))
     expected = gradtoken.explain(demo, source.picture, list(WANTED), layers=layers)
     torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-4, atol=1e-6)

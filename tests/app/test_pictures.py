@@ -95,6 +95,20 @@ def test_nothing_outside_the_folder_is_touched(arrived: Path, tmp_path: Path) ->
     assert outside.exists()
 
 
+def test_paths_that_are_none_are_refused(arrived: Path) -> None:
+    uploads = Uploads(arrived.parent, SMALL)
+    for path in ("a\0b", str(arrived / ("x" * 5000)), "", str(arrived)):
+        uploads.discard(path)
+        with pytest.raises(ImageError, match="not there any more"):
+            uploads.take(path)
+
+
+def test_an_upload_can_be_deleted_unread(arrived: Path) -> None:
+    (arrived / "a.png").write_bytes(b"whatever")
+    Uploads(arrived.parent, SMALL).discard(str(arrived / "a.png"))
+    assert list(arrived.parent.iterdir()) == []
+
+
 def test_uploads_nobody_came_for_are_swept(arrived: Path) -> None:
     old, new = arrived.parent / "old", arrived.parent / "new"
     for folder in (old, new):

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 import gradtoken
@@ -35,6 +36,21 @@ def test_damaged_results_are_named(out: Path) -> None:
         path.unlink()
         os.mkfifo(path)
         assert len(read(str(out))) < 2 * (COUNT - 1)
+
+
+@pytest.mark.parametrize("column", ["index", "grid_height"])
+def test_rows_that_are_no_results_are_not_summarised(out: Path, column: str) -> None:
+    path = out / "data" / "00000000.parquet"
+    rows = parquet.read_table(path)
+    field = rows.schema.field(column)
+    parquet.write_table(
+        rows.set_column(
+            rows.schema.get_field_index(column), field, pa.nulls(len(rows), field.type)
+        ),
+        path,
+    )
+    with pytest.raises(DatasetError, match="the results are damaged"):
+        summarise(read(str(out), errors=None).batches(COLUMNS), 3)
 
 
 def test_maps_come_back_as_they_were(out: Path, folder: Path) -> None:

@@ -146,6 +146,18 @@ def test_weights_are_part_of_a_run(folder: Path, tmp_path: Path) -> None:
         start(source, tmp_path / "out", job=job, resume=True)
 
 
+@pytest.mark.parametrize("value", ["1", 1.5, None, -1, True, [2]])
+def test_odd_notes_are_not_believed(folder: Path, tmp_path: Path, value: object) -> None:
+    out = tmp_path / "out"
+    start(folder, out)
+    before = shards(out)
+    journal = next((out / "done").iterdir())
+    notes = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text("".join(json.dumps({**note, "rows": value}) + "\n" for note in notes))
+    assert start(folder, out, resume=True).resumed == 0
+    assert shards(out) == before
+
+
 def test_a_damaged_listing_is_not_gone_on_with(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     start(folder, out)
