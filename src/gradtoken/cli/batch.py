@@ -167,8 +167,9 @@ def run(
         typer.echo(jsons.dumps(summary.to_dict()))
     elif not quiet:
         rate = (summary.pictures - summary.before) / max(summary.seconds, 1e-9)
+        shards = "1 shard" if summary.shards == 1 else f"{summary.shards:,} shards"
         console.print(
-            f"{summary.pictures:,} pictures, {summary.rows:,} rows in {summary.shards:,} shards "
+            f"{summary.pictures:,} pictures, {summary.rows:,} rows in {shards} "
             f"({summary.resumed:,} from before), {rate:.1f} pictures/s: {escape(summary.out)}",
             soft_wrap=True,
             highlight=False,
