@@ -82,22 +82,22 @@ def test_the_patches_run_once(model: Model, image: Tensor) -> None:
 def test_what_an_explanation_holds_beside_the_forward_is_the_context(
     model: Model, image: Tensor
 ) -> None:
-    """Queries, keys and values of all blocks, as the forward made them, and little else."""
+    """Keys and values of all blocks, and little else; queries for methods that look at them."""
     images = image.repeat(4, 1, 1, 1)
     forward = most_bytes(model.module, lambda: model(images))
-    context = kept_bytes(record(model, images))
-    assert context == 4 * 4 * 3 * 197 * 768 * 4
-    assert (
-        most_bytes(model.module, lambda: gradtoken.explain(model, images, 3))
-        < forward + 1.3 * context
-    )
+    context = kept_bytes(record(model, images, queries=False))
+    assert context == 4 * 4 * 2 * 197 * 768 * 4
+    assert kept_bytes(record(model, images)) == 1.5 * context
+    for options, share in (({}, 1.4), ({"spread": "attention"}, 2.3)):
+        most = most_bytes(model.module, lambda o=options: gradtoken.explain(model, images, 3, **o))
+        assert most < forward + share * context, most
     full = most_bytes(model.module, lambda: gradtoken.explain(model, images, 3, gradient="full"))
     assert full > forward + 2 * context
 
 
 def test_half_of_the_blocks_hold_half_of_the_context(model: Model, image: Tensor) -> None:
     images = image.repeat(4, 1, 1, 1)
-    context = kept_bytes(record(model, images))
+    context = kept_bytes(record(model, images, queries=False))
     all_blocks, half = (
         most_bytes(model.module, lambda n=layers: gradtoken.explain(model, images, 3, layers=n))
         for layers in ("all", "half")

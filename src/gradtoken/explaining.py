@@ -180,6 +180,7 @@ class _Job:
                 model,
                 batch.pixels(model),
                 start=method.first_block(len(model.anatomy.blocks)),
+                queries=method.needs_queries(),
             )
             logits = wide(trace.logits)
             _check_logits(model, logits)

@@ -47,6 +47,11 @@ class AttentionCall:
     scale: float
     place: int = 0
 
+    def without_queries(self) -> AttentionCall:
+        """The same, holding no more than keys and values: copies, where they share one tensor."""
+        none = self.query.new_empty(*self.query.shape[:2], 0, self.query.shape[3])
+        return replace(self, query=none, key=_own(self.key), value=_own(self.value))
+
     def rows(self, rows: Rows) -> Float[Tensor, "batch heads rows tokens"]:
         """Attention of some queries to every token: softmax(q k / sqrt(d)), in float32 or wider."""
         return self.scores(rows).softmax(-1)
@@ -66,6 +71,16 @@ class AttentionCall:
         if mask.dtype == torch.bool:
             return like.new_zeros(mask.shape).masked_fill(~mask, -torch.inf)
         return mask.to(like.dtype)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor that keeps no other one in memory."""
+    size = tensor.numel() * tensor.element_size()
+    return (
+        tensor
+        if tensor.untyped_storage().nbytes() == size
+        else tensor.clone(memory_format=torch.contiguous_format)
+    )
 
 
 class AttentionTap(TorchFunctionMode):
@@ -209,9 +224,10 @@ class Recorder(AttentionTap):
 
     Args:
         rows: positions of readout tokens; what linear layers of the blocks make of them is copied.
+        queries: keep those of the blocks' calls too.
     """
 
-    def __init__(self, rows: tuple[int, ...] = ()) -> None:
+    def __init__(self, rows: tuple[int, ...] = (), *, queries: bool = True) -> None:
         super().__init__()
         self.place: int | None = None
         self.tokens: int | None = None
@@ -219,6 +235,7 @@ class Recorder(AttentionTap):
         self.calls: list[AttentionCall] = []
         self.linears: list[LinearCall] = []
         self._rows = Positions(rows)
+        self._queries = queries
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         output = F.linear(input, weight, bias)
@@ -232,6 +249,8 @@ class Recorder(AttentionTap):
         output = run()
         if self.place is not None:
             kept = output if output.requires_grad else None
+            if not self._queries and self.place != TAIL:
+                call = call.without_queries()
             self.calls.append(replace(call, output=kept, place=self.place))
         return output
 

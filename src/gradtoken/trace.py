@@ -268,7 +268,13 @@ class Trace:
         return gradient == "full" and bool(self.depth) and self.model.anatomy.attends
 
 
-def record(model: Model, images: Float[Tensor, "batch 3 height width"], *, start: int = 0) -> Trace:
+def record(
+    model: Model,
+    images: Float[Tensor, "batch 3 height width"],
+    *,
+    start: int = 0,
+    queries: bool = True,
+) -> Trace:
     """Run a model once on a preprocessed batch and keep what methods need.
 
     The forward is the model's own, in evaluation mode; only its tail, from the last block on,
@@ -276,6 +282,7 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"], *, start
 
     Args:
         start: index of the first block whose attention is kept (`Method.first_block`).
+        queries: whether the blocks' queries are kept (`Method.needs_queries`).
 
     Raises:
         ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
@@ -285,7 +292,7 @@ def record(model: Model, images: Float[Tensor, "batch 3 height width"], *, start
             f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
             "it; build it outside."
         )
-    recorder, anatomy = Recorder(model.layout.rows), model.anatomy
+    recorder, anatomy = Recorder(model.layout.rows, queries=queries), model.anatomy
     with _plain_autograd(model), torch.no_grad():
         images = images.to(model.device, model.dtype).clone()
         with watching(anatomy, recorder, tail_graph=True, start=start) as seen, recorder:

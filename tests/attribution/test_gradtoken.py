@@ -142,8 +142,11 @@ def test_blocks_before_the_first_chosen_are_not_kept(model: Model, batch: Tensor
     assert [call.place for call in short.block_calls] == list(range(first, 4))
     targets = resolve(CLASSES, whole.logits, model.labels)
     assert torch.equal(method(short, targets), method(whole, targets))
+    lean = record(model, batch, start=first, queries=False)
+    assert torch.equal(method(lean, targets), method(whole, targets))
     for other in ({"spread": "attention"}, {"gradient": "full"}):
         assert make_method("gradtoken", layers=layers, **other).first_block(4) == 0
+    assert make_method("gradtoken", spread="attention").needs_queries()
 
 
 def rivals(z: Tensor, label: int, count: int, weight: float = 1) -> Tensor:

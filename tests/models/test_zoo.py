@@ -98,8 +98,10 @@ def test_blocks_that_are_not_asked_for_are_not_kept(name: str) -> None:
         pytest.skip("no token to follow through the blocks")
     method = make_method("gradtoken", layers="last")
     start = method.first_block(trace.depth)
-    short = record(trace.model, images_of(name), start=start)
+    assert not method.needs_queries()
+    short = record(trace.model, images_of(name), start=start, queries=False)
     assert {call.place for call in short.block_calls} == {trace.depth - 1}
+    assert {call.query.shape[2] for call in short.block_calls} == {0}
     found, expected = (method(one, targets_of(one)) for one in (short, trace))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 

@@ -45,6 +45,10 @@ class Method(ABC):
         """
         return 0
 
+    def needs_queries(self) -> bool:
+        """Whether the method looks at attention between all tokens, in the forward explained."""
+        return True
+
     def options(self) -> dict[str, Any]:
         """The options in force, as plain data."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -133,6 +133,9 @@ class GradToken(Method):
             return 0
         return select_layers(self.layers, depth)[0]
 
+    def needs_queries(self) -> bool:
+        return self.spread == "attention"
+
     def by_block(
         self, trace: Trace, targets: Targets
     ) -> Float[Tensor, "batch targets parts patches"]:
