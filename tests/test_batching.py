@@ -57,7 +57,7 @@ def test_auto_takes_what_fits_its_budget(
     model: Model, many: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert batch_sizes(model, lambda: gradtoken.explain(model, many, 1)) == [4, 3]
-    each = kept_bytes(record(model, many[:1]))
+    each = kept_bytes(record(model, many[:1], queries=False))
     monkeypatch.setattr(batching, "_FIRST", 1)
     monkeypatch.setattr(batching, "_CPU_BYTES", 2 * each)
     assert batch_sizes(model, lambda: gradtoken.explain(model, many, 1)) == [1, 2, 2, 2]
