@@ -18,7 +18,8 @@ _MINUTE = 60.0
 class Rate:
     """A bucket for each address, which every counted request takes from and time fills again.
 
-    Programs on this machine are not counted, so neither is what a proxy on it passes on.
+    Programs on this machine are not counted. What a proxy on it passes on is counted by the address
+    in `X-Forwarded-For`, and not at all where the proxy sends none.
 
     Args:
         per_minute: requests of one address in the long run; as many at once.
