@@ -18,7 +18,6 @@ import base64
 import json
 import os
 import re
-import signal
 import socket
 import statistics
 import subprocess
@@ -36,13 +35,9 @@ import numpy as np
 from gradio_client import Client, handle_file
 
 import gradtoken
+from gradtoken.app.wiring import FOR, NOBODY
 from gradtoken.datasets import Scenes
 
-COMMAND = (
-    "import sys; from gradtoken.cli import main; sys.argv = ['gradtoken', *sys.argv[1:]]; main()"
-)
-FOR = "what speaks for a class"
-NOBODY = -1
 GROWTH, SLACK = 1.05, 30e6
 """Memory is flat below this ratio or above it by fewer bytes."""
 
@@ -112,7 +107,7 @@ class Person:
 
     def _ask(self, ticked: list[int]) -> None:
         self._ticked = ticked
-        shown = self._timed("ask", ticked, NOBODY, NOBODY, *_look(0, 0), api_name="/ask")
+        shown = self._timed("ask", ticked, NOBODY[1], NOBODY[1], *_look(0, 0), api_name="/ask")
         self._check(shown[1], "ask")
 
     def _look(self, threshold: float, smoothing: float) -> None:
@@ -240,7 +235,7 @@ def main() -> None:
     options = parser.parse_args()
     port, found = _free_port(), Found()
     url = f"http://127.0.0.1:{port}/"
-    command = [sys.executable, "-c", COMMAND, "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "gradtoken", "serve", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -250,8 +245,11 @@ def main() -> None:
             print(f"{len(everybody)} clients", flush=True)
             seen = watched(everybody, server.pid, options.seconds)
     finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
+        server.terminate()
+        try:
+            server.wait(30)
+        finally:
+            server.kill()
     outcome = {"clients": options.clients, **judge(found, seen, options.seconds)}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "clients.json").write_text(json.dumps(outcome, indent=2) + "\n")

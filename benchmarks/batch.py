@@ -34,9 +34,6 @@ from gradtoken.datasets import Scenes
 from gradtoken.images import load_image
 
 TOP_K = 3
-COMMAND = (
-    "import sys; from gradtoken.cli import main; sys.argv = ['gradtoken', *sys.argv[1:]]; main()"
-)
 
 
 def main() -> None:
@@ -173,7 +170,7 @@ def _batch(
     """The command in a process of its own: its summary, wall time and peak memory."""
     out = keep or work / "out"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-c", COMMAND, "batch", source, "--out", str(out), "--json"]
+    command = [sys.executable, "-m", "gradtoken", "batch", source, "--out", str(out), "--json"]
     command += ["--targets", f"top:{TOP_K}", "--shard-size", "250", *arguments]
     begun = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:

@@ -75,12 +75,9 @@ class AttentionCall:
 
 def _own(tensor: Tensor) -> Tensor:
     """A tensor that keeps no other one in memory."""
-    size = tensor.numel() * tensor.element_size()
-    return (
-        tensor
-        if tensor.untyped_storage().nbytes() == size
-        else tensor.clone(memory_format=torch.contiguous_format)
-    )
+    if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size():
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 class AttentionTap(TorchFunctionMode):

@@ -15,28 +15,10 @@ from gradio_client import Client, handle_file
 from gradtoken.app import layout, server
 from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import scene_source
-from gradtoken.app.server import is_loopback, read_login, serving
+from gradtoken.app.server import read_login, serving
 from gradtoken.errors import AppError
 from gradtoken.models import Model
 from tests.app.test_clients import LOOK
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.0.1", True),
-        ("localhost", True),
-        ("::1", True),
-        ("[::1]", True),
-        ("0.0.0.0", False),
-        ("192.168.1.5", False),
-        ("example.org", False),
-        ("::", False),
-    ],
-)
-def test_is_loopback(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
 
 
 def test_read_login() -> None:

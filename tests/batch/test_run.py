@@ -52,7 +52,9 @@ def test_rows_are_what_explain_gives(folder: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(tokens, expected, atol=2e-3 * np.abs(expected).max())
         assert len(row["fingerprint"]) == 16
     bad = rows[8]
-    assert bad["error"].startswith("the file is not a picture in a format Pillow reads")
+    assert bad["error"] == (
+        "the file is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
+    )
     assert bad["relevance"] is bad["logit"] is bad["width"] is None
     schema = pq.read_schema(tmp_path / "out" / "data" / "00000000.parquet")
     assert str(schema.field("relevance").type) == "list<element: halffloat>"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+
+from gradtoken.app.addresses import is_loopback
 
 _WORK = ("/upload", "/queue/join")
 """How the paths end whose requests are counted: uploads, and everything a control calls."""
@@ -34,7 +35,8 @@ class Rate:
 
     def allows(self, method: str, path: str, address: str | None) -> bool:
         """Count one request; False if there were too many."""
-        if method != "POST" or not path.rstrip("/").endswith(_WORK) or _is_here(address):
+        work = method == "POST" and path.rstrip("/").endswith(_WORK)
+        if not work or is_loopback(str(address)):
             return True
         with self._lock:
             now = self._clock()
@@ -44,10 +46,3 @@ class Rate:
             while len(self._left) > _ADDRESSES:
                 self._left.popitem(last=False)
             return left >= 1
-
-
-def _is_here(address: str | None) -> bool:
-    try:
-        return address is not None and ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False

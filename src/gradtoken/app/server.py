@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import socket
@@ -170,16 +169,6 @@ def read_login(auth: str | None) -> tuple[str, str] | None:
     if not (user and colon and password):
         raise AppError("the login is not USER:PASSWORD; write it with a colon between.")
     return user, password
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach a host's name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_address(host: str, port: int | None) -> None:

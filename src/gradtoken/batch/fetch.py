@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from gradtoken.batch.files import check_plain, inside, opened, reason
+from gradtoken.batch.files import inside, opened, reason
 from gradtoken.batch.item import Item
 from gradtoken.batch.needs import needs
 from gradtoken.batch.tables import usual_column
@@ -72,11 +72,7 @@ def _ranges(
 
 def _whole(item: Item, options: Mapping[str, Any]) -> bytes:
     _check_size(item, item.size)
-    fsspec = needs("fsspec")
-    remote = "://" in item.file
-    if not remote:
-        check_plain(item.file)
-    with fsspec.open(item.file, "rb", **(options if remote else {})) as stream:
+    with opened(item.file, options, unpack=False) as stream:
         content = bytes(stream.read(MAX_BYTES + 1))
     _check_size(item, len(content))
     if item.size is not None and len(content) != item.size:

@@ -140,8 +140,14 @@ def expand_ranges(pattern: str) -> list[str]:
 
 
 @contextmanager
-def opened(file: str, options: Mapping[str, Any] | None = None) -> Iterator[Any]:
-    """A file to read, by path or URL; what is compressed is unpacked on the way.
+def opened(
+    file: str, options: Mapping[str, Any] | None = None, *, unpack: bool = True
+) -> Iterator[Any]:
+    """A file to read, by path or URL.
+
+    Args:
+        options: for fsspec, where it is a URL.
+        unpack: on the way, what is compressed by its name.
 
     Raises:
         OSError: it is not there, cannot be read, or is a pipe or device.
@@ -150,7 +156,9 @@ def opened(file: str, options: Mapping[str, Any] | None = None) -> Iterator[Any]
     remote = "://" in file
     if not remote:
         check_plain(file)
-    packing = "gzip" if file.lower().endswith(".tgz") else "infer"
+    packing = None
+    if unpack:
+        packing = "gzip" if file.lower().endswith(".tgz") else "infer"
     with fsspec.open(
         file, "rb", compression=packing, **(options or {} if remote else {})
     ) as stream:

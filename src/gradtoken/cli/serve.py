@@ -58,7 +58,8 @@ def serve(
     are deleted after use. Stop it with Ctrl+C.
     """
     from gradtoken.app import serving
-    from gradtoken.app.server import is_loopback, read_login
+    from gradtoken.app.addresses import is_loopback
+    from gradtoken.app.server import read_login
 
     read_login(auth)
     loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
