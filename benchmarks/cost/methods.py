@@ -17,9 +17,6 @@ from gradtoken.models import Model
 
 TARGET = 3
 
-LONG = ("tam", "beyond-intuition")
-"""Methods that take some 25 forwards; their batches of 16 are not waited for."""
-
 HALF = "gradtoken, layers=half"
 """The fastest setting that keeps the figures of docs/results.md."""
 
@@ -41,7 +38,7 @@ def _rows(label: str, model: Model, batch: int, rounds: int) -> list[dict[str, A
     images, refused = noise(model, batch), {}
     runs = ours(model, images)
     for name, kind in gradtoken.methods().items():
-        if not kind.slow and (batch == 1 or name not in LONG):
+        if not kind.slow:
             runs[name] = partial(gradtoken.explain, model, images, TARGET, method=name)
     for name, found in peers(model.module, images, TARGET, batch > 1).items():
         if isinstance(found, str):
