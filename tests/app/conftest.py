@@ -18,6 +18,7 @@ from gradtoken.models import Model
 class Served:
     url: str
     model: Model
+    uploads: Path
     forwards: list[int] = field(default_factory=list)
 
 
@@ -29,7 +30,7 @@ def demo() -> Model:
 @pytest.fixture(scope="session")
 def served(demo: Model) -> Iterator[Served]:
     with serving(demo) as url:
-        found = Served(url, demo)
+        found = Served(url, demo, Path(os.environ["GRADIO_TEMP_DIR"]))
         handle = demo.module.register_forward_hook(lambda *_: found.forwards.append(1))
         yield found
         handle.remove()

@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, expect
 
+from gradtoken.app import serving
 from gradtoken.app.callbacks import Callbacks
+from gradtoken.app.limits import Limits
 from gradtoken.datasets import Scenes
 from gradtoken.errors import AppError
 from gradtoken.models import Model
@@ -341,6 +343,25 @@ def test_pictures_that_are_refused(app: Opened, tmp_path: Path) -> None:
     expect(app.page.get_by_text(re.compile("20 ?MB|maximum allowed|exceed")).last).to_be_visible()
     app.shot("11-too-heavy")
     assert app.heats() == before
+
+
+def test_too_many_requests_and_a_full_queue_are_said_on_the_page(
+    browser: BrowserContext, demo: Model, picture: Path, shots: Path
+) -> None:
+    limits = Limits(requests_per_minute=1, waiting=0)
+    with serving(demo, limits=limits) as url:
+        page = browser.new_page()
+        page.goto(url)
+        page.locator("#scenes button").nth(0).click()
+        expect(page.get_by_text("application is currently busy").last).to_be_visible()
+        page.screenshot(path=shots / "12-busy.png", full_page=True)
+        page.set_extra_http_headers({"X-Forwarded-For": "10.0.0.1"})
+        page.goto(url)
+        page.wait_for_selector("#scenes button")
+        page.set_input_files("#upload input[type=file]", picture)
+        expect(page.get_by_text("too many requests from this address").last).to_be_visible()
+        page.screenshot(path=shots / "13-too-many.png", full_page=True)
+        page.close()
 
 
 def test_a_picture_is_deleted_on_request(app: Opened) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.app_clients import tokens_in
+from benchmarks.app_clients.pages import tokens_in
 from PIL import Image
 
 import gradtoken

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from benchmarks.app_clients import tokens_in
+from benchmarks.app_clients.pages import tokens_in
 from gradio_client import Client, handle_file
 
 import gradtoken
@@ -49,6 +51,59 @@ def test_twenty_people_at_once_see_their_own_pictures(
         np.testing.assert_array_equal(later, tokens)
 
 
+def test_one_picture_of_many_people_arrives_for_each(served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "ours.png"
+    Scenes("test", objects=2, seed=13)[0].image.save(path)
+    clients = [Client(served.url, verbose=False, ssl_verify=False) for _ in range(CLIENTS)]
+
+    def open_it(client: Client) -> str:
+        return client.predict(handle_file(path), "", *LOOK, api_name="/open_file")[0]
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        told = list(pool.map(open_it, clients))
+    assert all("Maps of" in one for one in told), set(told)
+    assert [left for left in served.uploads.rglob("*") if left.is_file()] == []
+
+
+def given(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def call(http: httpx.Client, name: str, *data: Any) -> str:
+    """What the server answers, to one who uploads nothing by the way as gradio's client does."""
+    event = http.post(f"gradio_api/call/{name}", json={"data": data}).json()["event_id"]
+    return http.get(f"gradio_api/call/{name}/{event}", timeout=60).text
+
+
+def test_one_upload_is_read_once(served: Served, tmp_path: Path) -> None:
+    path = tmp_path / "mine.png"
+    Scenes("test", objects=2, seed=12)[0].image.save(path)
+    with httpx.Client(base_url=served.url) as http:
+        (kept,) = http.post(
+            "gradio_api/upload", files={"files": ("mine.png", path.read_bytes())}
+        ).json()
+
+        def ask(_: int) -> str:
+            return call(http, "open_file", given(kept), "", *LOOK)
+
+        with ThreadPoolExecutor(8) as pool:
+            told = list(pool.map(ask, range(8)))
+    assert sum("Maps of" in one for one in told) >= 1
+    assert all("Maps of" in one or "not there any more" in one for one in told)
+
+
+def test_addresses_are_not_fetched(served: Served) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        other.timeout = 0.2
+        address = f"http://127.0.0.1:{other.server_port}/a.png"
+        with httpx.Client(base_url=served.url) as http:
+            assert "not there any more" in call(http, "open_file", given(address), "", *LOOK)
+        asked: list[Any] = []
+        other.finish_request = lambda *a: asked.append(a)  # type: ignore[method-assign]
+        other.handle_request()
+    assert asked == []
+
+
 def test_uploads_are_gone_once_they_are_read(served: Served, tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     Scenes("test", objects=2, seed=12)[0].image.save(path)
@@ -56,10 +111,7 @@ def test_uploads_are_gone_once_they_are_read(served: Served, tmp_path: Path) -> 
         with path.open("rb") as file:
             (kept,) = http.post("gradio_api/upload", files={"files": file}).json()
         assert http.get(f"gradio_api/file={kept}").status_code == 200
-        client = Client(served.url, verbose=False)
-        given = {"path": kept, "meta": {"_type": "gradio.FileData"}}
-        shown = client.predict(given, "", *LOOK, api_name="/open_file")
-        assert "Maps of" in shown[0]
+        assert "Maps of" in call(http, "open_file", given(kept), "", *LOOK)
         assert http.get(f"gradio_api/file={kept}").status_code in (403, 404)
         assert not Path(kept).exists()
 
@@ -72,10 +124,11 @@ def test_no_other_file_is_served(served: Served, path: str) -> None:
         response = httpx.get(f"{served.url}{route}{path}")
         assert response.status_code in (403, 404), route
         assert "root:" not in response.text
-    client = Client(served.url, verbose=False)
-    given = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(Exception, match=r"^(?!.*root:)"):
-        client.predict(given, "", *LOOK, api_name="/open_file")
+    with httpx.Client(base_url=served.url) as http:
+        told = call(http, "open_file", given(path), "", *LOOK)
+    assert "event: error" in told or "not there any more" in told
+    assert "root:" not in told
+    assert "Maps of" not in told
 
 
 def test_heavy_uploads_are_refused_by_the_server(served: Served) -> None:

@@ -103,6 +103,21 @@ def test_paths_that_are_none_are_refused(arrived: Path) -> None:
             uploads.take(path)
 
 
+def test_two_requests_for_one_upload(arrived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = arrived / "a.png"
+    Image.new("RGB", (4, 4)).save(path)
+    uploads, check = Uploads(arrived.parent, SMALL), Uploads._check_format
+
+    def gone_meanwhile(file: Path) -> None:
+        check(file)
+        uploads.discard(str(file))
+
+    monkeypatch.setattr(Uploads, "_check_format", staticmethod(gone_meanwhile))
+    with pytest.raises(ImageError, match="not there any more"):
+        uploads.take(str(path))
+    assert list(arrived.parent.iterdir()) == []
+
+
 def test_an_upload_can_be_deleted_unread(arrived: Path) -> None:
     (arrived / "a.png").write_bytes(b"whatever")
     Uploads(arrived.parent, SMALL).discard(str(arrived / "a.png"))

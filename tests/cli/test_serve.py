@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import signal
@@ -15,6 +16,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from gradtoken.app.limits import Limits
+from gradtoken.cli.serve import serve
 
 COMMAND = [sys.executable, "-c", "from gradtoken.cli import main; main()", "serve"]
 
@@ -86,3 +90,17 @@ def test_errors_are_one_sentence(arguments: list[str], words: str) -> None:
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - begun < 50
+
+
+@pytest.mark.parametrize(("limit", "refused"), [("3", 7), ("0", 0)])
+def test_the_rate_is_chosen(limit: str, refused: int) -> None:
+    with process("--requests-per-minute", limit) as (_, url):
+        visitor = {"X-Forwarded-For": "10.0.0.1"}
+        answers = [httpx.post(f"{url}login", headers=visitor).status_code for _ in range(10)]
+    assert answers.count(429) == refused
+    assert 429 not in answers[: 10 - refused]
+
+
+def test_the_rate_is_the_limits_own_by_default() -> None:
+    default = inspect.signature(serve).parameters["requests_per_minute"].default
+    assert default == Limits().requests_per_minute

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,12 +66,15 @@ class Callbacks:
         model: what is explained.
         uploads: where uploaded files arrive.
         limits: what is taken and kept.
+
+    `swept` is called with every sweep.
     """
 
     def __init__(self, model: Model, uploads: Uploads, limits: Limits) -> None:
         self.model = model
         self.limits = limits
         self.sessions = Sessions(limits)
+        self.swept: Callable[[], None] = lambda: None
         self._uploads = uploads
 
     def open_file(self, key: str | None, path: str, prompts: str, view: View) -> Opened:
@@ -148,6 +151,7 @@ class Callbacks:
         """Delete pictures that were not used, or not even read, for too long."""
         self.sessions.sweep()
         self._uploads.sweep()
+        self.swept()
 
     def _open(self, key: str | None, source: Source, prompts: str, view: View) -> Opened:
         texts: tuple[str, ...] = ()

@@ -8,10 +8,12 @@ import gradio as gr
 
 from gradtoken.app.asking import METHODS
 from gradtoken.app.callbacks import Callbacks
+from gradtoken.app.leftovers import drop_area
 from gradtoken.app.maps import View
 from gradtoken.app.markup import esc, message, photo_uri
 from gradtoken.app.pictures import SCENES, scene
 from gradtoken.app.wiring import BOTH, FOR, NOBODY, Controls, wire
+from gradtoken.app.workers import Workers
 from gradtoken.images import SUFFIXES
 
 _HERE = Path(__file__).parent
@@ -41,11 +43,12 @@ def theme() -> gr.themes.Base:
     )
 
 
-def page(callbacks: Callbacks, blocks: int) -> gr.Blocks:
+def page(callbacks: Callbacks, blocks: int, workers: Workers) -> gr.Blocks:
     """The page of an app.
 
     Args:
         callbacks: what the controls do.
+        workers: the threads that do it.
         blocks: how many blocks can be chosen from; 0 for none.
     """
     model, limits = callbacks.model, callbacks.limits
@@ -60,7 +63,7 @@ def page(callbacks: Callbacks, blocks: int) -> gr.Blocks:
             dark = gr.Button("Light or dark", size="sm", scale=0, min_width=140)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                upload = gr.File(
+                upload = drop_area(
                     label=f"Drop a picture here (to {limits.file_bytes / 1e6:.0f} MB, "
                     f"{limits.pixels / 1e6:.0f} megapixels; deleted when read)",
                     file_types=sorted(SUFFIXES),
@@ -136,7 +139,7 @@ def page(callbacks: Callbacks, blocks: int) -> gr.Blocks:
             dark, upload, scenes, prompts, ask_prompts, query, ticked, a, b, status, scenery, maps,
             coupling, look, names, compare, compared, download, forget, file,
         )  # fmt: skip
-        wire(app, controls, callbacks)
+        wire(app, controls, callbacks, workers)
     return app
 
 

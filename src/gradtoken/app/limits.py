@@ -19,6 +19,7 @@ class Limits:
         idle_seconds: how long an unused picture is kept.
         waiting: requests that may wait for the model.
         requests_per_minute: of one address that is not on this machine; moving a slider is some.
+            None for no limit.
     """
 
     file_bytes: int = 20_000_000
@@ -30,4 +31,4 @@ class Limits:
     kept_pixels: int = 300_000_000
     idle_seconds: float = 1800.0
     waiting: int = 128
-    requests_per_minute: int = 600
+    requests_per_minute: int | None = 600

@@ -31,6 +31,8 @@ SCENES = ((2, 0), (2, 1), (3, 0), (3, 1), (2, 2), (3, 3))
 
 _SEED, _SCENE_SIDE = 5, 448
 
+_GONE = "the uploaded file is not there any more; upload it again."
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -72,9 +74,13 @@ class Uploads:
         """
         file = self._find(path)
         if file is None:
-            raise ImageError("the uploaded file is not there any more; upload it again.")
+            raise ImageError(_GONE)
         try:
             return self._read(file)
+        except (ImageError, FileNotFoundError):
+            if file.exists():
+                raise
+            raise ImageError(_GONE) from None
         finally:
             self._delete(file)
             self.sweep()
@@ -122,8 +128,13 @@ class Uploads:
 
     def _delete(self, file: Path) -> None:
         file.unlink(missing_ok=True)
-        if file.parent != self._folder and not any(file.parent.iterdir()):
-            file.parent.rmdir()
+        for folder in file.parents:
+            if folder == self._folder:
+                return
+            try:
+                folder.rmdir()
+            except OSError:  # it is not empty, or another request was first
+                return
 
     def sweep(self) -> None:
         """Delete what was uploaded and never read."""

@@ -9,34 +9,31 @@ from collections.abc import Callable
 
 from gradtoken.app.addresses import is_loopback
 
-_WORK = ("/upload", "/queue/join")
-"""How the paths end whose requests are counted: uploads, and everything a control calls."""
-
 _ADDRESSES = 10_000
 _MINUTE = 60.0
 
 
 class Rate:
-    """A bucket for each address, which every counted request takes from and time fills again.
+    """A bucket for each address, which every POST takes from and time fills again.
 
-    Programs on this machine are not counted. What a proxy on it passes on is counted by the address
-    in `X-Forwarded-For`, and not at all where the proxy sends none.
+    Uploads, logins and all that a control calls are POSTs. Programs on this machine are not
+    counted. What a proxy on it passes on is counted by the address in `X-Forwarded-For`, and not at
+    all where the proxy sends none.
 
     Args:
-        per_minute: requests of one address in the long run; as many at once.
+        per_minute: requests of one address in the long run; as many at once. None for no limit.
         clock: seconds.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = float(per_minute)
+    def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = per_minute
         self._clock = clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def allows(self, method: str, path: str, address: str | None) -> bool:
+    def allows(self, method: str, address: str | None) -> bool:
         """Count one request; False if there were too many."""
-        work = method == "POST" and path.rstrip("/").endswith(_WORK)
-        if not work or is_loopback(str(address)):
+        if self._most is None or method != "POST" or is_loopback(str(address)):
             return True
         with self._lock:
             now = self._clock()

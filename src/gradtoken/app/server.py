@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradtoken.app.arrivals import Arrivals
+from gradtoken.app.guard import Guard
+from gradtoken.app.memory import give_back
 from gradtoken.app.rate import Rate
+from gradtoken.app.workers import Workers
 from gradtoken.errors import AppError
 
 if TYPE_CHECKING:
@@ -20,63 +24,16 @@ if TYPE_CHECKING:
     from gradtoken.app.limits import Limits
     from gradtoken.models import Model
 
-HEADERS = {
-    "content-security-policy": (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-        "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
-        "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cross-origin-resource-policy": "same-origin",
-}
-"""Sent with every response: the browser talks to this server only."""
-
 _SETTINGS = {
     "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**12),
     "GRADIO_RUN_HISTORY": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
 
-_CLOSED = ("/deep_link", "/deep_link/")
-"""How the paths end by which gradio writes a session to disk and gives it to others."""
-
-_SWEEP_SECONDS = 60.0
-
-
-class Guard:
-    """ASGI middleware: adds `HEADERS`, refuses what comes too often, and closes what would give a
-    session away."""
-
-    def __init__(self, app: Any, rate: Rate) -> None:
-        self._app = app
-        self._rate = rate
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from starlette.responses import PlainTextResponse
-
-        async def with_headers(event: Any) -> None:
-            if event["type"] == "http.response.start":
-                extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                known = [(k, v) for k, v in event["headers"] if k.decode().lower() not in HEADERS]
-                event = {**event, "headers": [*known, *extra]}
-            await send(event)
-
-        if scope["type"] == "http" and scope["path"].endswith(_CLOSED):
-            await PlainTextResponse("Not found", 404)(scope, receive, with_headers)
-            return
-        if scope["type"] == "http" and not self._allows(scope):
-            text = "too many requests from this address; wait a minute."
-            refused = PlainTextResponse(text, 429, {"retry-after": "60"})
-            await refused(scope, receive, with_headers)
-            return
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
-
-    def _allows(self, scope: Any) -> bool:
-        address = scope["client"][0] if scope.get("client") else None
-        return self._rate.allows(scope["method"], scope["path"], address)
+_SWEEP_SECONDS = 10.0
 
 
 @contextmanager
@@ -110,6 +67,7 @@ def serving(
     with (
         tempfile.TemporaryDirectory(prefix="gradtoken-app-") as folder,
         _environment(_SETTINGS | {"GRADIO_TEMP_DIR": folder}),
+        Workers() as workers,
     ):
         _import_gradio()
         from gradtoken.app.asking import count_blocks
@@ -121,10 +79,10 @@ def serving(
         chosen = limits or Limits()
         blocks = count_blocks(model, scene_source(0))
         callbacks = Callbacks(model, Uploads(Path(folder), chosen), chosen)
-        app = page(callbacks, blocks).queue(max_size=chosen.waiting)
+        app = page(callbacks, blocks, workers).queue(max_size=chosen.waiting)
         app.state_session_capacity = 4 * chosen.sessions
         try:
-            _, local, public = app.launch(
+            served, local, public = app.launch(
                 server_name=host,
                 server_port=port,
                 share=share,
@@ -150,6 +108,7 @@ def serving(
             )
         except OSError as error:
             raise _cannot_listen(host, port, error) from None
+        served.uploaded_file_dir = Arrivals(folder)
         try:
             with _sweeping(callbacks):
                 yield public or local
@@ -207,12 +166,13 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _sweeping(callbacks: Callbacks) -> Iterator[None]:
-    """Delete what is too old, every minute."""
+    """Delete what is too old or not needed any more, every few seconds."""
     stop = threading.Event()
 
     def sweep() -> None:
         while not stop.wait(_SWEEP_SECONDS):
             callbacks.sweep()
+            give_back()
 
     thread = threading.Thread(target=sweep, name="gradtoken-sweep", daemon=True)
     thread.start()

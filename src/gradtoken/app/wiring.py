@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -11,8 +14,10 @@ from typing import Any
 import gradio as gr
 
 from gradtoken.app.callbacks import Callbacks, Drawn, Opened
+from gradtoken.app.leftovers import Leftovers
 from gradtoken.app.maps import View
 from gradtoken.app.markup import message, problem
+from gradtoken.app.workers import AT_ONCE, Workers
 from gradtoken.errors import AppError, GradTokenError
 
 FOR, BOTH = "what speaks for a class", "also what speaks against it"
@@ -67,8 +72,8 @@ class Controls:
     file: gr.JSON
 
 
-def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks) -> None:
-    """Let controls call handlers. What needs the model waits its turn; the rest runs at once.
+def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks, workers: Workers) -> None:
+    """Let controls call handlers. What needs the model waits its turn; the rest runs soon.
 
     While a redraw is under way only the latest further one is kept, so the last move of a slider is
     what is shown.
@@ -81,14 +86,14 @@ def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks) -> None:
 
     def asks(event: Callable[..., Any], handler: Any, inputs: Any, outputs: Any) -> None:
         event(
-            _sentences(handler, len(outputs)), inputs, outputs, concurrency_id="model",
-            concurrency_limit=2, show_progress="minimal", show_progress_on=[c.status],
+            _by(workers.model, handler, len(outputs)), inputs, outputs, concurrency_id="model",
+            concurrency_limit=AT_ONCE, show_progress="minimal", show_progress_on=[c.status],
             trigger_mode="always_last", api_visibility="undocumented",
         )  # fmt: skip
 
     def looks(event: Callable[..., Any], handler: Any, inputs: Any, outputs: Any) -> Any:
         return event(
-            _sentences(handler, len(outputs)), inputs, outputs, concurrency_limit=None,
+            _by(workers.drawing, handler, len(outputs)), inputs, outputs, concurrency_limit=None,
             show_progress="hidden", trigger_mode="always_last", api_visibility="undocumented",
         )  # fmt: skip
 
@@ -110,25 +115,17 @@ def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks) -> None:
     look[0].change(None, look[0], None, js=_OPACITY)
     c.dark.click(None, None, None, js=_OTHER_THEME)
     app.unload(on.closed)
-    callbacks.sessions.dropped = _forgetting(app, [*drawn, c.scenery, c.compared, c.file])
+    leftovers = Leftovers(app, [*drawn, c.scenery, c.compared], c.file)
+    callbacks.sessions.dropped = leftovers.forget_session
+    callbacks.swept = leftovers.sweep
 
 
-def _forgetting(app: gr.Blocks, showing: list[Any]) -> Callable[[str], None]:
-    """Makes gradio forget a session's pictures: it keeps what each component shows."""
-    parts = {component._id for component in showing}
+def _by(pool: Executor, handler: Callable[..., list[Any]], count: int) -> Callable[..., Any]:
+    """A handler that runs on a pool's threads.
 
-    def forget(key: str) -> None:
-        kept = getattr(app.state_holder.session_data.get(key), "config_values", {})
-        for part in parts & kept.keys():
-            kept[part]["props"]["value"] = None
+    Its errors are a sentence in the first of its `count` outputs, the others staying as they are.
+    """
 
-    return forget
-
-
-def _sentences(handler: Callable[..., list[Any]], count: int) -> Callable[..., list[Any]]:
-    """A handler whose errors are a sentence in its first output, the others staying as they are."""
-
-    @wraps(handler)
     def guarded(*args: Any) -> list[Any]:
         try:
             return handler(*args)
@@ -138,7 +135,12 @@ def _sentences(handler: Callable[..., list[Any]], count: int) -> Callable[..., l
             _LOG.exception("a request failed")
             return [problem(_FAILED), *[gr.skip()] * (count - 1)]
 
-    return guarded
+    @wraps(handler)
+    async def pooled(*args: Any) -> list[Any]:
+        context = copy_context()
+        return await asyncio.wrap_future(pool.submit(context.run, guarded, *args))
+
+    return pooled
 
 
 class _Handlers:

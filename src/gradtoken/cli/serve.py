@@ -46,6 +46,14 @@ def serve(
             help="Ask visitors to log in. The variable keeps it out of the list of processes.",
         ),
     ] = None,
+    requests_per_minute: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of one address that is not this machine's; 0 for no limit. Raise it where many "
+            "people come from one address.",
+        ),
+    ] = 600,
     checkpoint: shared.Checkpoint = None,
     device: shared.Device = None,
     dtype: shared.Dtype = None,
@@ -59,6 +67,7 @@ def serve(
     """
     from gradtoken.app import serving
     from gradtoken.app.addresses import is_loopback
+    from gradtoken.app.limits import Limits
     from gradtoken.app.server import read_login
 
     read_login(auth)
@@ -69,10 +78,13 @@ def serve(
             "machine it runs on; set --auth, or GRADTOKEN_AUTH, to ask for a login.",
             soft_wrap=True,
         )
+    limits = Limits(requests_per_minute=requests_per_minute or None)
     stop = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
-        with serving(loaded, host=host, port=port, share=share, auth=auth) as address:
+        with serving(
+            loaded, host=host, port=port, share=share, auth=auth, limits=limits
+        ) as address:
             console.print(f"gradtoken serves {escape(model)} at {address}", soft_wrap=True)
             console.print("Stop it with Ctrl+C.")
             _wait(stop)

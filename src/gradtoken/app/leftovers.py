@@ -1,0 +1,58 @@
+"""What gradio keeps although nobody needs it, and how it is made to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import gradio as gr
+
+
+def drop_area(**options: Any) -> gr.File:
+    """A `gr.File` whose handler gets the path of the upload itself.
+
+    gradio's own fetches what an address leads to, leaves an empty file for each upload, and keeps a
+    list of all. This is no subclass, because gradio writes a file beside the source of every one.
+    """
+    area: Any = gr.File(**options)
+    area.preprocess = _path_of
+    area.async_move_resource_to_block_cache = _where_it_is
+    return cast(gr.File, area)
+
+
+def _path_of(payload: Any) -> str | None:
+    return None if payload is None else str(payload.path)
+
+
+async def _where_it_is(path: str) -> str:
+    return path
+
+
+class Leftovers:
+    """What gradio keeps of the components of a page, for each session, and of uploads.
+
+    Args:
+        app: the page.
+        showing: components that show something of a picture.
+        passing: the component through which downloads pass.
+    """
+
+    def __init__(self, app: gr.Blocks, showing: Iterable[Any], passing: Any) -> None:
+        self._app = app
+        self._showing = {component._id for component in showing}
+        self._passing = passing._id
+
+    def forget_session(self, key: str) -> None:
+        """Forget a session's picture and maps."""
+        self._forget(key, self._showing | {self._passing})
+
+    def sweep(self) -> None:
+        """Forget what was downloaded, in every session, and the list of uploads."""
+        for key in list(self._app.state_holder.session_data):
+            self._forget(key, {self._passing})
+        self._app.upload_file_set.clear()
+
+    def _forget(self, key: str, parts: set[int]) -> None:
+        kept = getattr(self._app.state_holder.session_data.get(key), "config_values", {})
+        for part in parts & kept.keys():
+            kept[part]["props"]["value"] = None
