@@ -92,7 +92,18 @@ def test_gradio_forgets_pictures_too(
         session = pages[0].state_holder.session_data[client.session_hash]
         return str([config["props"].get("value") for config in session.config_values.values()])
 
-    with serving(demo, limits=Limits(idle_seconds=2)) as url:
+    with serving(demo, limits=Limits(idle_seconds=3)) as url:
+        client = Client(url, verbose=False)
+        client.predict(handle_file(path), "", *LOOK, api_name="/open_file")
+        begun = time.monotonic()
+        packed = client.predict(*LOOK, api_name="/pack")[1]["data"]
+        while packed in kept(client) or pages[0].upload_file_set:
+            assert time.monotonic() < begun + 2
+            time.sleep(0.02)
+        assert "--gt-picture" in kept(client)
+        queue = pages[0]._queue
+        assert len(queue.event_analytics) <= 1
+        assert queue.cached_event_analytics_summary == {"functions": {}}
         for way in ("/forget", None):
             client = Client(url, verbose=False)
             client.predict(handle_file(path), "", *LOOK, api_name="/open_file")
@@ -100,7 +111,7 @@ def test_gradio_forgets_pictures_too(
             if way:
                 client.predict(api_name=way)
             else:
-                time.sleep(3)
+                time.sleep(4)
             assert "--gt-picture" not in kept(client)
             assert "gt-heat" not in kept(client)
         link = f"{url}gradio_api/deep_link?session_hash={client.session_hash}"
