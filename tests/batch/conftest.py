@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -88,3 +90,27 @@ def start(source: Source | Path | str, out: Path, **options: object) -> Summary:
 def shards(out: Path) -> dict[str, bytes]:
     """The files of results and their bytes."""
     return {path.name: path.read_bytes() for path in sorted((out / "data").iterdir())}
+
+
+@pytest.fixture(scope="session")
+def bucket_options() -> Iterator[dict[str, Any]]:
+    """An S3 server on loopback, and how to reach it, as `--storage-option` would say it."""
+    s3fs, moto_server = (pytest.importorskip(name) for name in ("s3fs", "moto.server"))
+    server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {"key": "a", "secret": "b", "endpoint_url": f"http://{host}:{port}"}
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def buckets(bucket_options: dict[str, Any], folder: Path) -> Iterator[Any]:
+    """The file system of two buckets, photos with the pictures of `folder`, and maps."""
+    store = pytest.importorskip("s3fs").S3FileSystem(**bucket_options)
+    for bucket in ("photos", "maps"):
+        store.mkdir(bucket)
+    store.put(f"{folder}/", "photos/", recursive=True)
+    yield store
+    for bucket in ("photos", "maps"):
+        store.rm(bucket, recursive=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,24 @@ from gradtoken.errors import OutputError
 from tests.batch.conftest import COUNT, start
 
 s3fs = pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
-
-
-@pytest.fixture(scope="module")
-def options() -> Iterator[dict[str, Any]]:
-    """How to reach the server, as `--storage-option` would say it."""
-    server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {"key": "a", "secret": "b", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
-@pytest.fixture
-def store(options: dict[str, Any], folder: Path) -> Iterator[Any]:
-    """A bucket of the pictures, and an empty one."""
-    store = s3fs.S3FileSystem(**options)
-    for bucket in ("photos", "maps"):
-        store.mkdir(bucket)
-    store.put(f"{folder}/", "photos/", recursive=True)
-    yield store
-    for bucket in ("photos", "maps"):
-        store.rm(bucket, recursive=True)
 
 
 def test_a_run_from_a_bucket_to_a_bucket(
-    store: Any, options: dict[str, Any], folder: Path, tmp_path: Path
+    buckets: Any, bucket_options: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
     start(folder, tmp_path / "here")
-    source = Source("s3://photos", options=options)
-    summary = start(source, "s3://maps/run", out_options=options)
+    source = Source("s3://photos", options=bucket_options)
+    summary = start(source, "s3://maps/run", out_options=bucket_options)
     assert (summary.pictures, summary.errors, summary.shards) == (COUNT, 1, 3)
-    there = read("s3://maps/run", options=options, errors=None).table().drop(["source"])
+    there = read("s3://maps/run", options=bucket_options, errors=None).table().drop(["source"])
     assert there == read(str(tmp_path / "here"), errors=None).table().drop(["source"])
 
 
 def test_what_was_interrupted_goes_on_to_the_same_bytes(
-    store: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    buckets: Any, bucket_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Source("s3://photos", options=options)
-    start(source, "s3://maps/whole", out_options=options)
+    source = Source("s3://photos", options=bucket_options)
+    start(source, "s3://maps/whole", out_options=bucket_options)
     put = s3fs.S3FileSystem._pipe_file
 
     async def broken(self: Any, path: str, *a: Any, **k: Any) -> Any:
@@ -66,12 +41,12 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(
         patched.setattr(s3fs.S3FileSystem, "_pipe_file", broken)
         s3fs.S3FileSystem.clear_instance_cache()
         with pytest.raises(OutputError, match="the connection was reset; what was finished"):
-            start(source, "s3://maps/run", out_options=options)
+            start(source, "s3://maps/run", out_options=bucket_options)
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(OutputError, match="holds a run already"):
-        start(source, "s3://maps/run", out_options=options)
-    summary = start(source, "s3://maps/run", out_options=options, resume=True)
+        start(source, "s3://maps/run", out_options=bucket_options)
+    summary = start(source, "s3://maps/run", out_options=bucket_options, resume=True)
     assert summary.resumed >= 1
     for name in ("00000000", "00000001", "00000002"):
-        whole, run = (store.cat_file(f"maps/{at}/data/{name}.parquet") for at in ("whole", "run"))
+        whole, run = (buckets.cat_file(f"maps/{at}/data/{name}.parquet") for at in ("whole", "run"))
         assert whole == run

@@ -36,7 +36,7 @@ class Cluster:
     """Where the Ray engine runs.
 
     Args:
-        address: of a running cluster (`ray://HOST:PORT`, `HOST:PORT` or `auto`); None starts one on
+        address: of a running cluster (`HOST:PORT` or `auto`); None starts one on
             this machine that ends with the run.
         workers: model actors; None for as many as the GPUs allow, else one for two cores.
         num_gpus: of each worker; a fraction lets several share one.
@@ -66,14 +66,14 @@ def run_ray(
     Raises:
         GradTokenError: no cluster, no room for a worker, or what a worker raised.
     """
-    _settle(cluster)
+    settle(cluster.address)
     ray, data = needs("ray"), needs("ray.data")
     with _session(ray, job, cluster) as workers:
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # each chunk is a block, and can go to any actor
         context.print_on_execution_start = False
-        lister = _lister(ray, load, cluster)
+        lister = _lister(ray, load)
         blocks = min(len(shards), _MAX_BLOCKS)
         numbers = ray.put(shards)
         stream = (
@@ -102,7 +102,7 @@ def run_ray(
                         raise found
                     add(found)
         except ray.exceptions.RayError as error:
-            raise GradTokenError(_cause(error)) from None
+            raise GradTokenError(cause(error)) from None
 
 
 def _decode(
@@ -144,49 +144,44 @@ def _cell(thing: Any) -> np.ndarray[Any, Any]:
     return np.array([pickle.dumps(thing, protocol=5)], dtype=object)
 
 
-def _lister(ray: Any, load: Load, cluster: Cluster) -> Any:
+def _lister(ray: Any, load: Load) -> Any:
     """An actor beside the driver that reads the run's listing, which others may not see."""
 
     class Lister:
         def items(self, shard: int) -> Any:
             return load(shard)
 
-    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    if not (cluster.address or "").startswith("ray://"):
-        here = ray.get_runtime_context().get_node_id()
-        strategies = needs("ray.util.scheduling_strategies")
-        options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-    return ray.remote(Lister).options(**options).remote()
+    here = ray.get_runtime_context().get_node_id()
+    strategies = needs("ray.util.scheduling_strategies")
+    beside = strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Lister).options(**options, scheduling_strategy=beside).remote()
 
 
 @contextmanager
 def _session(ray: Any, job: Job, cluster: Cluster) -> Iterator[int]:
     """Ray connected, for as many workers as it gives."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if ray.is_initialized():
         yield _workers(ray, job, cluster)
         return
     temporary = None
     try:
-        try:
-            if cluster.address:
-                ray.init(address=cluster.address, **quiet)
-            else:
-                _sweep()
-                temporary = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-                cores = os.cpu_count() or 1
-                workers = cluster.workers or max(1, cores // 2)
-                ray.init(
-                    num_cpus=max(cores, workers * job.threads) + 1,
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_BYTES,
-                    _node_ip_address="127.0.0.1",
-                    _temp_dir=temporary,
-                    **quiet,
-                )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise GradTokenError(f"Ray cannot be started or reached: {_first(error)}") from None
+        if cluster.address:
+            connect(ray, address=cluster.address)
+        else:
+            _sweep()
+            temporary = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+            cores = os.cpu_count() or 1
+            workers = cluster.workers or max(1, cores // 2)
+            connect(
+                ray,
+                num_cpus=max(cores, workers * job.threads) + 1,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=temporary,
+            )
         yield _workers(ray, job, cluster)
     finally:
         ray.shutdown()
@@ -194,10 +189,22 @@ def _session(ray: Any, job: Job, cluster: Cluster) -> Iterator[int]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _settle(cluster: Cluster) -> None:
+def connect(ray: Any, **options: Any) -> None:
+    """Start Ray, or reach a cluster.
+
+    Raises:
+        GradTokenError: why that is not possible.
+    """
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except (ImportError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise GradTokenError(f"Ray cannot be started or reached: {_first(error)}") from None
+
+
+def settle(address: str | None) -> None:
     """What Ray reads from the environment while it is imported; what is set already stays."""
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-    if cluster.address is None or cluster.address.startswith(_LOOPBACK):
+    if address is None or address.startswith(_LOOPBACK):
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or it listens on other interfaces
     for name, value in settings.items():
         os.environ.setdefault(name, value)
@@ -241,7 +248,8 @@ def _workers(ray: Any, job: Job, cluster: Cluster) -> int:
     return most if cluster.num_gpus else max(1, most // 2)
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
+    """A sentence on what failed in a worker."""
     inner = getattr(error, "cause", None) or error
     return f"a worker failed: {_first(inner)}; what is finished is kept, run again with --resume."
 

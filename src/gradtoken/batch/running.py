@@ -107,7 +107,8 @@ def run(
             the run began with. It is part of what makes the last bits of the numbers.
         workers: models at work at once; the local engine has one.
         num_gpus: of each Ray worker; None is one if the job's device is a GPU, else none.
-        address: of a running Ray cluster.
+        address: of a running Ray cluster: `HOST:PORT` or `auto` from a machine of it, and
+            `ray://HOST:PORT` from elsewhere; then everything, also the listing, happens there.
         decoders: threads (local) or tasks (Ray) that decode pictures at most.
         out_options: for the fsspec file system of `out`.
         progress: is told how far it is.
@@ -121,11 +122,21 @@ def run(
     source = Source(source) if isinstance(source, str) else source
     job, told = job or Job(), progress or Progress()
     _check(engine, shard_size, workers, num_gpus, address, max_errors)
-    if (address or "").startswith("ray://") and Folder(str(out)).local:
-        raise OutputError(
-            f"a cluster reached through {address} cannot read {out} on this machine; give a folder "
-            "that both reach, such as s3://bucket/folder."
-        )
+    if address is not None and address.startswith("ray://"):
+        from gradtoken.batch.ray_client import run_there
+
+        if Folder(str(out), out_options).local:
+            raise OutputError(
+                f"a cluster reached through {address} cannot read {out} on this machine; give a "
+                "folder that both reach, such as s3://bucket/folder."
+            )
+        asked = {
+            "source": source, "out": str(out), "job": job, "engine": engine, "resume": resume,
+            "shard_size": shard_size, "max_errors": max_errors, "threads": threads,
+            "workers": workers, "num_gpus": num_gpus, "decoders": decoders,
+            "out_options": out_options,
+        }  # fmt: skip
+        return run_there(address, asked, told)
     folder = Folder(os.fspath(out), out_options)
     columns = replace(source.columns, targets=job.targets.column)
     source = replace(source, columns=columns)

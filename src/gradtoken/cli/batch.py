@@ -87,7 +87,10 @@ def run(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="A running Ray cluster, as ray://HOST:PORT; default: one made here."),
+        typer.Option(
+            help="A running Ray cluster: HOST:PORT from a machine of it, ray://HOST:PORT from "
+            "elsewhere; default: one made here."
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each model; default: shares the cores.")

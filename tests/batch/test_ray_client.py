@@ -1,0 +1,113 @@
+"""A cluster reached from outside through Ray Client, with pictures and results in buckets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradtoken.batch import Source
+from tests.batch.conftest import COUNT, start
+
+for needed in ("ray", "grpc", "s3fs"):
+    pytest.importorskip(needed)
+
+SETTINGS = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "GRPC_POLL_STRATEGY": "poll",  # Ray's server forks, which the default one does not survive
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        return int(tried.getsockname()[1])
+
+
+def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, "Ray ended before it served"
+        time.sleep(0.25)
+    raise AssertionError("Ray did not begin to serve")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of one machine in processes of its own."""
+    port, folder = free_port(), tempfile.mkdtemp(prefix="ray-")
+    command = [
+        *(sys.executable, "-c", "from ray.scripts.scripts import main; main()"),
+        *("start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "4"),
+        *("--port", str(free_port()), "--ray-client-server-port", str(port)),
+        *("--include-dashboard", "false", "--object-store-memory", str(200 << 20)),
+        *("--temp-dir", folder),
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    cluster = subprocess.Popen(command, env={**os.environ, **SETTINGS}, **quiet)
+    try:
+        await_port(port, cluster)
+        yield f"ray://127.0.0.1:{port}"
+    finally:
+        cluster.terminate()
+        cluster.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def batch(address: str, options: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
+    given = [f"--storage-option={name}={value}" for name, value in options.items()]
+    command = [
+        *(sys.executable, "-m", "gradtoken", "batch", "s3://photos", "--out", "s3://maps/run"),
+        *("--targets", "top:2", "--batch-size", "3", "--shard-size", "4", "--threads", "1"),
+        *("--engine", "ray", "--address", address, *given, *more),
+    ]
+    environment = {**os.environ, **SETTINGS, "COLUMNS": "300"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_run_happens_there_and_gives_the_bytes_of_here(
+    address: str, buckets: Any, bucket_options: dict[str, Any]
+) -> None:
+    source = Source("s3://photos", options=bucket_options)
+    start(source, "s3://maps/here", out_options=bucket_options)
+    done = batch(address, bucket_options)
+    assert done.returncode == 1, done.stderr
+    assert f"{COUNT} pictures" in done.stdout + done.stderr
+    assert f"1 of {COUNT} pictures could not be explained" in done.stderr
+    for name in ("00000000", "00000001", "00000002"):
+        here, there = (buckets.cat_file(f"maps/{at}/data/{name}.parquet") for at in ("here", "run"))
+        assert here == there
+    again = batch(address, bucket_options)
+    assert again.returncode == 1
+    assert again.stderr.strip().startswith(
+        "error: s3://maps/run holds a run already; pass --resume"
+    )
+
+
+def test_results_have_to_be_where_both_can_reach(address: str, folder: Path) -> None:
+    command = [sys.executable, "-m", "gradtoken", "batch", str(folder), "--out", "maps"]
+    done = subprocess.run(
+        [*command, "--engine", "ray", "--address", address],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "cannot read maps on this machine; give a folder that both reach" in done.stderr
