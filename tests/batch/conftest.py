@@ -107,7 +107,8 @@ def bucket_options() -> Iterator[dict[str, Any]]:
 @pytest.fixture
 def buckets(bucket_options: dict[str, Any], folder: Path) -> Iterator[Any]:
     """The file system of two buckets, photos with the pictures of `folder`, and maps."""
-    store = pytest.importorskip("s3fs").S3FileSystem(**bucket_options)
+    fresh = {"use_listings_cache": False, "skip_instance_cache": True}
+    store = pytest.importorskip("s3fs").S3FileSystem(**bucket_options, **fresh)
     for bucket in ("photos", "maps"):
         store.mkdir(bucket)
     store.put(f"{folder}/", "photos/", recursive=True)

@@ -36,14 +36,14 @@ def free_port() -> int:
         return int(tried.getsockname()[1])
 
 
-def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes], said: Path) -> None:
     for _ in range(240):
         with socket.socket() as tried:
             if tried.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        assert process.poll() is None, "Ray ended before it served"
+        assert process.poll() is None, said.read_text()
         time.sleep(0.25)
-    raise AssertionError("Ray did not begin to serve")
+    raise AssertionError(f"Ray did not begin to serve: {said.read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,13 @@ def address() -> Iterator[str]:
         *("--include-dashboard", "false", "--object-store-memory", str(200 << 20)),
         *("--temp-dir", folder),
     ]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    cluster = subprocess.Popen(command, env={**os.environ, **SETTINGS}, **quiet)
+    said = Path(folder, "said.txt")
+    with said.open("wb") as sink:
+        cluster = subprocess.Popen(
+            command, env={**os.environ, **SETTINGS}, stdout=sink, stderr=subprocess.STDOUT
+        )
     try:
-        await_port(port, cluster)
+        await_port(port, cluster, said)
         yield f"ray://127.0.0.1:{port}"
     finally:
         cluster.terminate()

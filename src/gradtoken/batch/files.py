@@ -48,6 +48,7 @@ class Files:
             raise DatasetError(f"{spec} cannot be opened: {error}.") from None
         local = needs("fsspec.implementations.local")
         self.local = isinstance(self.fs, local.LocalFileSystem)
+        self.fs.invalidate_cache()  # others may have written since this process looked
 
     def url(self, path: str) -> str:
         """What `fsspec.open` takes for a path of this file system."""
