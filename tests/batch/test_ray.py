@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from gradtoken.errors import DatasetError, GradTokenError, ModelError
 from tests.batch.conftest import COUNT, JOB, shards, start
@@ -55,6 +56,16 @@ def test_what_a_cluster_cannot_hold_is_refused(address: str, folder: Path, tmp_p
         start(folder, tmp_path / "b", engine="ray", num_gpus=0.5, address=address)
     with pytest.raises(GradTokenError, match=r"cannot read .* on this machine"):
         start(folder, tmp_path / "c", engine="ray", address="ray://127.0.0.1:1")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, for two workers to share")
+def test_two_workers_share_a_gpu(folder: Path, tmp_path: Path) -> None:
+    job = replace(JOB, device="cuda")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    start(folder, whole, job=job, engine="ray", workers=1, num_gpus=1)
+    summary = start(folder, out, job=job, engine="ray", workers=2, num_gpus=0.5)
+    assert (summary.pictures, summary.errors) == (COUNT, 1)
+    assert shards(out) == shards(whole)
 
 
 def test_errors_of_workers_reach_the_caller(address: str, folder: Path, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def _workers(ray: Any, job: Job, cluster: Cluster) -> int:
         raise ModelError(
             f"the Ray cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, "
             f"which is room for {most} workers of {job.threads} threads and {cluster.num_gpus:g} "
-            "GPUs; ask for fewer."
+            "GPUs; ask for fewer with --workers, --threads or --num-gpus."
         )
     if cluster.workers:
         return cluster.workers
