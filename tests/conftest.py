@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,12 @@ from timm.models.vision_transformer import VisionTransformer
 
 import gradtoken
 from gradtoken.models import Model
+
+
+def pytest_configure() -> None:
+    """What a shell runs in the background ignores SIGINT: not so the commands started here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tiny_vit(seed: int = 0, **options: object) -> VisionTransformer:
