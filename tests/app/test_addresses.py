@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gradtoken.app.addresses import is_loopback
+from gradtoken.app.addresses import is_loopback, network
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,19 @@ from gradtoken.app.addresses import is_loopback
 )
 def test_is_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("192.168.1.5", "192.168.1.5"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("::ffff:192.168.1.5", "192.168.1.5"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("None", "None"),
+    ],
+)
+def test_network(host: str, expected: str) -> None:
+    assert network(host) == expected

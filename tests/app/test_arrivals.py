@@ -5,17 +5,36 @@ from __future__ import annotations
 import contextvars
 from pathlib import Path
 
-from gradtoken.app.arrivals import Arrivals, begin_arrival
+from gradtoken.app.arrivals import Arrivals
 
 
 def test_every_request_has_a_folder_and_the_rest_the_whole(tmp_path: Path) -> None:
     arrivals = Arrivals(str(tmp_path))
 
     def upload() -> Path:
-        begin_arrival()
+        arrivals.begin()
         assert Path(arrivals) == Path(arrivals)
         return Path(arrivals)
 
     first, second = (contextvars.copy_context().run(upload) for _ in range(2))
     assert first != second
     assert first.parent == second.parent == Path(arrivals) == tmp_path
+
+
+def test_one_request_drops_its_own(tmp_path: Path) -> None:
+    arrivals = Arrivals(str(tmp_path))
+
+    def upload(drops: bool) -> Path:
+        arrivals.begin()
+        file = Path(arrivals) / "a.png"
+        file.parent.mkdir()
+        file.touch()
+        if drops:
+            arrivals.drop()
+        return file
+
+    kept, dropped = (contextvars.copy_context().run(upload, drops) for drops in (False, True))
+    arrivals.drop()
+    assert kept.exists()
+    assert list(tmp_path.iterdir()) == [kept.parent]
+    assert kept.parent != dropped.parent

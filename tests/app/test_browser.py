@@ -381,16 +381,16 @@ def test_a_picture_is_deleted_when_its_page_is_closed(
     app: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Callbacks] = []
-    forget = Callbacks.forget
+    close = Callbacks.close
 
     def spy(self: Callbacks, key: str | None) -> None:
         assert len(self.sessions) > 0
-        forget(self, key)
+        close(self, key)
         with pytest.raises(AppError):
             self.sessions.get(key)
         kept.append(self)
 
-    monkeypatch.setattr(Callbacks, "forget", spy)
+    monkeypatch.setattr(Callbacks, "close", spy)
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     assert kept == []

@@ -153,3 +153,16 @@ def test_the_model_knows_the_scenes(demo: Model) -> None:
         assert len(hits) >= count - 1, index
     with pytest.raises(ImageError, match="there is no scene 6"):
         scene(6)
+
+
+def test_too_much_that_is_not_read_goes_oldest_first(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, Limits(upload_bytes=250))
+    for age in (1, 2, 3):
+        file = tmp_path / f"folder{age}" / "a.png"
+        file.parent.mkdir()
+        file.write_bytes(bytes(100))
+        os.utime(file.parent, (time.time() - age, time.time() - age))
+    uploads.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder1", "folder2"]
+    uploads.sweep()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
+from gradtoken.app.arrivals import Arrivals
 from gradtoken.app.guard import Guard
 from gradtoken.app.limits import Limits
 from gradtoken.app.rate import Rate
@@ -38,6 +39,13 @@ def test_the_bucket_empties_and_fills() -> None:
     assert asked("10.0.0.1", 100) == 5
     clock.now = 1000
     assert asked("10.0.0.1", 100) == 60
+
+
+def test_one_network_is_one_visitor() -> None:
+    rate = Rate(2)
+    asked = [rate.allows("POST", f"2001:db8:1:2::{number}") for number in range(1, 5)]
+    assert asked == [True, True, False, False]
+    assert rate.allows("POST", "2001:db8:1:3::1")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_the_server_says_so_with_429() -> None:
         asyncio.run(guard(scope, None, send))
         return sent
 
-    guard = Guard(app, Rate(2))
+    guard = Guard(app, Rate(2), 1, Arrivals(""))
     assert ask() == ask() == []
     start, body = ask()
     assert start["status"] == 429

@@ -28,8 +28,8 @@ class Clock:
 def test_each_key_has_its_own() -> None:
     sessions = Sessions(Limits())
     red, blue = session("red"), session("blue")
-    sessions.put("a", red)
-    sessions.put("b", blue)
+    sessions.put("a", red, sessions.now())
+    sessions.put("b", blue, sessions.now())
     assert sessions.get("a") is red
     assert sessions.get("b") is blue
     sessions.drop("a")
@@ -42,22 +42,22 @@ def test_each_key_has_its_own() -> None:
 def test_large_pictures_make_room_sooner() -> None:
     sessions = Sessions(Limits(kept_pixels=40))
     for key in "abcd":
-        sessions.put(key, session("red"))
+        sessions.put(key, session("red"), sessions.now())
     assert len(sessions) == 2
     assert sessions.get("d")
     alone = Sessions(Limits(kept_pixels=3))
-    alone.put("a", session("red"))
+    alone.put("a", session("red"), alone.now())
     assert alone.get("a")
 
 
 @pytest.mark.parametrize("key", [None, ""])
 def test_a_request_without_a_session_gets_none(key: str | None) -> None:
     sessions = Sessions(Limits())
-    sessions.put("a", session("red"))
+    sessions.put("a", session("red"), sessions.now())
     with pytest.raises(AppError):
         sessions.get(key)
     with pytest.raises(AppError, match="names no session"):
-        sessions.put(key, session("blue"))
+        sessions.put(key, session("blue"), sessions.now())
 
 
 def test_unused_ones_go() -> None:
@@ -66,7 +66,7 @@ def test_unused_ones_go() -> None:
     gone: list[str] = []
     sessions.dropped = gone.append
     for key in "ab":
-        sessions.put(key, session("red"))
+        sessions.put(key, session("red"), sessions.now())
     clock.now = 60
     sessions.get("a")
     clock.now = 130
@@ -81,10 +81,41 @@ def test_unused_ones_go() -> None:
 def test_the_one_unused_for_longest_makes_room() -> None:
     sessions = Sessions(Limits(sessions=2))
     for key in "ab":
-        sessions.put(key, session("red"))
+        sessions.put(key, session("red"), sessions.now())
     sessions.get("a")
-    sessions.put("c", session("red"))
+    sessions.put("c", session("red"), sessions.now())
     assert len(sessions) == 2
     sessions.get("a")
     with pytest.raises(AppError):
         sessions.get("b")
+
+
+def test_what_a_closed_page_asked_for_is_not_kept() -> None:
+    clock = Clock()
+    sessions = Sessions(Limits(idle_seconds=100), clock)
+    gone: list[str] = []
+    sessions.dropped = gone.append
+    sessions.put("a", session("red"), sessions.now())
+    asked = sessions.now()
+    clock.now = 1
+    sessions.close("a")
+    sessions.close(None)
+    assert gone == ["a"]
+    clock.now = 2
+    sessions.put("a", session("blue"), asked)
+    assert len(sessions) == 0
+    again = session("green")
+    sessions.put("a", again, sessions.now())
+    assert sessions.get("a") is again
+
+
+def test_closed_pages_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradtoken.app.sessions._CLOSED", 3)
+    clock = Clock()
+    sessions = Sessions(Limits(idle_seconds=100), clock)
+    for key in "abcde":
+        sessions.close(key)
+    assert list(sessions._closed) == ["c", "d", "e"]
+    clock.now = 101
+    sessions.sweep()
+    assert not sessions._closed

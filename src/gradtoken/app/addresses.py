@@ -1,4 +1,4 @@
-"""Which addresses are this machine's own."""
+"""What addresses say of who is there."""
 
 from __future__ import annotations
 
@@ -13,3 +13,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def network(host: str) -> str:
+    """What a visitor cannot leave by changing addresses: an IPv6 address's /64; others as is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from contextvars import ContextVar
 
 _NAME: ContextVar[str] = ContextVar("gradtoken_arrival", default="")
@@ -27,7 +28,11 @@ class Arrivals(os.PathLike[str]):
 
     __str__ = __fspath__
 
+    def begin(self) -> None:
+        """Give what is uploaded by the request under way a folder of its own."""
+        _NAME.set(secrets.token_hex(16))
 
-def begin_arrival() -> None:
-    """Give what is uploaded by the request under way a folder of its own."""
-    _NAME.set(secrets.token_hex(16))
+    def drop(self) -> None:
+        """Delete what the request under way has uploaded."""
+        if _NAME.get():
+            shutil.rmtree(self, ignore_errors=True)

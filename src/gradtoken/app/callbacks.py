@@ -79,7 +79,8 @@ class Callbacks:
 
     def open_file(self, key: str | None, path: str, prompts: str, view: View) -> Opened:
         """Read an upload, delete it, predict, and explain what is likely."""
-        return self._open(key, self._uploads.take(path), prompts, view)
+        asked = self.sessions.now()
+        return self._open(key, self._uploads.take(path), prompts, view, asked)
 
     def discard(self, path: str) -> None:
         """Delete an upload that is not going to be read."""
@@ -87,11 +88,12 @@ class Callbacks:
 
     def open_scene(self, key: str | None, index: int, prompts: str, view: View) -> Opened:
         """Predict and explain a bundled scene."""
-        return self._open(key, scene_source(index), prompts, view)
+        return self._open(key, scene_source(index), prompts, view, self.sessions.now())
 
     def ask_prompts(self, key: str | None, prompts: str, view: View) -> Opened:
         """Ask other prompts about the same picture."""
-        return self._open(key, self.sessions.get(key).source, prompts, view)
+        asked = self.sessions.now()
+        return self._open(key, self.sessions.get(key).source, prompts, view, asked)
 
     def search(self, key: str | None, query: str, ticked: Sequence[int]) -> list[Choice]:
         """The list of classes that a search finds, with those that are ticked."""
@@ -110,8 +112,9 @@ class Callbacks:
         self, key: str | None, ticked: Sequence[int], a: int | None, b: int | None, view: View
     ) -> Drawn:
         """Explain the ticked classes, and A against B where both are chosen: one forward."""
+        asked = self.sessions.now()
         session = self._ask(self.sessions.get(key), ticked, a, b)
-        self.sessions.put(key, session)
+        self.sessions.put(key, session, asked)
         return _drawn(session, view)
 
     def look(self, key: str | None, view: View) -> Drawn:
@@ -120,13 +123,14 @@ class Callbacks:
 
     def compare(self, key: str | None, names: Sequence[str], view: View) -> str:
         """The same targets by other methods, one forward or more each."""
+        asked = self.sessions.now()
         session = self.sessions.get(key)
         if not session.wanted:
             raise TargetError("there is nothing to compare yet; tick a class first.")
         if not names:
             raise TargetError("there is no method to compare; tick at least one.")
         found = asking.compare(self.model, session.source, session.wanted, names)
-        self.sessions.put(key, replace(session, compared=found))
+        self.sessions.put(key, replace(session, compared=found), asked)
         return comparison(found, session.shown, view.style)
 
     def look_compared(self, key: str | None, view: View) -> str:
@@ -147,13 +151,19 @@ class Callbacks:
         """Delete a session's picture and maps."""
         self.sessions.drop(key)
 
+    def close(self, key: str | None) -> None:
+        """Delete a session's picture and maps, and those that are still being made."""
+        self.sessions.close(key)
+
     def sweep(self) -> None:
         """Delete pictures that were not used, or not even read, for too long."""
         self.sessions.sweep()
         self._uploads.sweep()
         self.swept()
 
-    def _open(self, key: str | None, source: Source, prompts: str, view: View) -> Opened:
+    def _open(
+        self, key: str | None, source: Source, prompts: str, view: View, asked: float
+    ) -> Opened:
         texts: tuple[str, ...] = ()
         if self.model.prompts is not None:
             texts = read_prompts(prompts, self.limits)
@@ -163,7 +173,7 @@ class Callbacks:
         names = texts or tuple(self.model.labels)
         ticked = ticked_at_first(found)
         session = self._ask(session, ticked, None, None)
-        self.sessions.put(key, session)
+        self.sessions.put(key, session, asked)
         return Opened(
             scenery(session.shown),
             choices(names, found, ticked, whole=bool(texts)),

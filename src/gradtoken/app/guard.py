@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtoken.app.arrivals import begin_arrival
+from gradtoken.app.arrivals import Arrivals
+from gradtoken.app.doors import is_open, is_upload
 from gradtoken.app.rate import Rate
 
 HEADERS = {
@@ -20,23 +21,32 @@ HEADERS = {
 }
 """Sent with every response: the browser talks to this server only."""
 
-_CLOSED = ("/deep_link", "/deep_link/")
-"""How the paths end by which gradio writes a session to disk and gives it to others."""
+_SPARE = 1_000_000
+"""Bytes of a request that is no upload, and of what stands around an upload's file."""
 
 _TOO_MANY = "too many requests from this address; wait a minute."
-"""Sent as the page's client expects it, which shows it."""
+_TOO_LARGE = "the request is larger than anything the page sends; make the file smaller."
+"""Sent as the page's client expects them, which shows them."""
 
 
 class Guard:
     """ASGI middleware before gradio.
 
-    It adds `HEADERS`, refuses what comes too often, keeps uploads apart, and closes what would give
-    a session away.
+    It adds `HEADERS`, lets only `doors` through, refuses what comes too often or is too large, and
+    keeps uploads apart.
+
+    Args:
+        app: what it stands before.
+        rate: how often one address may ask.
+        file_bytes: of an upload.
+        arrivals: where uploads go.
     """
 
-    def __init__(self, app: Any, rate: Rate) -> None:
+    def __init__(self, app: Any, rate: Rate, file_bytes: int, arrivals: Arrivals) -> None:
         self._app = app
         self._rate = rate
+        self._file_bytes = file_bytes
+        self._arrivals = arrivals
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.responses import JSONResponse, PlainTextResponse
@@ -48,17 +58,65 @@ class Guard:
                 event = {**event, "headers": [*known, *extra]}
             await send(event)
 
-        if scope["type"] == "http" and scope["path"].endswith(_CLOSED):
-            await PlainTextResponse("Not found", 404)(scope, receive, with_headers)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        if scope["type"] == "http" and not self._allows(scope):
+        method, path = scope["method"], scope["path"]
+        most = _SPARE + (self._file_bytes if is_upload(path) else 0)
+        if not is_open(method, path):
+            await PlainTextResponse("Not found", 404)(scope, receive, with_headers)
+        elif not self._allows(scope):
             refused = JSONResponse({"detail": _TOO_MANY}, 429, {"retry-after": "60"})
             await refused(scope, receive, with_headers)
-            return
-        if scope["type"] == "http" and scope["path"].rstrip("/").endswith("/upload"):
-            begin_arrival()
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+        elif _declared(scope) > most:
+            await JSONResponse({"detail": _TOO_LARGE}, 413)(scope, receive, with_headers)
+        elif is_upload(path):
+            await self._upload(scope, _counted(receive, most), with_headers)
+        else:
+            await self._app(scope, _counted(receive, most), with_headers)
+
+    async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass an upload on; one that fails leaves nothing."""
+        arrived = False
+
+        async def told(event: Any) -> None:
+            nonlocal arrived
+            if event["type"] == "http.response.start":
+                arrived = event["status"] == 200
+                if not arrived:
+                    self._arrivals.drop()
+            await send(event)
+
+        self._arrivals.begin()
+        try:
+            await self._app(scope, receive, told)
+        finally:
+            if not arrived:
+                self._arrivals.drop()
 
     def _allows(self, scope: Any) -> bool:
         address = scope["client"][0] if scope.get("client") else None
         return self._rate.allows(scope["method"], address)
+
+
+def _declared(scope: Any) -> int:
+    """The bytes that a request says it has; 0 if it does not say."""
+    said = dict(scope["headers"]).get(b"content-length", b"")
+    return int(said) if said.isdigit() else 0
+
+
+def _counted(receive: Any, most: int) -> Any:
+    """`receive`, until a request has more bytes than that."""
+    from starlette.exceptions import HTTPException
+
+    came = 0
+
+    async def counted() -> Any:
+        nonlocal came
+        event = await receive()
+        came += len(event.get("body", b""))
+        if came > most:
+            raise HTTPException(413, _TOO_LARGE)
+        return event
+
+    return counted

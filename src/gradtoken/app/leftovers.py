@@ -20,6 +20,26 @@ def drop_area(**options: Any) -> gr.File:
     return cast(gr.File, area)
 
 
+def take_files_from(area: gr.File, app: Any) -> None:
+    """Refuse files, and addresses of files, for all other parts of a page.
+
+    gradio would fetch them, whatever the part is for.
+    """
+    read = app.preprocess_data
+
+    async def read_checked(function: Any, inputs: list[Any], *more: Any, **options: Any) -> Any:
+        for part, value in zip(function.inputs, inputs, strict=False):
+            if part is not area and _has_object(value):
+                raise gr.Error("no picture is taken here.", print_exception=False)
+        return await read(function, inputs, *more, **options)
+
+    app.preprocess_data = read_checked
+
+
+def _has_object(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_has_object, value)))
+
+
 def _path_of(payload: Any) -> str | None:
     return None if payload is None else str(payload.path)
 
@@ -47,9 +67,10 @@ class Leftovers:
         self._forget(key, self._showing | {self._passing})
 
     def sweep(self) -> None:
-        """Forget what was downloaded, in every session, and the list of uploads."""
-        for key in list(self._app.state_holder.session_data):
-            self._forget(key, {self._passing})
+        """Forget what was downloaded, what closed pages showed, and the list of uploads."""
+        for key, session in list(self._app.state_holder.session_data.items()):
+            closed = self._showing if session.is_closed else set()
+            self._forget(key, {self._passing} | closed)
         self._app.upload_file_set.clear()
 
     def _forget(self, key: str, parts: set[int]) -> None:

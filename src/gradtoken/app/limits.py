@@ -11,6 +11,7 @@ class Limits:
 
     Args:
         file_bytes: of one uploaded file.
+        upload_bytes: of all uploads that are not read yet; the oldest makes room.
         pixels: of one picture; larger ones are refused before they are decoded.
         targets: maps of one picture at once.
         prompts: texts of one picture, and `prompt_letters` letters each.
@@ -23,6 +24,7 @@ class Limits:
     """
 
     file_bytes: int = 20_000_000
+    upload_bytes: int = 3_000_000_000
     pixels: int = 30_000_000
     targets: int = 8
     prompts: int = 16

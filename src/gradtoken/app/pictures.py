@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,7 +60,8 @@ class Uploads:
 
     Args:
         folder: nothing outside it is read or deleted.
-        limits: `file_bytes` and `pixels` of them, and `idle_seconds` for files nobody came for.
+        limits: `file_bytes` and `pixels` of them, and for files nobody came for `idle_seconds` and
+            `upload_bytes`.
     """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
@@ -137,17 +139,26 @@ class Uploads:
                 return
 
     def sweep(self) -> None:
-        """Delete what was uploaded and never read."""
+        """Delete what was uploaded and never read: what is too old, and too much."""
         oldest = time.time() - self._limits.idle_seconds
+        room = self._limits.upload_bytes
+        for arrived, size, path in sorted(self._there(), reverse=True):
+            room -= size
+            if arrived >= oldest and room >= 0:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _there(self) -> Iterator[tuple[float, int, Path]]:
+        """When each upload arrived, its bytes, and where it is."""
         for path in self._folder.iterdir():
             try:
-                if path.stat().st_mtime >= oldest:
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            except FileNotFoundError:
+                files = path.rglob("*") if path.is_dir() else [path]
+                size = sum(file.stat().st_size for file in files)
+                yield path.stat().st_mtime, size, path
+            except FileNotFoundError:  # it was read meanwhile
                 continue
 
 

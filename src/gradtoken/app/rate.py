@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from gradtoken.app.addresses import is_loopback
+from gradtoken.app.addresses import is_loopback, network
 
 _ADDRESSES = 10_000
 _MINUTE = 60.0
@@ -17,8 +17,8 @@ class Rate:
     """A bucket for each address, which every POST takes from and time fills again.
 
     Uploads, logins and all that a control calls are POSTs. Programs on this machine are not
-    counted. What a proxy on it passes on is counted by the address in `X-Forwarded-For`, and not at
-    all where the proxy sends none.
+    counted, and IPv6 addresses of one network (/64) count as one. What a proxy on this machine
+    passes on is counted by the address in `X-Forwarded-For`, and not at all where it sends none.
 
     Args:
         per_minute: requests of one address in the long run; as many at once. None for no limit.
@@ -35,11 +35,12 @@ class Rate:
         """Count one request; False if there were too many."""
         if self._most is None or method != "POST" or is_loopback(str(address)):
             return True
+        visitor = network(str(address))
         with self._lock:
             now = self._clock()
-            left, then = self._left.pop(str(address), (self._most, now))
+            left, then = self._left.pop(visitor, (self._most, now))
             left = min(self._most, left + (now - then) * self._most / _MINUTE)
-            self._left[str(address)] = (left - 1 if left >= 1 else left, now)
+            self._left[visitor] = (left - 1 if left >= 1 else left, now)
             while len(self._left) > _ADDRESSES:
                 self._left.popitem(last=False)
             return left >= 1

@@ -16,6 +16,7 @@ from gradtoken.app.arrivals import Arrivals
 from gradtoken.app.guard import Guard
 from gradtoken.app.memory import give_back
 from gradtoken.app.rate import Rate
+from gradtoken.app.unread import Unread
 from gradtoken.app.workers import Workers
 from gradtoken.errors import AppError
 
@@ -32,8 +33,8 @@ _SETTINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
-
 _SWEEP_SECONDS = 10.0
+_UNREAD_SECONDS = 30.0
 
 
 @contextmanager
@@ -78,8 +79,9 @@ def serving(
 
         chosen = limits or Limits()
         blocks = count_blocks(model, scene_source(0))
+        arrivals = Arrivals(folder)
         callbacks = Callbacks(model, Uploads(Path(folder), chosen), chosen)
-        app = page(callbacks, blocks, workers).queue(max_size=chosen.waiting)
+        app = page(callbacks, blocks, workers).queue(max_size=chosen.waiting, api_open=False)
         app.state_session_capacity = 4 * chosen.sessions
         try:
             served, local, public = app.launch(
@@ -99,7 +101,8 @@ def serving(
                 allowed_paths=[],
                 state_session_capacity=4 * chosen.sessions,
                 app_kwargs={
-                    "middleware": [_middleware(chosen)],
+                    "middleware": [_middleware(chosen, arrivals)],
+                    "lifespan": Unread(app._queue, _UNREAD_SECONDS).forgetting,
                     "docs_url": None,
                     "redoc_url": None,
                 },
@@ -108,7 +111,7 @@ def serving(
             )
         except OSError as error:
             raise _cannot_listen(host, port, error) from None
-        served.uploaded_file_dir = Arrivals(folder)
+        served.uploaded_file_dir = arrivals
         try:
             with _sweeping(callbacks):
                 yield public or local
@@ -194,7 +197,8 @@ def _import_gradio() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _middleware(limits: Limits) -> Any:
+def _middleware(limits: Limits, arrivals: Arrivals) -> Any:
     from starlette.middleware import Middleware
 
-    return Middleware(Guard, rate=Rate(limits.requests_per_minute))
+    rate = Rate(limits.requests_per_minute)
+    return Middleware(Guard, rate=rate, file_bytes=limits.file_bytes, arrivals=arrivals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -15,6 +16,9 @@ from gradtoken.app.pictures import Shown
 from gradtoken.errors import AppError
 from gradtoken.explanation import Explanation
 from gradtoken.sources import Source
+
+_CLOSED = 10_000
+"""How many closed pages are remembered at most."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Sessions:
         self._limits = limits
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, Session]] = OrderedDict()
+        self._closed: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -62,11 +67,23 @@ class Sessions:
             self._sweep()
             return len(self._kept)
 
-    def put(self, key: str | None, session: Session) -> None:
-        """Keep a session, in place of the key's earlier one."""
+    def now(self) -> float:
+        """The time, to be said to `put`."""
+        return self._clock()
+
+    def put(self, key: str | None, session: Session, asked: float) -> None:
+        """Keep a session, in place of the key's earlier one.
+
+        Args:
+            key: of the session.
+            session: what is kept.
+            asked: when it was asked for. If the page was closed since then, nothing is kept.
+        """
         if not key:
             raise AppError("the request names no session, so nothing can be kept for it; reload.")
         with self._lock:
+            if self._closed.get(key, -math.inf) >= asked:
+                return
             self._kept[key] = (self._clock(), session)
             self._kept.move_to_end(key)
             self._sweep()
@@ -96,6 +113,16 @@ class Sessions:
                 self._remove(key)
             self._sweep()
 
+    def close(self, key: str | None) -> None:
+        """Forget a key's session, and what is under way for it."""
+        if key:
+            with self._lock:
+                self._closed[key] = self._clock()
+                self._closed.move_to_end(key)
+                while len(self._closed) > _CLOSED:
+                    self._closed.popitem(last=False)
+        self.drop(key)
+
     def sweep(self) -> None:
         """Forget what was unused for too long."""
         with self._lock:
@@ -110,6 +137,8 @@ class Sessions:
         stale = [key for key, (used, _) in self._kept.items() if used < oldest]
         for key in stale:
             self._remove(key)
+        while self._closed and next(iter(self._closed.values())) < oldest:
+            self._closed.popitem(last=False)
         while len(self._kept) > self._limits.sessions or self._too_large():
             self._remove(next(iter(self._kept)))
 

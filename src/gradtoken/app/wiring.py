@@ -203,7 +203,7 @@ class _Handlers:
         return [message("The picture is deleted."), "", "", "", ticked, empty, empty, "", ""]
 
     def closed(self, request: gr.Request) -> None:
-        self._do.forget(request.session_hash)
+        self._do.close(request.session_hash)
 
 
 def _opens(found: Opened) -> list[Any]:

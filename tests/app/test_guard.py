@@ -1,0 +1,132 @@
+"""Requests that are larger than any the page sends, and ways that it does not go."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio import processing_utils
+
+from tests.app.conftest import Served
+from tests.app.test_clients import LOOK, call, given
+
+ADDRESS = "https://example.org/a.png"
+PARTS = ["redraw", "ask_prompts", "search", "compare", "ask"]
+
+
+def test_nothing_is_fetched_for_a_visitor(served: Served) -> None:
+    for way in ("file=", "file/", "proxy="):
+        for method in ("GET", "HEAD"):
+            response = httpx.request(method, f"{served.url}gradio_api/{way}{ADDRESS}")
+            assert response.status_code == 404
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_no_part_of_the_page_fetches_an_address(
+    served: Served, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    asked: list[str] = []
+
+    async def fetch(url: str, **_: Any) -> str:
+        asked.append(url)
+        return url
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    with httpx.Client(base_url=served.url) as http:
+        endpoint = http.get("gradio_api/info?all_endpoints=true").json()["named_endpoints"]
+        usual = [each["parameter_default"] for each in endpoint[f"/{name}"]["parameters"]]
+        for index in range(len(usual)):
+            for value in (given(ADDRESS), [given(ADDRESS)], {"value": given(ADDRESS)}):
+                data = [*usual[:index], value, *usual[index + 1 :]]
+                assert "event: error" in call(http, name, *data)
+    assert asked == []
+
+
+def test_the_drop_area_fetches_no_address(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def fetch(url: str, **_: Any) -> str:
+        asked.append(url)
+        return url
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    with httpx.Client(base_url=served.url) as http:
+        assert "not there any more" in call(http, "open_file", given(ADDRESS), "", *LOOK)
+    assert asked == []
+
+
+@pytest.mark.parametrize("way", ["run", "api"])
+def test_the_queue_is_not_passed_by(served: Served, way: str) -> None:
+    body = {"data": list(LOOK), "session_hash": "a"}
+    assert httpx.post(f"{served.url}gradio_api/{way}/redraw", json=body).status_code == 404
+
+
+def test_nothing_is_recorded(served: Served) -> None:
+    sent = {"video": ("a.mp4", b"0" * 100)}
+    address = f"{served.url}gradio_api/process_recording"
+    assert httpx.post(address, files=sent).status_code == 404
+
+
+def pieces(count: int) -> Iterator[bytes]:
+    head = b'--x\r\ncontent-disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    for part in range(count):
+        yield head + b"0" * 1_000_000 + b"\r\n"
+        if part % 10 == 0:
+            time.sleep(0.01)
+    yield b"--x--\r\n"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_upload_of_many_files_is_refused_as_a_whole(served: Served, declared: bool) -> None:
+    content = b"".join(pieces(22)) if declared else pieces(22)
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    response = httpx.post(f"{served.url}gradio_api/upload", content=content, headers=headers)
+    assert response.status_code == 413
+    assert "larger than anything the page sends" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_what_is_no_upload_may_be_much_smaller(served: Served, declared: bool) -> None:
+    body = b'{"data": ["' + b"a" * 1_000_000 + b'"]}'
+    content = body if declared else iter([body[:600_000], body[600_000:]])
+    headers = {"content-type": "application/json"}
+    for way in ("queue/join", "call/redraw"):
+        address = f"{served.url}gradio_api/{way}"
+        response = httpx.post(address, content=content, headers=headers)
+        assert response.status_code == 413
+        content = body if declared else iter([body[:600_000], body[600_000:]])
+
+
+def left(served: Served) -> list[Path]:
+    return [file for file in served.uploads.rglob("*") if file.is_file()]
+
+
+def test_a_refused_upload_leaves_nothing(served: Served) -> None:
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    address = f"{served.url}gradio_api/upload"
+    assert httpx.post(address, content=pieces(22), headers=headers).status_code == 413
+    assert left(served) == []
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(served: Served) -> None:
+    url = httpx.URL(served.url)
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nhost: here\r\ncontent-length: 3000000\r\n"
+            b"content-type: multipart/form-data; boundary=x\r\n\r\n" + next(pieces(1))
+        )
+        await_that(lambda: len(left(served)) == 1)
+    await_that(lambda: left(served) == [])
+
+
+def await_that(holds: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to hold")

@@ -1,0 +1,87 @@
+"""Answers that nobody reads do not stay, and those on their way do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from gradtoken.app import layout, server
+from gradtoken.app.server import serving
+from gradtoken.app.unread import Unread
+from gradtoken.models import Model
+from tests.app.test_clients import LOOK
+
+
+def queue(messages: dict[str, int], asked: dict[str, set[str]], running: set[str]) -> Any:
+    answers: dict[str, asyncio.Queue[int]] = {}
+    for key, count in messages.items():
+        answers[key] = asyncio.Queue()
+        for number in range(count):
+            answers[key].put_nowait(number)
+    return SimpleNamespace(
+        pending_messages_per_session=answers,
+        pending_event_ids_session=asked,
+        event_ids_to_events=dict.fromkeys(running),
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "asked", "running", "goes"),
+    [
+        ({"a": 2}, {"a": {"1"}}, set(), True),
+        ({"a": 2}, {"a": {"1"}}, {"1"}, False),
+        ({"a": 0}, {"a": {"1"}}, {"1"}, False),
+        ({"a": 0}, {"a": {"1"}}, set(), False),  # on its way to a slow reader
+        ({"a": 0}, {"a": set()}, set(), True),
+        ({}, {"a": set()}, set(), True),
+        ({"a": 1}, {}, {"1"}, True),
+    ],
+)
+def test_who_is_forgotten(
+    messages: dict[str, int], asked: dict[str, set[str]], running: set[str], goes: bool
+) -> None:
+    given = queue(messages, asked, running)
+    unread = Unread(given, 1)
+    unread.look()
+    assert given.pending_messages_per_session.keys() == messages.keys()
+    unread.look()
+    left = given.pending_messages_per_session.keys() | given.pending_event_ids_session.keys()
+    assert left == (set() if goes else {"a"})
+
+
+def test_two_looks_in_a_row() -> None:
+    given = queue({"a": 1}, {"a": {"1"}}, set())
+    unread = Unread(given, 1)
+    unread.look()
+    given.event_ids_to_events["1"] = None
+    unread.look()
+    given.event_ids_to_events.clear()
+    unread.look()
+    assert given.pending_messages_per_session
+    unread.look()
+    assert not given.pending_messages_per_session
+
+
+def test_a_server_forgets_what_nobody_reads(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[Any] = []
+    build = layout.page
+    monkeypatch.setattr(layout, "page", lambda *a: pages.append(build(*a)) or pages[0])
+    monkeypatch.setattr(server, "_UNREAD_SECONDS", 0.5)
+    with serving(demo) as url, httpx.Client(base_url=url) as http:
+        made = pages[0]._queue
+        for number in range(5):
+            http.post(
+                "gradio_api/call/redraw", json={"data": list(LOOK), "session_hash": str(number)}
+            )
+        assert made.pending_messages_per_session
+        begun = time.monotonic()
+        while made.pending_messages_per_session or made.pending_event_ids_session:
+            assert time.monotonic() < begun + 10
+            time.sleep(0.05)
+        event = http.post("gradio_api/call/redraw", json={"data": list(LOOK)}).json()["event_id"]
+        assert "no picture yet" in http.get(f"gradio_api/call/redraw/{event}").text
