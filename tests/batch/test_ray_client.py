@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from gradtoken.batch import Source
+from gradtoken.batch import Job, Source
+from gradtoken.batch.ray_client import devices
 from tests.batch.conftest import COUNT, start
 
 for needed in ("ray", "grpc", "s3fs"):
@@ -114,3 +115,41 @@ def test_results_have_to_be_where_both_can_reach(address: str, folder: Path) -> 
     )
     assert done.returncode == 1
     assert "cannot read maps on this machine; give a folder that both reach" in done.stderr
+
+
+def test_a_token_that_is_missing_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gradtoken", "batch", str(folder)),
+            *("--out", str(tmp_path / "maps"), "--engine", "ray", "--address", "127.0.0.1:1"),
+        ],
+        env={**os.environ, **SETTINGS, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: Ray cannot be started or reached: Token authentication is" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "num_gpus", "there", "expected"),
+    [
+        (None, None, {"CPU": 4.0}, ("cpu", 0.0)),
+        (None, None, {"CPU": 4.0, "GPU": 2.0}, (None, 1.0)),
+        ("cuda", None, {"CPU": 4.0}, ("cuda", 1.0)),
+        ("cpu", None, {"GPU": 2.0}, ("cpu", 0.0)),
+        (None, 0.5, {"GPU": 2.0}, (None, 0.5)),
+        (None, 0.0, {"GPU": 2.0}, ("cpu", 0.0)),
+    ],
+)
+def test_the_cluster_decides_on_what_workers_compute(
+    device: str | None,
+    num_gpus: float | None,
+    there: dict[str, float],
+    expected: tuple[str | None, float],
+) -> None:
+    found = devices(Job(device=device), num_gpus, there)
+    assert (found["job"].device, found["num_gpus"]) == expected

@@ -7,6 +7,7 @@ shard, and this process waits for it and says how far it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gradtoken.batch.engine_ray import cause, connect, settle
@@ -14,6 +15,7 @@ from gradtoken.batch.needs import needs
 from gradtoken.errors import GradTokenError
 
 if TYPE_CHECKING:
+    from gradtoken.batch.job import Job
     from gradtoken.batch.running import Progress, Summary
 
 _SECONDS = 1.0
@@ -35,6 +37,7 @@ def run_there(address: str, asked: Mapping[str, Any], progress: Progress) -> Sum
     ray = needs("ray")
     connect(ray, address=address)
     try:
+        asked = {**asked, **devices(asked["job"], asked["num_gpus"], ray.cluster_resources())}
         log = ray.remote(_Log).options(num_cpus=0).remote()
         task = ray.remote(_run).options(num_cpus=0, max_retries=0).remote(log, dict(asked))
         try:
@@ -56,6 +59,25 @@ def run_there(address: str, asked: Mapping[str, Any], progress: Progress) -> Sum
         ) from None
     finally:
         ray.shutdown()
+
+
+def devices(job: Job, num_gpus: float | None, there: Mapping[str, float]) -> dict[str, Any]:
+    """On what the workers of a run compute, as arguments of `run`.
+
+    The task that starts them may lie on a machine without a GPU, or is shown none, so it is not
+    asked.
+
+    Args:
+        job: what is asked for.
+        num_gpus: of each worker, as asked for.
+        there: the cluster's resources.
+    """
+    if num_gpus is None:
+        wanted = job.device or ("cuda" if there.get("GPU") else "cpu")
+        num_gpus = 1.0 if wanted.startswith("cuda") else 0.0
+    if not num_gpus:
+        job = replace(job, device=job.device or "cpu")
+    return {"job": job, "num_gpus": num_gpus}
 
 
 def _tell(heard: list[tuple[str, int, int]], progress: Progress) -> None:

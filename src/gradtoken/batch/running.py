@@ -106,7 +106,8 @@ def run(
         threads: of torch in each worker; None shares the cores among the workers, or takes what
             the run began with. It is part of what makes the last bits of the numbers.
         workers: models at work at once; the local engine has one.
-        num_gpus: of each Ray worker; None is one if the job's device is a GPU, else none.
+        num_gpus: of each Ray worker; None is one if the job's device is a GPU, else none. Without a
+            device that is one if this machine has a GPU, or, behind `ray://`, if the cluster has.
         address: of a running Ray cluster: `HOST:PORT` or `auto` from a machine of it, and
             `ray://HOST:PORT` from elsewhere; then everything, also the listing, happens there.
         decoders: threads (local) or tasks (Ray) that decode pictures at most.
