@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from pyarrow import parquet
 
 from gradtoken.batch import Asked, Job, Source, Summary, run
 from gradtoken.datasets import Scenes
+
+# Ray reads these while it is imported, and then keeps to the loopback interface.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 COUNT = 10
 JOB = Job(targets=Asked(top_k=2), batch_size=3, threads=1)

@@ -24,8 +24,6 @@ for needed in ("ray", "grpc", "s3fs"):
 
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
     "GRPC_POLL_STRATEGY": "poll",  # Ray's server forks, which the default one does not survive
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
