@@ -8,7 +8,7 @@ import gradio as gr
 
 from gradtoken.app.asking import METHODS
 from gradtoken.app.callbacks import Callbacks
-from gradtoken.app.leftovers import drop_area, take_files_from
+from gradtoken.app.leftovers import check_inputs, drop_area
 from gradtoken.app.maps import View
 from gradtoken.app.markup import esc, message, photo_uri
 from gradtoken.app.pictures import SCENES, scene
@@ -140,7 +140,7 @@ def page(callbacks: Callbacks, blocks: int, workers: Workers) -> gr.Blocks:
             coupling, look, names, compare, compared, download, forget, file,
         )  # fmt: skip
         wire(app, controls, callbacks, workers)
-    take_files_from(upload, app)
+    check_inputs(app, upload)
     return app
 
 

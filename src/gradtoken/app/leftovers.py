@@ -20,18 +20,25 @@ def drop_area(**options: Any) -> gr.File:
     return cast(gr.File, area)
 
 
-def take_files_from(area: gr.File, app: Any) -> None:
-    """Refuse files, and addresses of files, for all other parts of a page.
+def check_inputs(app: Any, area: gr.File) -> None:
+    """Have a page read its parts so that nothing is fetched and nothing piles up.
 
-    gradio would fetch them, whatever the part is for.
+    gradio would fetch a file's address, whatever part of the page it is given for. And it would
+    keep a part of each session anew, under a new number, whenever the part's choices change.
+
+    Args:
+        app: the page.
+        area: the only part of it that takes a file.
     """
     read = app.preprocess_data
 
-    async def read_checked(function: Any, inputs: list[Any], *more: Any, **options: Any) -> Any:
+    async def read_checked(function: Any, inputs: list[Any], state: Any, *more: Any) -> Any:
         for part, value in zip(function.inputs, inputs, strict=False):
             if part is not area and _has_object(value):
                 raise gr.Error("no picture is taken here.", print_exception=False)
-        return await read(function, inputs, *more, **options)
+            if state is not None:
+                state[part._id]._id = part._id
+        return await read(function, inputs, state, *more)
 
     app.preprocess_data = read_checked
 
