@@ -28,7 +28,9 @@ def test_one_request_drops_its_own(tmp_path: Path) -> None:
         arrivals.begin()
         file = Path(arrivals) / "a.png"
         file.parent.mkdir()
+        assert arrivals.count() == 0
         file.touch()
+        assert arrivals.count() == 1
         if drops:
             arrivals.drop()
         return file

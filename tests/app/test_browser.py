@@ -381,16 +381,16 @@ def test_a_picture_is_deleted_when_its_page_is_closed(
     app: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Callbacks] = []
-    close = Callbacks.close
+    forget = Callbacks.forget
 
     def spy(self: Callbacks, key: str | None) -> None:
         assert len(self.sessions) > 0
-        close(self, key)
+        forget(self, key)
         with pytest.raises(AppError):
             self.sessions.get(key)
         kept.append(self)
 
-    monkeypatch.setattr(Callbacks, "close", spy)
+    monkeypatch.setattr(Callbacks, "forget", spy)
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     assert kept == []

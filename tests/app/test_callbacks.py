@@ -9,6 +9,7 @@ import math
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.app_clients.pages import tokens_in
 from PIL import Image
 
 import gradtoken
+from gradtoken.app import asking
 from gradtoken.app.callbacks import Callbacks
 from gradtoken.app.limits import Limits
 from gradtoken.app.maps import View
@@ -205,3 +207,29 @@ def test_text_cannot_become_code(tmp_path: Path) -> None:
         assert "<img src=x" not in html
         assert "{{value" not in html
         assert "${" not in html
+
+
+@pytest.mark.parametrize("what", ["open", "ask", "compare"])
+def test_what_is_deleted_while_it_is_made_is_not_kept(
+    do: Callbacks, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    begin = {
+        "open": lambda: do.open_scene("a", 1, "", PLAIN),
+        "ask": lambda: do.ask("a", [2], None, None, PLAIN),
+        "compare": lambda: do.compare("a", ["gradtoken"], PLAIN),
+    }[what]
+    do.open_scene("a", 0, "", PLAIN)
+    name = "compare" if what == "compare" else "ask"
+    work = getattr(asking, name)
+
+    def work_and_delete(*args: Any) -> Any:
+        found = work(*args)
+        do.forget("a")
+        return found
+
+    monkeypatch.setattr(asking, name, work_and_delete)
+    begin()
+    assert len(do.sessions) == 0
+    monkeypatch.setattr(asking, name, work)
+    do.open_scene("a", 0, "", PLAIN)
+    assert len(do.sessions) == 1

@@ -39,6 +39,8 @@ def test_open(method: str, path: str) -> None:
         ("GET", "/gradio_api/proxy=https://example.org/a.png"),
         ("GET", "//gradio_api/file=https://example.org/a.png"),
         ("GET", "/gradio_api/deep_link"),
+        ("GET", "/gradio_api/upload_progress"),
+        ("GET", "/gradio_api/heartbeat/" + "a" * 65),
         ("GET", "/gradio_api/vibe-code"),
         ("GET", "/gradio_api/openapi.json"),
         ("GET", "/monitoring"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gradio_client import Client, handle_file
 
 from gradtoken.app import layout
+from gradtoken.app.leftovers import Leftovers
 from gradtoken.app.pictures import scene_source
 from gradtoken.app.server import serving
 from gradtoken.app.wiring import NOBODY
@@ -33,3 +35,23 @@ def test_a_session_does_not_grow(
         (session,) = pages[0].state_holder.session_data.values()
         assert session.blocks_config.blocks.keys() == pages[0].blocks.keys()
         assert session.config_values.keys() == pages[0].blocks.keys()
+
+
+def test_what_is_shown_goes_with_its_picture() -> None:
+    def kept() -> SimpleNamespace:
+        return SimpleNamespace(
+            config_values={part: {"props": {"value": "x"}} for part in (1, 2, 3)}
+        )
+
+    def values(key: str) -> list[str | None]:
+        return [each["props"]["value"] for each in sessions[key].config_values.values()]
+
+    sessions = {"open": kept(), "gone": kept()}
+    app: Any = SimpleNamespace(
+        state_holder=SimpleNamespace(session_data=sessions), upload_file_set={"a.png"}
+    )
+    showing, passing = SimpleNamespace(_id=1), SimpleNamespace(_id=2)
+    Leftovers(app, [showing], passing, {"open"}).sweep()
+    assert values("open") == ["x", None, "x"]
+    assert values("gone") == [None, None, "x"]
+    assert app.upload_file_set == set()

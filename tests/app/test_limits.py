@@ -90,6 +90,7 @@ def test_the_page_of_the_app_names_the_limits() -> None:
     table = text.partition("## Limits\n")[2].strip().partition("\n\n")[0]
     rows = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in table.splitlines()}
     assert rows["a file"].startswith(f"{limits.file_bytes / 1e6:.0f} MB")
+    assert rows["unread uploads"].startswith(f"{limits.upload_bytes / 1e9:.0f} GB in all")
     assert rows["a picture"].startswith(f"{limits.pixels / 1e6:.0f} megapixels")
     assert rows["maps at once"] == str(limits.targets)
     assert rows["prompts"] == f"{limits.prompts} of at most {limits.prompt_letters} letters"

@@ -133,9 +133,8 @@ def test_uploads_nobody_came_for_are_swept(arrived: Path) -> None:
     stray.touch()
     for path in (old, stray):
         os.utime(path, (time.time() - 61, time.time() - 61))
-    Image.new("RGB", (4, 4)).save(arrived / "a.png")
-    take(arrived / "a.png")
-    assert list(arrived.parent.iterdir()) == [new]
+    Uploads(arrived.parent, SMALL).sweep()
+    assert sorted(arrived.parent.iterdir()) == [arrived, new]
 
 
 def test_what_is_shown_is_small_and_has_its_box() -> None:

@@ -114,12 +114,5 @@ def test_gradio_forgets_pictures_too(
                 time.sleep(4)
             assert "--gt-picture" not in kept(client)
             assert "gt-heat" not in kept(client)
-        client = Client(url, verbose=False)
-        client.predict(handle_file(path), "", *LOOK, api_name="/open_file")
-        pages[0].state_holder.session_data[client.session_hash].is_closed = True
-        begun = time.monotonic()
-        while "gt-heat" in kept(client):
-            assert time.monotonic() < begun + 2
-            time.sleep(0.02)
         link = f"{url}gradio_api/deep_link?session_hash={client.session_hash}"
         assert httpx.get(link).status_code == 404

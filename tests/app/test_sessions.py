@@ -50,7 +50,7 @@ def test_large_pictures_make_room_sooner() -> None:
     assert alone.get("a")
 
 
-@pytest.mark.parametrize("key", [None, ""])
+@pytest.mark.parametrize("key", [None, "", "a" * 65])
 def test_a_request_without_a_session_gets_none(key: str | None) -> None:
     sessions = Sessions(Limits())
     sessions.put("a", session("red"), sessions.now())
@@ -90,32 +90,33 @@ def test_the_one_unused_for_longest_makes_room() -> None:
         sessions.get("b")
 
 
-def test_what_a_closed_page_asked_for_is_not_kept() -> None:
+def test_what_was_begun_before_it_was_dropped_is_not_kept() -> None:
     clock = Clock()
     sessions = Sessions(Limits(idle_seconds=100), clock)
     gone: list[str] = []
     sessions.dropped = gone.append
     sessions.put("a", session("red"), sessions.now())
-    asked = sessions.now()
+    begun = sessions.now()
     clock.now = 1
-    sessions.close("a")
-    sessions.close(None)
+    sessions.drop("a")
+    sessions.drop(None)
     assert gone == ["a"]
     clock.now = 2
-    sessions.put("a", session("blue"), asked)
-    assert len(sessions) == 0
+    sessions.put("a", session("blue"), begun)
+    assert "a" not in sessions
     again = session("green")
     sessions.put("a", again, sessions.now())
+    assert "a" in sessions
     assert sessions.get("a") is again
 
 
-def test_closed_pages_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradtoken.app.sessions._CLOSED", 3)
+def test_what_was_dropped_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradtoken.app.sessions._GONE", 3)
     clock = Clock()
     sessions = Sessions(Limits(idle_seconds=100), clock)
-    for key in "abcde":
-        sessions.close(key)
-    assert list(sessions._closed) == ["c", "d", "e"]
+    for key in ["a", "b", "c", "d", "e", "f" * 65]:
+        sessions.drop(key)
+    assert list(sessions._gone) == ["c", "d", "e"]
     clock.now = 101
     sessions.sweep()
-    assert not sessions._closed
+    assert not sessions._gone

@@ -40,6 +40,8 @@ def queue(messages: dict[str, int], asked: dict[str, set[str]], running: set[str
         ({"a": 0}, {"a": set()}, set(), True),
         ({}, {"a": set()}, set(), True),
         ({"a": 1}, {}, {"1"}, True),
+        ({}, {"a": {"1"}}, set(), True),  # its reader went away
+        ({}, {"a": {"1"}}, {"1"}, False),
     ],
 )
 def test_who_is_forgotten(
@@ -63,6 +65,18 @@ def test_two_looks_in_a_row() -> None:
     given.event_ids_to_events.clear()
     unread.look()
     assert given.pending_messages_per_session
+    unread.look()
+    assert not given.pending_messages_per_session
+
+
+def test_a_slow_reader_is_known_by_its_heartbeats() -> None:
+    given = queue({"a": 1}, {"a": {"1"}}, set())
+    unread = Unread(given, 1)
+    for _ in range(5):
+        unread.look()
+        given.pending_messages_per_session["a"].put_nowait(0)
+    assert given.pending_messages_per_session
+    unread.look()
     unread.look()
     assert not given.pending_messages_per_session
 

@@ -16,7 +16,7 @@ def is_loopback(host: str) -> bool:
 
 
 def network(host: str) -> str:
-    """What a visitor cannot leave by changing addresses: an IPv6 address's /64; others as is."""
+    """What the addresses of one visitor have in common: of IPv6 the /64, else the whole."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -32,6 +32,10 @@ class Arrivals(os.PathLike[str]):
         """Give what is uploaded by the request under way a folder of its own."""
         _NAME.set(secrets.token_hex(16))
 
+    def count(self) -> int:
+        """How many files the request under way has uploaded."""
+        return sum(len(files) for _, _, files in os.walk(self))
+
     def drop(self) -> None:
         """Delete what the request under way has uploaded."""
         if _NAME.get():

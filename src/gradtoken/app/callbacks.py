@@ -79,8 +79,8 @@ class Callbacks:
 
     def open_file(self, key: str | None, path: str, prompts: str, view: View) -> Opened:
         """Read an upload, delete it, predict, and explain what is likely."""
-        asked = self.sessions.now()
-        return self._open(key, self._uploads.take(path), prompts, view, asked)
+        begun = self.sessions.now()
+        return self._open(key, self._uploads.take(path), prompts, view, begun)
 
     def discard(self, path: str) -> None:
         """Delete an upload that is not going to be read."""
@@ -92,8 +92,8 @@ class Callbacks:
 
     def ask_prompts(self, key: str | None, prompts: str, view: View) -> Opened:
         """Ask other prompts about the same picture."""
-        asked = self.sessions.now()
-        return self._open(key, self.sessions.get(key).source, prompts, view, asked)
+        begun = self.sessions.now()
+        return self._open(key, self.sessions.get(key).source, prompts, view, begun)
 
     def search(self, key: str | None, query: str, ticked: Sequence[int]) -> list[Choice]:
         """The list of classes that a search finds, with those that are ticked."""
@@ -112,9 +112,9 @@ class Callbacks:
         self, key: str | None, ticked: Sequence[int], a: int | None, b: int | None, view: View
     ) -> Drawn:
         """Explain the ticked classes, and A against B where both are chosen: one forward."""
-        asked = self.sessions.now()
+        begun = self.sessions.now()
         session = self._ask(self.sessions.get(key), ticked, a, b)
-        self.sessions.put(key, session, asked)
+        self.sessions.put(key, session, begun)
         return _drawn(session, view)
 
     def look(self, key: str | None, view: View) -> Drawn:
@@ -123,14 +123,14 @@ class Callbacks:
 
     def compare(self, key: str | None, names: Sequence[str], view: View) -> str:
         """The same targets by other methods, one forward or more each."""
-        asked = self.sessions.now()
+        begun = self.sessions.now()
         session = self.sessions.get(key)
         if not session.wanted:
             raise TargetError("there is nothing to compare yet; tick a class first.")
         if not names:
             raise TargetError("there is no method to compare; tick at least one.")
         found = asking.compare(self.model, session.source, session.wanted, names)
-        self.sessions.put(key, replace(session, compared=found), asked)
+        self.sessions.put(key, replace(session, compared=found), begun)
         return comparison(found, session.shown, view.style)
 
     def look_compared(self, key: str | None, view: View) -> str:
@@ -148,12 +148,8 @@ class Callbacks:
         return Download(file_name(found), data)
 
     def forget(self, key: str | None) -> None:
-        """Delete a session's picture and maps."""
-        self.sessions.drop(key)
-
-    def close(self, key: str | None) -> None:
         """Delete a session's picture and maps, and those that are still being made."""
-        self.sessions.close(key)
+        self.sessions.drop(key)
 
     def sweep(self) -> None:
         """Delete pictures that were not used, or not even read, for too long."""
@@ -162,7 +158,7 @@ class Callbacks:
         self.swept()
 
     def _open(
-        self, key: str | None, source: Source, prompts: str, view: View, asked: float
+        self, key: str | None, source: Source, prompts: str, view: View, begun: float
     ) -> Opened:
         texts: tuple[str, ...] = ()
         if self.model.prompts is not None:
@@ -173,7 +169,7 @@ class Callbacks:
         names = texts or tuple(self.model.labels)
         ticked = ticked_at_first(found)
         session = self._ask(session, ticked, None, None)
-        self.sessions.put(key, session, asked)
+        self.sessions.put(key, session, begun)
         return Opened(
             scenery(session.shown),
             choices(names, found, ticked, whole=bool(texts)),

@@ -21,10 +21,11 @@ HEADERS = {
 }
 """Sent with every response: the browser talks to this server only."""
 
-_SPARE = 1_000_000
+_SPARE = 100_000
 """Bytes of a request that is no upload, and of what stands around an upload's file."""
 
 _TOO_MANY = "too many requests from this address; wait a minute."
+_ONE_FILE = "one picture at a time; upload the others after it."
 _TOO_LARGE = "the request is larger than anything the page sends; make the file smaller."
 """Sent as the page's client expects them, which shows them."""
 
@@ -76,23 +77,30 @@ class Guard:
             await self._app(scope, _counted(receive, most), with_headers)
 
     async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass an upload on; one that fails leaves nothing."""
-        arrived = False
+        """Pass the upload of one file on. What fails is gone before the answer says so."""
+        from starlette.responses import JSONResponse
+
+        arrived = several = False
 
         async def told(event: Any) -> None:
-            nonlocal arrived
+            nonlocal arrived, several
             if event["type"] == "http.response.start":
-                arrived = event["status"] == 200
+                several = event["status"] == 200 and self._arrivals.count() > 1
+                arrived = event["status"] == 200 and not several
                 if not arrived:
                     self._arrivals.drop()
-            await send(event)
+            if not several:
+                await send(event)
 
         self._arrivals.begin()
+        unnamed = {**scope, "query_string": b""}  # gradio keeps the names of uploads for ever
         try:
-            await self._app(scope, receive, told)
+            await self._app(unnamed, receive, told)
         finally:
             if not arrived:
                 self._arrivals.drop()
+        if several:
+            await JSONResponse({"detail": _ONE_FILE}, 400)(scope, receive, send)
 
     def _allows(self, scope: Any) -> bool:
         address = scope["client"][0] if scope.get("client") else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, cast
 
 import gradio as gr
@@ -62,22 +62,26 @@ class Leftovers:
         app: the page.
         showing: components that show something of a picture.
         passing: the component through which downloads pass.
+        sessions: whose pictures are still there.
     """
 
-    def __init__(self, app: gr.Blocks, showing: Iterable[Any], passing: Any) -> None:
+    def __init__(
+        self, app: gr.Blocks, showing: Iterable[Any], passing: Any, sessions: Container[str]
+    ) -> None:
         self._app = app
         self._showing = {component._id for component in showing}
         self._passing = passing._id
+        self._sessions = sessions
 
     def forget_session(self, key: str) -> None:
         """Forget a session's picture and maps."""
         self._forget(key, self._showing | {self._passing})
 
     def sweep(self) -> None:
-        """Forget what was downloaded, what closed pages showed, and the list of uploads."""
-        for key, session in list(self._app.state_holder.session_data.items()):
-            closed = self._showing if session.is_closed else set()
-            self._forget(key, {self._passing} | closed)
+        """Forget what was downloaded, what is shown of pictures that are gone, and what came."""
+        for key in list(self._app.state_holder.session_data):
+            gone = set() if key in self._sessions else self._showing
+            self._forget(key, {self._passing} | gone)
         self._app.upload_file_set.clear()
 
     def _forget(self, key: str, parts: set[int]) -> None:

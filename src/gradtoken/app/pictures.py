@@ -85,7 +85,6 @@ class Uploads:
             raise ImageError(_GONE) from None
         finally:
             self._delete(file)
-            self.sweep()
 
     def discard(self, path: str) -> None:
         """Delete an upload, if it is there, without reading it."""

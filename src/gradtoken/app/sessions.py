@@ -17,8 +17,11 @@ from gradtoken.errors import AppError
 from gradtoken.explanation import Explanation
 from gradtoken.sources import Source
 
-_CLOSED = 10_000
-"""How many closed pages are remembered at most."""
+_GONE = 10_000
+"""How many of those dropped are remembered at most."""
+
+_KEY = 64
+"""Letters of a key; the page's have eleven."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,12 @@ class Sessions:
         self._limits = limits
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, Session]] = OrderedDict()
-        self._closed: OrderedDict[str, float] = OrderedDict()
+        self._gone: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            return key in self._kept
 
     def __len__(self) -> int:
         with self._lock:
@@ -71,18 +78,18 @@ class Sessions:
         """The time, to be said to `put`."""
         return self._clock()
 
-    def put(self, key: str | None, session: Session, asked: float) -> None:
+    def put(self, key: str | None, session: Session, begun: float) -> None:
         """Keep a session, in place of the key's earlier one.
 
         Args:
             key: of the session.
             session: what is kept.
-            asked: when it was asked for. If the page was closed since then, nothing is kept.
+            begun: when the work on it was. If the key was dropped since then, nothing is kept.
         """
-        if not key:
+        if not key or len(key) > _KEY:
             raise AppError("the request names no session, so nothing can be kept for it; reload.")
         with self._lock:
-            if self._closed.get(key, -math.inf) >= asked:
+            if self._gone.get(key, -math.inf) >= begun:
                 return
             self._kept[key] = (self._clock(), session)
             self._kept.move_to_end(key)
@@ -107,21 +114,17 @@ class Sessions:
             return session
 
     def drop(self, key: str | None) -> None:
-        """Forget a key's session, if there is one."""
+        """Forget a key's session, and what is under way for it."""
+        if not key or len(key) > _KEY:
+            return
         with self._lock:
-            if key and key in self._kept:
+            self._gone[key] = self._clock()
+            self._gone.move_to_end(key)
+            while len(self._gone) > _GONE:
+                self._gone.popitem(last=False)
+            if key in self._kept:
                 self._remove(key)
             self._sweep()
-
-    def close(self, key: str | None) -> None:
-        """Forget a key's session, and what is under way for it."""
-        if key:
-            with self._lock:
-                self._closed[key] = self._clock()
-                self._closed.move_to_end(key)
-                while len(self._closed) > _CLOSED:
-                    self._closed.popitem(last=False)
-        self.drop(key)
 
     def sweep(self) -> None:
         """Forget what was unused for too long."""
@@ -137,8 +140,8 @@ class Sessions:
         stale = [key for key, (used, _) in self._kept.items() if used < oldest]
         for key in stale:
             self._remove(key)
-        while self._closed and next(iter(self._closed.values())) < oldest:
-            self._closed.popitem(last=False)
+        while self._gone and next(iter(self._gone.values())) < oldest:
+            self._gone.popitem(last=False)
         while len(self._kept) > self._limits.sessions or self._too_large():
             self._remove(next(iter(self._kept)))
 

@@ -13,17 +13,18 @@ class Unread:
 
     gradio keeps an answer until its session reads it, however long that is, and remembers every
     session that ever asked. Here a session is forgotten when two looks in a row find nothing under
-    way for it, neither at work nor on the way to a slow reader.
+    way for it: nothing at work, and nothing on the way to a slow reader, for whom gradio puts a
+    heartbeat to the answers again and again.
 
     Args:
         queue: gradio's.
-        seconds: between two looks.
+        seconds: between two looks; more than between two heartbeats.
     """
 
     def __init__(self, queue: Any, seconds: float) -> None:
         self._queue = queue
         self._seconds = seconds
-        self._idle: set[str] = set()
+        self._idle: dict[str, int] = {}
 
     @asynccontextmanager
     async def forgetting(self, _: Any) -> AsyncIterator[None]:
@@ -40,16 +41,20 @@ class Unread:
         """Forget the sessions that were idle at the last look and still are."""
         messages = self._queue.pending_messages_per_session
         asked = self._queue.pending_event_ids_session
-        idle = {key for key in messages.keys() | asked.keys() if self._is_idle(key)}
-        for key in idle & self._idle:
-            messages.pop(key, None)
-            asked.pop(key, None)
+        idle = {}
+        for key in filter(self._is_idle, messages.keys() | asked.keys()):
+            count = messages[key].qsize() if key in messages else 0
+            if self._idle.get(key) == count:
+                messages.pop(key, None)
+                asked.pop(key, None)
+            else:
+                idle[key] = count
         self._idle = idle
 
     def _is_idle(self, key: str) -> bool:
         answers = self._queue.pending_messages_per_session.get(key)
         asked = self._queue.pending_event_ids_session.get(key, set())
-        if answers is None or answers.empty():
+        if answers is not None and answers.empty():
             return not asked
         return self._queue.event_ids_to_events.keys().isdisjoint(asked)
 

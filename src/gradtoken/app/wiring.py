@@ -115,7 +115,8 @@ def wire(app: gr.Blocks, controls: Controls, callbacks: Callbacks, workers: Work
     look[0].change(None, look[0], None, js=_OPACITY)
     c.dark.click(None, None, None, js=_OTHER_THEME)
     app.unload(on.closed)
-    leftovers = Leftovers(app, [*drawn, c.scenery, c.compared], c.file)
+    shown = [*drawn, c.scenery, c.compared]
+    leftovers = Leftovers(app, shown, c.file, callbacks.sessions)
     callbacks.sessions.dropped = leftovers.forget_session
     callbacks.swept = leftovers.sweep
 
@@ -203,7 +204,7 @@ class _Handlers:
         return [message("The picture is deleted."), "", "", "", ticked, empty, empty, "", ""]
 
     def closed(self, request: gr.Request) -> None:
-        self._do.close(request.session_hash)
+        self._do.forget(request.session_hash)
 
 
 def _opens(found: Opened) -> list[Any]:
