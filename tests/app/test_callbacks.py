@@ -228,7 +228,8 @@ def test_what_is_deleted_while_it_is_made_is_not_kept(
         return found
 
     monkeypatch.setattr(asking, name, work_and_delete)
-    begin()
+    with pytest.raises(AppError, match="the picture was deleted meanwhile"):
+        begin()
     assert len(do.sessions) == 0
     monkeypatch.setattr(asking, name, work)
     do.open_scene("a", 0, "", PLAIN)

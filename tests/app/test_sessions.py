@@ -102,7 +102,8 @@ def test_what_was_begun_before_it_was_dropped_is_not_kept() -> None:
     sessions.drop(None)
     assert gone == ["a"]
     clock.now = 2
-    sessions.put("a", session("blue"), begun)
+    with pytest.raises(AppError, match="the picture was deleted meanwhile"):
+        sessions.put("a", session("blue"), begun)
     assert "a" not in sessions
     again = session("green")
     sessions.put("a", again, sessions.now())

@@ -18,16 +18,20 @@ from tests.app.test_clients import LOOK
 
 
 def queue(messages: dict[str, int], asked: dict[str, set[str]], running: set[str]) -> Any:
-    answers: dict[str, asyncio.Queue[int]] = {}
+    answers: dict[str, asyncio.Queue[object]] = {}
     for key, count in messages.items():
         answers[key] = asyncio.Queue()
-        for number in range(count):
-            answers[key].put_nowait(number)
+        add(answers[key], count)
     return SimpleNamespace(
         pending_messages_per_session=answers,
         pending_event_ids_session=asked,
         event_ids_to_events=dict.fromkeys(running),
     )
+
+
+def add(answers: asyncio.Queue[object], count: int) -> None:
+    for _ in range(count):
+        answers.put_nowait(object())
 
 
 @pytest.mark.parametrize(
@@ -69,16 +73,39 @@ def test_two_looks_in_a_row() -> None:
     assert not given.pending_messages_per_session
 
 
-def test_a_slow_reader_is_known_by_its_heartbeats() -> None:
-    given = queue({"a": 1}, {"a": {"1"}}, set())
-    unread = Unread(given, 1)
-    for _ in range(5):
+@pytest.mark.parametrize("taken", [1, 2, 3])
+def test_a_slow_reader_is_known_by_its_heartbeats(taken: int) -> None:
+    given = queue({"a": 50}, {"a": {"1"}}, set())
+    unread, answers = Unread(given, 1), given.pending_messages_per_session["a"]
+    for _ in range(20):
         unread.look()
-        given.pending_messages_per_session["a"].put_nowait(0)
+        add(answers, 2)
+        for _ in range(taken):
+            answers.get_nowait()
     assert given.pending_messages_per_session
     unread.look()
     unread.look()
     assert not given.pending_messages_per_session
+
+
+def test_a_reader_that_does_not_get_on_is_no_reader() -> None:
+    given = queue({"a": 1}, {"a": {"1"}}, set())
+    unread, looks = Unread(given, 1), 0
+    while given.pending_messages_per_session:
+        unread.look()
+        if given.pending_messages_per_session:
+            add(given.pending_messages_per_session["a"], 2)
+        looks += 1
+    assert looks == 11
+
+
+def test_a_session_that_reads_nothing_has_its_latest_answers_alone() -> None:
+    given = queue({"a": 150}, {"a": {"1"}}, {"1"})
+    answers = given.pending_messages_per_session["a"]
+    latest = answers._queue[-1]
+    Unread(given, 1).look()
+    assert answers.qsize() == 100
+    assert answers._queue[-1] is latest
 
 
 def test_a_server_forgets_what_nobody_reads(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,13 +84,16 @@ class Sessions:
         Args:
             key: of the session.
             session: what is kept.
-            begun: when the work on it was. If the key was dropped since then, nothing is kept.
+            begun: when the work on it was.
+
+        Raises:
+            AppError: the key names no session, or was dropped since the work began.
         """
         if not key or len(key) > _KEY:
             raise AppError("the request names no session, so nothing can be kept for it; reload.")
         with self._lock:
             if self._gone.get(key, -math.inf) >= begun:
-                return
+                raise AppError("the picture was deleted meanwhile; choose a picture.")
             self._kept[key] = (self._clock(), session)
             self._kept.move_to_end(key)
             self._sweep()
@@ -114,7 +117,7 @@ class Sessions:
             return session
 
     def drop(self, key: str | None) -> None:
-        """Forget a key's session, and what is under way for it."""
+        """Forget a key's session, and what is being made for it."""
         if not key or len(key) > _KEY:
             return
         with self._lock:
