@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import gradtoken
-from gradtoken.app import serving
+from gradtoken.app import layout, serving
 from gradtoken.models import Model
 
 
@@ -34,6 +35,20 @@ def served(demo: Model) -> Iterator[Served]:
         handle = demo.module.register_forward_hook(lambda *_: found.forwards.append(1))
         yield found
         handle.remove()
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The pages that a test has built, for a look at what gradio keeps."""
+    built: list[Any] = []
+    build = layout.page
+
+    def build_and_note(*args: Any) -> Any:
+        built.append(build(*args))
+        return built[-1]
+
+    monkeypatch.setattr(layout, "page", build_and_note)
+    return built
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,19 @@ ADDRESS = "https://example.org/a.png"
 PARTS = ["redraw", "ask_prompts", "search", "compare", "ask"]
 
 
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that gradio was about to fetch."""
+    addresses: list[str] = []
+
+    async def fetch(url: str, **_: Any) -> str:
+        addresses.append(url)
+        return url
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+    return addresses
+
+
 def test_nothing_is_fetched_for_a_visitor(served: Served) -> None:
     for way in ("file=", "file/", "proxy="):
         for method in ("GET", "HEAD"):
@@ -30,15 +43,8 @@ def test_nothing_is_fetched_for_a_visitor(served: Served) -> None:
 
 @pytest.mark.parametrize("name", PARTS)
 def test_no_part_of_the_page_fetches_an_address(
-    served: Served, monkeypatch: pytest.MonkeyPatch, name: str
+    served: Served, fetched: list[str], name: str
 ) -> None:
-    asked: list[str] = []
-
-    async def fetch(url: str, **_: Any) -> str:
-        asked.append(url)
-        return url
-
-    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
     with httpx.Client(base_url=served.url) as http:
         endpoint = http.get("gradio_api/info?all_endpoints=true").json()["named_endpoints"]
         usual = [each["parameter_default"] for each in endpoint[f"/{name}"]["parameters"]]
@@ -46,20 +52,13 @@ def test_no_part_of_the_page_fetches_an_address(
             for value in (given(ADDRESS), [given(ADDRESS)], {"value": given(ADDRESS)}):
                 data = [*usual[:index], value, *usual[index + 1 :]]
                 assert "event: error" in call(http, name, *data)
-    assert asked == []
+    assert fetched == []
 
 
-def test_the_drop_area_fetches_no_address(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    async def fetch(url: str, **_: Any) -> str:
-        asked.append(url)
-        return url
-
-    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
+def test_the_drop_area_fetches_no_address(served: Served, fetched: list[str]) -> None:
     with httpx.Client(base_url=served.url) as http:
         assert "not there any more" in call(http, "open_file", given(ADDRESS), "", *LOOK)
-    assert asked == []
+    assert fetched == []
 
 
 @pytest.mark.parametrize("way", ["run", "api"])
@@ -95,13 +94,12 @@ def test_an_upload_of_many_files_is_refused_as_a_whole(served: Served, declared:
 @pytest.mark.parametrize("declared", [True, False])
 def test_what_is_no_upload_may_be_much_smaller(served: Served, declared: bool) -> None:
     body = b'{"data": ["' + b"a" * 100_000 + b'"]}'
-    content = body if declared else iter([body[:60_000], body[60_000:]])
     headers = {"content-type": "application/json"}
     for way in ("queue/join", "call/redraw"):
+        content = body if declared else iter([body[:60_000], body[60_000:]])
         address = f"{served.url}gradio_api/{way}"
         response = httpx.post(address, content=content, headers=headers)
         assert response.status_code == 413
-        content = body if declared else iter([body[:60_000], body[60_000:]])
 
 
 def left(served: Served) -> list[Path]:

@@ -6,10 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from gradio_client import Client, handle_file
 
-from gradtoken.app import layout
 from gradtoken.app.leftovers import Leftovers
 from gradtoken.app.pictures import scene_source
 from gradtoken.app.server import serving
@@ -18,12 +16,7 @@ from gradtoken.models import Model
 from tests.app.test_clients import LOOK
 
 
-def test_a_session_does_not_grow(
-    demo: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    pages: list[Any] = []
-    build = layout.page
-    monkeypatch.setattr(layout, "page", lambda *a: pages.append(build(*a)) or pages[0])
+def test_a_session_does_not_grow(demo: Model, pages: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     scene_source(0).picture.save(path)
     with serving(demo) as url:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from gradtoken.app import layout, server
+from gradtoken.app import server
 from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import scene_source
 from gradtoken.app.server import read_login, serving
@@ -79,11 +79,8 @@ def test_the_environment_is_as_it_was(demo: Model, monkeypatch: pytest.MonkeyPat
 
 
 def test_gradio_forgets_pictures_too(
-    demo: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    demo: Model, pages: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pages: list[Any] = []
-    build = layout.page
-    monkeypatch.setattr(layout, "page", lambda *a: pages.append(build(*a)) or pages[0])
     monkeypatch.setattr(server, "_SWEEP_SECONDS", 0.1)
     path = tmp_path / "a.png"
     scene_source(0).picture.save(path)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gradtoken.app import layout, server
+from gradtoken.app import server
 from gradtoken.app.server import serving
 from gradtoken.app.unread import Unread
 from gradtoken.models import Model
@@ -108,10 +108,9 @@ def test_a_session_that_reads_nothing_has_its_latest_answers_alone() -> None:
     assert answers._queue[-1] is latest
 
 
-def test_a_server_forgets_what_nobody_reads(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    pages: list[Any] = []
-    build = layout.page
-    monkeypatch.setattr(layout, "page", lambda *a: pages.append(build(*a)) or pages[0])
+def test_a_server_forgets_what_nobody_reads(
+    demo: Model, pages: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "_UNREAD_SECONDS", 0.5)
     with serving(demo) as url, httpx.Client(base_url=url) as http:
         made = pages[0]._queue

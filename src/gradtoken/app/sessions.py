@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from gradtoken.app.asking import Asked
 from gradtoken.app.limits import Limits
@@ -89,7 +89,7 @@ class Sessions:
         Raises:
             AppError: the key names no session, or was dropped since the work began.
         """
-        if not key or len(key) > _KEY:
+        if not _is_key(key):
             raise AppError("the request names no session, so nothing can be kept for it; reload.")
         with self._lock:
             if self._gone.get(key, -math.inf) >= begun:
@@ -118,7 +118,7 @@ class Sessions:
 
     def drop(self, key: str | None) -> None:
         """Forget a key's session, and what is being made for it."""
-        if not key or len(key) > _KEY:
+        if not _is_key(key):
             return
         with self._lock:
             self._gone[key] = self._clock()
@@ -152,3 +152,7 @@ class Sessions:
         sizes = [session.source.size for _, session in self._kept.values()]
         pixels = sum(width * height for width, height in sizes)
         return len(sizes) > 1 and pixels > self._limits.kept_pixels
+
+
+def _is_key(key: str | None) -> TypeGuard[str]:
+    return key is not None and 0 < len(key) <= _KEY

@@ -197,14 +197,7 @@ def connect(ray: Any, **options: Any) -> None:
     """
     try:
         ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except (
-        ImportError,
-        ConnectionError,
-        RuntimeError,
-        ValueError,
-        OSError,
-        ray.exceptions.RayError,
-    ) as error:
+    except (ImportError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise GradTokenError(f"Ray cannot be started or reached: {_first(error)}") from None
 
 
