@@ -102,10 +102,17 @@ def explain_each(
     Pictures still go through the model in batches, and may differ in the shape of their input.
 
     Args:
-        model, images, targets, method, top_k, batch_size, workers, progress, **options: see
-            `explain`.
+        model: from `load` or `wrap`.
+        images: as for `explain`; a list of B images.
+        targets: as for `explain`.
+        method: a name from `methods()`, a `Method` class, or a method already made.
+        top_k: how many predicted classes to explain where no targets are given.
+        batch_size: how many images go through the model at once, or "auto".
+        workers: processes that decode and preprocess; None starts them where they help.
+        progress: called with the number of images done, and of all.
         on_error: called with the position of each picture that cannot be read and the reason; it
             is then left out. Without it, the error is raised.
+        **options: the method's options, such as `preset="sharp"`.
 
     Yields:
         An `Explanation` of one picture, in order.

@@ -172,7 +172,11 @@ class Explanation:
             axes: a matplotlib axes, or a sequence or array of as many as there are panels; None
                 makes a figure for them (`axes[0].figure`).
             image: which image of the batch.
-            targets, style, shared_scale, picture, colorbar: as for `figure`.
+            targets: which ones to draw, by position or label; None draws all.
+            style: display choices; `gradtoken.display` states the defaults.
+            shared_scale: one colour scale for all targets, as for `figure`.
+            picture: begin with the picture itself.
+            colorbar: what the colours mean, at the right.
 
         Returns:
             The axes drawn into.

@@ -27,7 +27,8 @@ class Preprocess:
     Args:
         transform: PIL image (RGB) to a normalised tensor (3, H, W); any deterministic resize,
             crop, squash or pad.
-        mean, std: what the transform normalises with, to show preprocessed tensors as pictures.
+        mean: per channel, what the transform subtracts; needed to show preprocessed tensors.
+        std: per channel, what the transform divides by.
         geometry: the box of an original of a size (width, height) that the transform keeps, where
             it is known; otherwise it is found by probing the transform.
     """

@@ -27,8 +27,12 @@ class View:
     """How maps are looked at; nothing in it needs the model.
 
     Args:
-        opacity, threshold, smoothing, signed: as in `Style`.
-        first, last: the blocks that count, from 1; None for the last one.
+        opacity: as in `Style`.
+        threshold: as in `Style`.
+        smoothing: as in `Style`.
+        signed: as in `Style`.
+        first: first block that counts, from 1.
+        last: last block that counts, from 1; None for the model's last one.
     """
 
     opacity: float = Style.opacity

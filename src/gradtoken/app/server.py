@@ -55,7 +55,8 @@ def serving(
 
     Args:
         model: what is explained; it is tried on a bundled scene first.
-        host, port: where to listen; without a port the first free one from 7860 on.
+        host: where to listen.
+        port: where to listen; None is the first free one from 7860 on.
         share: also through a public address of gradio's.
         auth: "user:password" that visitors must give.
         limits: what is taken and kept.

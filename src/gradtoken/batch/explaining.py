@@ -23,7 +23,9 @@ class Explained:
     """The rows of one chunk.
 
     Args:
-        shard, number, count: the chunk's.
+        shard: the chunk's shard.
+        number: the chunk's number in its shard.
+        count: how many chunks the shard has.
         rows: an Arrow table, as the bytes of `to_ipc`.
         pictures: how many it had.
         errors: how many of them could not be explained.

@@ -28,7 +28,11 @@ class Job:
 
     Args:
         model: its name for `load`.
-        checkpoint, device, dtype, pretrained, image_size: as for `load`.
+        checkpoint: path of your own weights, as for `load`.
+        device: where the model runs, as for `load`.
+        dtype: what it computes in, as for `load`.
+        pretrained: False for random weights, as for `load`.
+        image_size: (height, width) in pixels, or one number for both, as for `load`.
         method: its name.
         options: the method's.
         targets: what is asked of every picture.

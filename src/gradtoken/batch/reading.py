@@ -30,11 +30,15 @@ class Map:
 
     Args:
         index: the picture's number in the run.
-        id, source, sha256: of the picture.
+        id: the image's, unique in the run.
+        source: the file or archive member that it was read from.
+        sha256: of the image's bytes.
         size: (width, height) of the picture in pixels.
         rank: which of the picture's targets it is.
-        target_id, target_name: the class; a prompt has no id.
-        logit, probability: the model's.
+        target_id: the class id; None for a prompt.
+        target_name: the class name, or the prompt.
+        logit: the target's score.
+        probability: the model's probability of the class.
         tokens: raw signed relevance (h, w) float32, from half precision.
         box: (left, top, right, bottom) of the picture that the model's input covers, in pixels.
         error: None, or a sentence; then there is no map.

@@ -58,7 +58,9 @@ class Figures:
     """What the report shows.
 
     Args:
-        pictures, maps, failed: counts.
+        pictures: number of images.
+        maps: number of maps.
+        failed: number of images that could not be read.
         outside: of maps, the positive relevance outside the centre, in `BINS` bins from 0 to 1.
         uniform: (outside, border) of a map that is the same everywhere.
         classes: figures by name.

@@ -29,7 +29,8 @@ def filled(
         fill: "black": RGB 0 before normalisation (Chefer et al., CVPR 2021). "grey": 0 in
             normalised space (RISE, AGCAM). "mean": each picture's mean colour. "blur": the picture
             under a Gaussian of 11 pixels and sigma 5 (RISE).
-        mean, std: what the images were normalised with.
+        mean: per channel, what the images were shifted by in preprocessing.
+        std: per channel, what they were divided by.
 
     Raises:
         MethodError: another fill.

@@ -25,7 +25,8 @@ class Overlap:
     Args:
         correct: pixels on the right side.
         labelled: pixels that count.
-        intersection, union: of what the map and the mask call background, and foreground.
+        intersection: pixels that map and mask both call background, and foreground.
+        union: pixels that at least one of the two calls so.
     """
 
     correct: Float[Tensor, " batch"]
