@@ -11,8 +11,8 @@ from torch import Tensor
 import gradtoken
 from gradtoken.captum import Attribution
 from gradtoken.errors import TargetError
-from gradtoken.metrics.replacing import to_pixels
 from gradtoken.models import Model
+from gradtoken.patch_grid import to_pixels
 
 
 def test_channels_sum_to_the_map(model: Model, batch: Tensor) -> None:

@@ -46,8 +46,10 @@ def test_json_and_exit_code() -> None:
     result = run(app, ["check", "timm/vit_tiny_patch16_224", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    keys = ["works", "spec", "blocks", "attention_calls", "grid", "prefix", "readout", "methods"]
-    assert list(found) == keys
+    keys = ["works", "spec", "blocks", "attention_calls", "grid", "prefix", "readout"]
+    assert list(found) == [*keys, "verified", "methods"]
+    assert len(found["verified"]) == 6
+    assert all(fact["value"] <= fact["allowed"] for fact in found["verified"])
     assert found["works"] is True
     assert found["grid"] == [14, 14]
     assert found["methods"]["gradtoken"] == WORKS
@@ -64,7 +66,8 @@ def test_windowed_models_say_why_other_methods_do_not_work() -> None:
 def test_a_table_for_people_and_the_demo() -> None:
     result = run(app, ["check", "demo"])
     assert result.exit_code == 0, result.output
-    assert "14x14, 1 prefix tokens" in result.stdout
+    assert "14x14, 1 other tokens" in result.stdout
+    assert "gradient at tokens that the head is not said to read" in result.stdout
 
 
 @pytest.mark.parametrize("spec", ["timm/resnet18", "timm/convit_tiny", "timm/no_such_vit", "nil"])

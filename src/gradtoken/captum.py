@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from gradtoken.attribution import Method
 from gradtoken.errors import TargetError
 from gradtoken.explaining import explain
-from gradtoken.metrics.replacing import to_pixels
 from gradtoken.models import Model, wrap
 
 
@@ -66,8 +65,7 @@ class Attribution:
         found = explain(
             self._model, inputs, _targets(target, len(inputs)), method=self._method, **self._options
         )
-        height, width = inputs.shape[-2:]
-        maps = to_pixels(found.tokens[:, 0], (height, width)).to(inputs.dtype)
+        maps = found.boxes.grid.enlarge(found.tokens[:, 0]).to(inputs.dtype)
         return maps[:, None].expand(-1, 3, -1, -1) / 3
 
 

@@ -81,7 +81,7 @@ def explain(
                 _check_room(model, len(job.inputs), explanation)
             parts.append(explanation)
     sources = [source for part in parts for source in part.sources]
-    return joined(parts, sources, Boxes(model.preprocess, sources))
+    return joined(parts, sources, Boxes(model.preprocess, sources, parts[0].boxes.grid))
 
 
 def explain_each(
@@ -179,9 +179,8 @@ class _Job:
 
     def _explain(self, batch: Batch) -> Explanation:
         model, method = self._model, self._method
-        boxes = Boxes(model.preprocess, batch.sources)
-        if batch.at[0] == 0:
-            _ = boxes[0]
+        if batch.at[0] == 0 and batch.sources[0].kind != "tensor":
+            model.preprocess.box(batch.sources[0].size)
         with model.evaluating():
             trace = record(
                 model,
@@ -212,7 +211,7 @@ class _Job:
             scores=scores,
             probabilities=probabilities,
             sources=batch.sources,
-            boxes=boxes,
+            boxes=Boxes(model.preprocess, batch.sources, trace.patch_grid),
             about=_about(model, method),
         )
 
@@ -245,14 +244,14 @@ def _check_room(model: Model, count: int, first: Explanation) -> None:
         )
 
 
-def read_batch(model: Model, images: Any) -> tuple[list[Source], Boxes, Tensor]:
-    """Whatever pictures a user gives, as sources, boxes and one preprocessed batch."""
+def read_batch(model: Model, images: Any) -> tuple[list[Source], Tensor]:
+    """Whatever images a user gives, as sources and one preprocessed batch."""
     batch = Batch([], [], [])
     for index, item in enumerate(Inputs(model, images)):
         if isinstance(item, ImageError):
             raise item
         batch.add(index, item)
-    return batch.sources, Boxes(model.preprocess, batch.sources), batch.pixels(model)
+    return batch.sources, batch.pixels(model)
 
 
 def _about(model: Model, method: Method) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradtoken import display
+from gradtoken.boxes import Boxes
 from gradtoken.errors import ImageError, TargetError
 from gradtoken.geometry import Box, lay_out
 from gradtoken.sources import Source
@@ -38,7 +39,8 @@ class Explanation:
         scores: (B, K) each target's scalar y.
         probabilities: (B, K) softmax probability of each target's class; NaN where it is none.
         sources: where each picture is from, and the picture.
-        boxes: the part of each original that was the model's input.
+        boxes: the part of each image that the grid of tokens covers: the model's input, but for
+            pixels at its edges that belong to no token.
         about: model, method, options and versions, as plain data.
     """
 
@@ -48,7 +50,7 @@ class Explanation:
     scores: Float[Tensor, "batch targets"]
     probabilities: Float[Tensor, "batch targets"]
     sources: Sequence[Source]
-    boxes: Sequence[Box]
+    boxes: Boxes
     about: dict[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
@@ -273,9 +275,7 @@ class Explanation:
         return escape(f"Relevance maps for {names}", quote=True)
 
 
-def joined(
-    parts: Sequence[Explanation], sources: Sequence[Source], boxes: Sequence[Box]
-) -> Explanation:
+def joined(parts: Sequence[Explanation], sources: Sequence[Source], boxes: Boxes) -> Explanation:
     """Explanations of some images each, by one method on one model, as one."""
     return replace(
         parts[0],

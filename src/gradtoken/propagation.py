@@ -68,7 +68,7 @@ def _relevant_forward(trace: Trace, tap: WrittenOut) -> Iterator[tuple[Tensor, S
     anatomy = trace.model.anatomy
     with trace.differentiating():
         pixels = trace.images.clone().requires_grad_()
-        with watching(anatomy, tap, tail_graph=False, every_block=True) as seen, tap:
+        with watching(anatomy, tap, graph="whole", every_block=True) as seen, tap:
             output = anatomy.forward(trace.model.module, pixels)
         yield output, seen
 

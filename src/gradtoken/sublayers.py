@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.models.anatomy import as_given
+from gradtoken.models.calls import first
 from gradtoken.norms import Norms
 from gradtoken.precision import wide
 from gradtoken.tap import SelfAttention
 from gradtoken.trace import Trace
-from gradtoken.watch import first
 
 
 @dataclass(frozen=True)

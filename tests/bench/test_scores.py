@@ -12,7 +12,7 @@ from gradtoken.bench.cases import Case, cases
 from gradtoken.bench.scores import GROUPS, Maps, maps_of
 from gradtoken.datasets import SceneSamples
 from gradtoken.metrics.class_sensitivity import painted_out
-from gradtoken.metrics.replacing import to_pixels
+from gradtoken.patch_grid import to_pixels
 
 
 @pytest.fixture(scope="module")

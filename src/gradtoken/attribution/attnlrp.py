@@ -90,7 +90,7 @@ class AttnLRP(Method):
                 f'attnlrp needs the lxt package ({error}); pip install "gradtoken[lxt]".'
             ) from None
         relevance = token_relevance(trace, targets, _Rules(rules, trace.model.spec), self.name)
-        return relevance[..., -trace.spatial :]
+        return trace.patch_grid.pick(relevance)
 
 
 class _Rules(WrittenOut):

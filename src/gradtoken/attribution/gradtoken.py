@@ -18,6 +18,7 @@ from torch import Tensor
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.errors import MethodError
+from gradtoken.patch_grid import pick
 from gradtoken.precision import full_precision
 from gradtoken.readouts import Readout, Readouts
 from gradtoken.spread import spread_by_attention, spread_by_nearness, spread_by_tokens
@@ -166,7 +167,8 @@ class GradToken(Method):
         self, trace: Trace, targets: Targets
     ) -> Float[Tensor, "batch targets parts patches"]:
         shares = self._shares(trace, targets)
-        count = trace.depth + 1 if any(block != _TAIL for block, _ in shares) else 1
+        depth = max(one.depth for one in trace.backbones)
+        count = depth + 1 if any(block != _TAIL for block, _ in shares) else 1
         parts = shares[0][1].new_zeros(*shares[0][1].shape[:2], count, trace.spatial)
         for block, share in shares:
             parts[:, :, block] += share[..., -trace.spatial :]
@@ -187,7 +189,7 @@ class GradToken(Method):
             )
         if self.spread == "attention":
             calls = trace.global_calls('gradtoken with spread="attention"')
-            return spread_by_attention(relevance, calls, trace.model.layout.prefix)
+            return spread_by_attention(relevance, calls, trace.patch_grid)
         return relevance
 
     def all_tokens(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets tokens"]:
@@ -215,9 +217,13 @@ class GradToken(Method):
         self, trace: Trace, targets: Targets
     ) -> list[tuple[int, Float[Tensor, "batch targets tokens"]]]:
         """What each chosen step adds, weighted, with its block."""
-        readouts = trace.readouts(targets, gradient=self.gradient)
-        chosen = self._chosen(readouts, trace)
-        return [(block, weight * self._relate(step)) for block, weight, step in chosen]
+        return [
+            (block, weight * spatial_last(self._relate(step), step.order))
+            for one in trace.backbones
+            for block, weight, step in self._chosen(
+                one.readouts(targets, gradient=self.gradient), one
+            )
+        ]
 
     def _chosen(self, readouts: Readouts, trace: Trace) -> list[tuple[int, float, Readout]]:
         """The steps that `layers` chooses, with block and weight; the tail's always count."""
@@ -250,6 +256,17 @@ class GradToken(Method):
             weight = step.attention if self.beta == 1 else step.attention**self.beta
             relevance = torch.einsum("bhrn,bhkrn->bkn", weight, relation)
             return relevance.clamp_min(0) if self.rectify == "layer" else relevance
+
+
+def spatial_last(
+    shares: Float[Tensor, "batch targets tokens"], order: tuple[int, ...] | None
+) -> Float[Tensor, "batch targets tokens"]:
+    """Tokens with the spatial ones last, in reading order."""
+    if order is None:
+        return shares
+    spatial = set(order)
+    others = [i for i in range(shares.shape[-1]) if i not in spatial]
+    return pick(shares, [*others, *order], shares.shape[-1])
 
 
 def _is_number(value: object) -> bool:

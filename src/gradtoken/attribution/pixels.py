@@ -7,18 +7,18 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias, get_args
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
 from gradtoken.forks import after_fork
 from gradtoken.metrics.fills import Fill
+from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
@@ -42,25 +42,33 @@ after_fork(_renew_lock)
 class PixelMethod(Method):
     """A method that attributes a score to pixels, through captum, image by image."""
 
+    by_gradient: ClassVar[bool] = True
+    """Whether it needs the gradient at the pixels."""
+
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         require_captum(self.name)
+        if self.by_gradient and not all(one.reading.differentiable for one in trace.backbones):
+            raise MethodError(
+                f"{self.name} needs the gradient at the pixels, and {trace.model.spec} turns "
+                "gradients off for its embedding or blocks (torch.no_grad, or detached tokens); "
+                "use gradtoken or occlusion."
+            )
         maps = []
         with trace.differentiating():
             for b in range(len(trace.images)):
                 image = trace.images[b : b + 1].clone()
                 for k in range(targets.count):
                     found = self._attribute(score_of(trace, targets, b, k), image, trace)
-                    maps.append(self._pooled(wide(found.detach()), trace.grid))
+                    maps.append(self._pooled(wide(found.detach()), trace.patch_grid))
         return torch.stack(maps).unflatten(0, (-1, targets.count))
 
     @abstractmethod
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         """The attribution of one score to one image's pixels and channels."""
 
-    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
+    def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
         """The sum over each token's pixels and channels."""
-        area = pixels.shape[-2] * pixels.shape[-1] / (grid[0] * grid[1])
-        return F.adaptive_avg_pool2d(pixels.sum(1), grid).flatten() * area
+        return grid.pool(pixels.sum(1)).flatten() * grid.area()
 
 
 def score_of(trace: Trace, targets: Targets, image: int, k: int) -> Score:

@@ -59,7 +59,7 @@ class RISE(Method):
         with torch.no_grad():
             for drawn in self.drawn((height, width)):
                 masks = drawn.to(trace.images)
-                pooled = F.adaptive_avg_pool2d(masks.to(maps.dtype), trace.grid).flatten(1)
+                pooled = trace.patch_grid.pool(masks.to(maps.dtype)).flatten(1)
                 for b, image in enumerate(trace.images):
                     one = Targets([targets.rows[b]])
                     found = values_of(trace, one, image * masks[:, None])

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.attribution.pixels import (
     Image,
@@ -18,6 +17,7 @@ from gradtoken.attribution.pixels import (
     check_whole,
     seeded,
 )
+from gradtoken.patch_grid import PatchGrid
 from gradtoken.trace import Trace
 
 _AT_ONCE = 8
@@ -63,5 +63,5 @@ class SmoothGrad(PixelMethod):
             )
         return found
 
-    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
-        return F.adaptive_avg_pool2d(pixels.amax(1), grid).flatten()
+    def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
+        return grid.pool(pixels.amax(1)).flatten()

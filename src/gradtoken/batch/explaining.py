@@ -12,6 +12,7 @@ from gradtoken.batch.job import Job, fingerprint
 from gradtoken.batch.schema import as_shares, to_ipc, to_table
 from gradtoken.errors import GradTokenError, ModelError, TargetError
 from gradtoken.explaining import explain
+from gradtoken.geometry import Box
 
 if TYPE_CHECKING:
     from gradtoken.explanation import Explanation
@@ -191,6 +192,7 @@ def _stacked(entries: list[Entry]) -> Any:
 def _rows(found: Explanation, n: int, entry: Entry) -> list[dict[str, Any]]:
     tokens = found.tokens[n].detach().cpu().numpy()
     scores, shares = found.scores[n].tolist(), found.probabilities[n].tolist()
+    box = None if entry.box is None else [*found.boxes.grid.on(Box(*entry.box))]
     rows = []
     for rank, target in enumerate(found.targets.rows[n]):
         scale, relevance = as_shares(tokens[rank])
@@ -204,7 +206,7 @@ def _rows(found: Explanation, n: int, entry: Entry) -> list[dict[str, Any]]:
                 "probability": None if shares[rank] != shares[rank] else shares[rank],
                 "grid_height": tokens.shape[-2],
                 "grid_width": tokens.shape[-1],
-                "box": entry.box,
+                "box": box,
                 "scale": scale,
                 "relevance": relevance,
             }

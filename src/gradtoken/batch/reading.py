@@ -40,7 +40,7 @@ class Map:
         logit: the target's score.
         probability: the model's probability of the class.
         tokens: raw signed relevance (h, w) float32, from half precision.
-        box: (left, top, right, bottom) of the picture that the model's input covers, in pixels.
+        box: (left, top, right, bottom) of the image that the grid of tokens covers, in pixels.
         error: None, or a sentence; then there is no map.
     """
 

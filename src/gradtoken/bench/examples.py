@@ -20,7 +20,7 @@ def examples(found: Sequence[Case], methods: Mapping[str, Method], caption: str)
     for case in found:
         model = case.trace.model
         picture = model.preprocess.picture(case.pixels[0])
-        box = Box(0.0, 0.0, float(picture.width), float(picture.height))
+        box = case.trace.patch_grid.on(Box(0.0, 0.0, *map(float, picture.size)))
         laid = {
             name: lay_out(maps_of(method, case.trace, case.classes), box, picture.size)
             for name, method in methods.items()

@@ -26,7 +26,7 @@ def recognised(
     """The scenes among the first `limit` whose k objects are the model's k first classes."""
     for start in range(0, limit, batch):
         found = [(index, scenes[index]) for index in range(start, min(start + batch, limit))]
-        logits = model(read_batch(model, [scene.image for _, scene in found])[2])
+        logits = model(read_batch(model, [scene.image for _, scene in found])[1])
         for (index, scene), row in zip(found, logits, strict=True):
             if set(row.topk(len(scene.labels)).indices.tolist()) == set(scene.labels):
                 yield index, scene
@@ -74,8 +74,7 @@ def column(records: list[dict[str, Any]], method: str, figure: str) -> np.ndarra
 
 
 def _records(index: int, scene: Scene, name: str, found: Explanation) -> list[dict[str, Any]]:
-    height, width = found.tokens.shape[-2:]
-    coverage = Coverage.of_scene(scene, (height, width))
+    coverage = Coverage.of_scene(scene, found.boxes.grid)
     figures = coverage.figures(found.tokens[0])
     maps = found.tokens[0].flatten(1).double().cpu()
     figures["token_ap"] = token_ap(maps, coverage.tokens)

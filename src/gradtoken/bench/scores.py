@@ -16,7 +16,6 @@ from gradtoken.bench.cases import Case
 from gradtoken.errors import MethodError, TargetError
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
-from gradtoken.metrics.replacing import to_pixels
 from gradtoken.targets import resolve
 from gradtoken.trace import Trace, record
 
@@ -61,8 +60,7 @@ class Maps:
     @property
     def pixels(self) -> Float[Tensor, "targets height width"]:
         """On the pixels of the model's input."""
-        height, width = self.case.pixels.shape[-2:]
-        return to_pixels(self.tokens, (height, width))
+        return self.case.trace.patch_grid.enlarge(self.tokens)
 
 
 def maps_of(
@@ -85,7 +83,7 @@ def localization(maps: Maps) -> Figures:
     masks = maps.case.masks
     if masks is None or not masks.any():
         return {}
-    coverage = Coverage.of_masks(masks, maps.case.trace.grid)
+    coverage = Coverage.of_masks(masks, maps.case.trace.patch_grid)
     figures = coverage.figures(maps.tokens)
     figures["token_ap"] = token_ap(maps.flat.double(), coverage.tokens)
     if len(set(maps.case.classes)) < 2:

@@ -55,8 +55,7 @@ def demo(
         name: explain(model, scene.image, targets, method=name) for name in ("gradtoken", "rollout")
     }
     ours = found["gradtoken"]
-    height, width = ours.tokens.shape[-2:]
-    coverage = Coverage.of_scene(scene, (height, width))
+    coverage = Coverage.of_scene(scene, ours.boxes.grid)
 
     figures = {name: coverage.figures(e.tokens[0]) for name, e in found.items()}
     couplings = {name: coupling(e) for name, e in found.items() if len(targets) > 1}

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradtoken.patch_grid import PatchGrid
+
 if TYPE_CHECKING:
     from gradtoken.datasets import Scene
 
@@ -32,13 +34,20 @@ class Coverage:
 
     @classmethod
     def of_masks(
-        cls, masks: Bool[Tensor, "objects height width"], grid: tuple[int, int]
+        cls, masks: Bool[Tensor, "objects height width"], grid: tuple[int, int] | PatchGrid
     ) -> Coverage:
-        """From pixel masks of the model's input and its token grid."""
+        """From pixel masks of the model's input, and its grid of tokens.
+
+        Args:
+            masks: one for each object.
+            grid: the tokens, or rows and columns of a grid that covers the whole input.
+        """
+        if isinstance(grid, PatchGrid):
+            return cls(grid.pool(masks.double()).flatten(1))
         return cls(F.adaptive_avg_pool2d(masks.double()[None], grid)[0].flatten(1))
 
     @classmethod
-    def of_scene(cls, scene: Scene, grid: tuple[int, int]) -> Coverage:
+    def of_scene(cls, scene: Scene, grid: tuple[int, int] | PatchGrid) -> Coverage:
         """From a bundled scene."""
         return cls.of_masks(torch.from_numpy(scene.masks.copy()), grid)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.errors import MethodError
 
@@ -20,31 +19,7 @@ Predict: TypeAlias = Callable[
 Maps: TypeAlias = Float[Tensor, "batch height width"]
 Images: TypeAlias = Float[Tensor, "batch 3 height width"]
 
-Enlarging: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
-
 _AT_ONCE = 64
-
-
-def to_pixels(
-    tokens: Float[Tensor, "batch rows columns"],
-    size: tuple[int, int],
-    *,
-    mode: Enlarging = "bilinear",
-) -> Maps:
-    """Token maps on the pixels (height, width) of the model's input.
-
-    "bicubic" may go beyond the tokens' lowest and highest relevance; the other two do not.
-
-    Raises:
-        MethodError: another mode.
-    """
-    if mode not in get_args(Enlarging):
-        raise MethodError(
-            f"no way to enlarge maps is named {mode!r}; use "
-            f"{', '.join(map(repr, get_args(Enlarging)))}."
-        )
-    corners = None if mode == "nearest" else False
-    return F.interpolate(tokens[:, None], size, mode=mode, align_corners=corners)[:, 0]
 
 
 def refuse_non_finite(maps: Maps) -> None:

@@ -10,9 +10,11 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import timm.data
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -21,9 +23,11 @@ from torch.nn import functional as F
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
+from gradtoken.models import timm as timm_family
 from gradtoken.models.anatomy import Anatomy, Pool, as_given
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import no_retries
+from gradtoken.models.logits import as_logits
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch
 
@@ -42,6 +46,9 @@ def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
         ModelError: an architecture that is not known, or one without a head.
     """
     kind = module.config.model_type
+    if kind == "timm_wrapper" and _classifies_by_timm(module):
+        anatomy, layout = timm_family.read(module.timm_model, name)
+        return replace(anatomy, forward=_classify), layout
     if kind not in _KNOWN or not (_classifies(module) or _compares(module)):
         raise ModelError(
             f"{name} ({type(module).__name__}) is not supported: its readout is not known; use "
@@ -106,6 +113,10 @@ def _classifies(module: Any) -> bool:
     return any(hasattr(module, head) for head in ("classifier", "cls_classifier"))
 
 
+def _classifies_by_timm(module: Any) -> bool:
+    return hasattr(module, "timm_model") and count_classes(module) > 0
+
+
 def _compares(module: Any) -> bool:
     return hasattr(module, "get_text_features") and hasattr(module, "get_image_features")
 
@@ -133,14 +144,14 @@ def _pair(size: Any) -> tuple[int, int]:
 def _sized(module: Any, call: Any, images: Tensor) -> dict[str, bool]:
     """Ask for interpolated position embeddings where the input has another size than the model."""
     config = getattr(module.config, "vision_config", module.config)
-    own = _pair(config.image_size)
+    own = _pair(getattr(config, "image_size", tuple(images.shape[-2:])))
     takes = "interpolate_pos_encoding" in inspect.signature(call).parameters
     return {"interpolate_pos_encoding": True} if takes and tuple(images.shape[-2:]) != own else {}
 
 
 def _classify(module: Any, images: Tensor) -> Any:
     """Logits (B, C)."""
-    return module(pixel_values=images, **_sized(module, module.forward, images)).logits
+    return as_logits(module(pixel_values=images, **_sized(module, module.forward, images)))
 
 
 def _embed_image(module: Any, images: Tensor) -> Any:
@@ -153,6 +164,11 @@ def _embed_image(module: Any, images: Tensor) -> Any:
 
 def read_preprocess(module: Any) -> Preprocess:
     """The image processor of a model's own files, or its architecture's usual one."""
+    if hasattr(module, "timm_model"):
+        config = timm.data.resolve_data_config(
+            getattr(module.config, "pretrained_cfg", None) or {}, model=module.timm_model
+        )
+        return timm_family.build_preprocess(config)
     return _preprocess(_processor(module))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,6 +20,9 @@ from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch, Prompts
+
+if TYPE_CHECKING:
+    from gradtoken.models.reading import Reading
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +40,8 @@ class Model:
         anatomy: where its blocks and pools are, and how its class is read.
         weights: where the weights are from, for manifests.
         prompts: reads text, for a model whose output is an embedding to compare with text.
+        others: the same model with the blocks of its further backbones, if it has several.
+        reading: what was verified of all this.
     """
 
     module: nn.Module
@@ -46,6 +52,8 @@ class Model:
     anatomy: Anatomy
     weights: str = "as given"
     prompts: Prompts | None = None
+    others: tuple[Model, ...] = ()
+    reading: Reading | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         size = f"{len(self.labels)} classes" if self.prompts is None else "text prompts"
@@ -67,7 +75,8 @@ class Model:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The module in evaluation mode; every submodule's own mode is put back afterwards."""
+        """The module in evaluation mode, not compiled; every submodule's own mode is put back
+        afterwards."""
         one_thread_in_forks()
         user = object()
         with _LOCK:
@@ -75,9 +84,11 @@ class Model:
         try:
             with _LOCK:
                 modes.enter(user, self.module)
+                _EAGER.enter(user)
             yield
         finally:
             with _LOCK:
+                _EAGER.leave(user)
                 modes.leave(user)
 
     def read_text(self, texts: tuple[str, ...]) -> PromptBatch:
@@ -138,16 +149,24 @@ class _Modes:
             self._training, self._switched = [], []
 
 
+_CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing", "use_checkpoint", "with_cp")
+"""What libraries call the flag of a module that computes parts of itself again."""
+
+
 def _switches(module: nn.Module) -> list[tuple[Any, str, Any]]:
     """What turns on attention that can be tapped: (owner, attribute, value) where it is off.
 
     timm's modules carry `fused_attn`, transformers' share a config with `_attn_implementation`, and
-    a module that was compiled in place runs as it was written.
+    a module that was compiled in place runs as it was written. Gradient checkpointing, which would
+    run blocks again in a backward pass, is turned off where a flag turns it on.
     """
     found: dict[tuple[int, str], tuple[Any, str, Any]] = {}
     for part in module.modules():
         if getattr(part, "fused_attn", None) is False:
             found[id(part), "fused_attn"] = (part, "fused_attn", True)
+        for name in _CHECKPOINTING:
+            if getattr(part, name, None) is True:
+                found[id(part), name] = (part, name, False)
         if getattr(part, "_compiled_call_impl", None) is not None:
             found[id(part), "compiled"] = (part, "_compiled_call_impl", None)
         config = getattr(part, "config", None)
@@ -156,6 +175,37 @@ def _switches(module: nn.Module) -> list[tuple[Any, str, Any]]:
     return list(found.values())
 
 
+class _Eager:
+    """Has compiled functions and modules run as they were written, while somebody needs that.
+
+    What `torch.compile` made of a part of a model hides its attention from taps. torch knows one
+    such setting for the whole process, so other threads' compiled code is slower meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._users: set[object] = set()
+        self._stance: Any = None
+
+    def enter(self, user: object) -> None:
+        if "torch._dynamo" not in sys.modules:
+            return
+        self._users.add(user)
+        if self._stance is None:
+            self._stance = torch.compiler.set_stance("force_eager")
+
+    def forget(self) -> None:
+        """Nobody needs it any more."""
+        self._users.clear()
+        self.leave(None)
+
+    def leave(self, user: object) -> None:
+        self._users.discard(user)
+        if not self._users and self._stance is not None:
+            stance, self._stance = self._stance, None
+            stance.__exit__(None, None, None)
+
+
+_EAGER = _Eager()
 _MODES: WeakKeyDictionary[nn.Module, _Modes] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
@@ -164,6 +214,7 @@ def _start_anew() -> None:
     """In a fork its parent's threads are gone: none holds the lock or needs a module ready."""
     global _LOCK
     _LOCK = threading.Lock()
+    _EAGER.forget()
     for modes in _MODES.values():
         modes.forget()
 
