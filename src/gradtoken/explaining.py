@@ -198,12 +198,13 @@ class _Job:
                 model.labels,
                 top_k=self._top_k,
                 prompts=self._prompts,
+                activation=model.activation,
             )
             with torch.no_grad():
                 relevance = method(trace, found)
                 _check_relevance(model, method, relevance)
                 scores = found.scores(logits[:, None].expand(-1, found.count, -1))
-                probabilities = found.probabilities(logits)
+                probabilities = found.probabilities(logits, model.activation)
         self._size.judge(trace)
         return Explanation(
             tokens=relevance.detach().float().unflatten(-1, trace.grid).contiguous(),

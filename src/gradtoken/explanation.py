@@ -36,7 +36,8 @@ class Explanation:
         targets: what was explained, B rows of K.
         labels: their names, B rows of K.
         scores: (B, K) each target's scalar y.
-        probabilities: (B, K) softmax probability of each target's class; NaN where it is none.
+        probabilities: (B, K) the probability of each target's class, by the model's activation; NaN
+            where the target is no class or the outputs are no probabilities.
         sources: where each picture is from, and the picture.
         boxes: the part of each original that was the model's input.
         about: model, method, options and versions, as plain data.

@@ -153,7 +153,7 @@ class GradToken(Method):
                 'gradtoken with rectify="final" rectifies the sum over blocks, so it has no parts '
                 'by block; use "layer", "head" or None.'
             )
-        sharpened = targets.sharpen(self.target, trace.logits)
+        sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
         step = trace.targets_at_once(self.gradient)
         chunks = [
             self._parts(trace, sharpened[start : start + step])
@@ -196,7 +196,7 @@ class GradToken(Method):
         With beta 1, depth 0 and neither rectify nor channel_weight, each step's share sums over
         tokens to the sum over heads and rows of <gamma, o> exactly (completeness).
         """
-        sharpened = targets.sharpen(self.target, trace.logits)
+        sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
         step = trace.targets_at_once(self.gradient)
         chunks = [
             self._relevance(trace, sharpened[start : start + step])

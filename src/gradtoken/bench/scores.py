@@ -73,7 +73,12 @@ def maps_of(
     Raises:
         MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
     """
-    targets = resolve([list(classes)], trace.logits, trace.model.labels)
+    targets = resolve(
+        [list(classes)],
+        trace.logits,
+        trace.model.labels,
+        activation=trace.model.activation,
+    )
     found = method(trace, targets)[0].detach().float().cpu()
     if not bool(torch.isfinite(found).all()):
         raise MethodError(f"{method.name} gave NaN or infinite relevance for {trace.model.spec}.")

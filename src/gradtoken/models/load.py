@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.forks import one_thread_in_forks
 from gradtoken.images import MAX_PIXELS
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models import unknown
+from gradtoken.models.activation import find_activation, refuse_activation
 from gradtoken.models.checkpoint import read_checkpoint
 from gradtoken.models.described import read_described
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
@@ -49,6 +51,7 @@ def load(
     checkpoint: str | os.PathLike[str] | None = None,
     pretrained: bool = True,
     image_size: int | tuple[int, int] | None = None,
+    activation: Activation | None = None,
 ) -> Model:
     """Load a model to explain.
 
@@ -67,10 +70,14 @@ def load(
         image_size: (height, width) in pixels, or one number for both, that pictures are brought to
             instead of the model's own size; its position embeddings are interpolated, as its
             library does.
+        activation: how logits become probabilities: "softmax" (one class of all), "sigmoid" (each
+            class by itself: multi-label and binary models) or "none" (a regression). None takes
+            what the library or the file says (transformers' `problem_type`, `activation` in the
+            file's description), sigmoid for one logit, and softmax otherwise.
 
     Raises:
         ModelError: unknown name, weights that cannot be had, a size that the architecture does not
-            take, or a model that cannot be explained.
+            take, an activation that does not fit, or a model that cannot be explained.
     """
     one_thread_in_forks()
     if not isinstance(spec, (str, os.PathLike)):
@@ -86,14 +93,16 @@ def load(
     if not pretrained and (describes_itself(name) or checkpoint is not None):
         raise ModelError("pretrained=False builds an architecture by name, without a weights file.")
     size = _size(image_size)
+    if activation is not None:
+        check_activation(activation)
     if name == "demo":
         with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
-            model = _described(path, "demo", size)
+            model = _described(path, "demo", size, activation)
     elif describes_itself(name):
-        model = _described(Path(name), name, size)
+        model = _described(Path(name), name, size, activation)
     elif prefix in FAMILIES and rest:
         with _same_random_weights(not pretrained):
-            model = _named(prefix, rest, checkpoint, pretrained, size)
+            model = _named(prefix, rest, checkpoint, pretrained, size, activation)
             if not pretrained:
                 _fill_blank_layers(model.module)
     else:
@@ -110,6 +119,7 @@ def wrap(
     preprocess: Preprocess | Callable[[Image.Image], Tensor] | None = None,
     labels: Sequence[str] | None = None,
     layout: TokenLayout | None = None,
+    activation: Activation | None = None,
 ) -> Model:
     """Make your own Vision Transformer explainable. The module itself is not changed.
 
@@ -122,19 +132,25 @@ def wrap(
         labels: one name per class. None uses the names that the library knows for this module, and
             "class 0", "class 1", … otherwise.
         layout: which tokens are what; None reads it from the module.
+        activation: how logits become probabilities: "softmax", "sigmoid" or "none"; None finds it
+            as `load` does.
 
     Raises:
-        ModelError: if the readout of this module cannot be followed, or the labels do not fit.
+        ModelError: if the readout of this module cannot be followed, or the labels or the
+            activation do not fit.
     """
     one_thread_in_forks()
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
         )
+    if activation is not None:
+        check_activation(activation)
     module = _unwrapped(module)
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Preprocess(preprocess)
-    return _read(module, type(module).__name__, preprocess, labels, layout)
+    name = type(module).__name__
+    return _read(module, name, preprocess, labels, layout, activation=activation)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -176,23 +192,31 @@ def _read(
     layout: TokenLayout | None = None,
     weights: str = "as given",
     prompts: Prompts | None = None,
+    activation: Activation | None = None,
+    described: object = None,
 ) -> Model:
     """A module as a `Model`; what is not given is read from the module."""
     _refuse_opaque(module, spec)
     reader = family_of(module)
     if reader is None:
-        return _unknown(module, spec, preprocess, labels, layout)
+        return _unknown(module, spec, preprocess, labels, layout, activation)
     anatomy, found = reader.read(module, spec)
     prompts = prompts or reader.read_prompts(module)
+    if prompts:
+        refuse_activation(activation, spec)
+    names = Labels([]) if prompts else _labels(reader, module, labels, spec)
     return Model(
         module=module,
         spec=spec,
         preprocess=preprocess or reader.read_preprocess(module),
-        labels=Labels([]) if prompts else _labels(reader, module, labels, spec),
+        labels=names,
         layout=layout or found,
         anatomy=anatomy,
         weights=weights,
         prompts=prompts,
+        activation="none"
+        if prompts
+        else find_activation(module, len(names), asked=activation, described=described, spec=spec),
     )
 
 
@@ -202,6 +226,7 @@ def _unknown(
     preprocess: Preprocess | None,
     labels: Sequence[str] | None,
     layout: TokenLayout | None,
+    activation: Activation | None,
 ) -> Model:
     """A module of no known library, read by watching it at work."""
     if preprocess is None:
@@ -219,7 +244,8 @@ def _unknown(
     if labels is not None and len(labels) != classes:
         raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {spec}.")
     names = Labels.numbered(classes) if labels is None else Labels(labels)
-    return Model(module, spec, preprocess, names, layout or found, anatomy)
+    chosen = find_activation(module, classes, asked=activation, described=None, spec=spec)
+    return Model(module, spec, preprocess, names, layout or found, anatomy, activation=chosen)
 
 
 def _named(
@@ -228,6 +254,7 @@ def _named(
     checkpoint: str | os.PathLike[str] | None,
     pretrained: bool,
     size: Size | None,
+    activation: Activation | None,
 ) -> Model:
     """A model of a library, by name."""
     reader, spec = family(prefix), f"{prefix}/{name}"
@@ -246,6 +273,8 @@ def _named(
         description.get("classes"),
         weights=weights,
         prompts=found.prompts,
+        activation=activation,
+        described=description.get("activation"),
     )
 
 
@@ -267,11 +296,19 @@ def _fill_blank_layers(module: nn.Module) -> None:
             nn.init.trunc_normal_(part.weight, std=0.02)
 
 
-def _described(path: Path, spec: str, size: Size | None) -> Model:
+def _described(path: Path, spec: str, size: Size | None, activation: Activation | None) -> Model:
     """A model whose safetensors file describes its architecture, labels and preprocessing."""
-    module, preprocess, labels = read_described(path, spec, size)
+    module, preprocess, labels, described = read_described(path, spec, size)
     weights = "bundled" if spec == "demo" else str(path)
-    return _read(module, spec, preprocess, labels, weights=weights)
+    return _read(
+        module,
+        spec,
+        preprocess,
+        labels,
+        weights=weights,
+        activation=activation,
+        described=described,
+    )
 
 
 def _labels(reader: Any, module: Any, labels: Sequence[str] | None, name: str) -> Labels:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradtoken.activation import Activation
 from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
@@ -36,6 +37,9 @@ class Model:
         anatomy: where its blocks and pools are, and how its class is read.
         weights: where the weights are from, for manifests.
         prompts: reads text, for a model whose output is an embedding to compare with text.
+        activation: how logits become probabilities: "softmax" (one class of all), "sigmoid" (each
+            class by itself) or "none" (they are no probabilities). A model with `prompts` has
+            "none", and probabilities of prompts by the rule it was trained with.
     """
 
     module: nn.Module
@@ -46,9 +50,13 @@ class Model:
     anatomy: Anatomy
     weights: str = "as given"
     prompts: Prompts | None = None
+    activation: Activation = "softmax"
 
     def __repr__(self) -> str:
-        size = f"{len(self.labels)} classes" if self.prompts is None else "text prompts"
+        size = "text prompts"
+        if self.prompts is None:
+            shown = "" if self.activation == "softmax" else f" ({self.activation})"
+            size = f"{len(self.labels)} classes{shown}"
         return (
             f"Model({self.spec!r}: {type(self.module).__name__}, "
             f"{len(self.anatomy.blocks)} blocks, {self.anatomy.readout}, {size}, "

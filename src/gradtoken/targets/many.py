@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation, probabilities
 from gradtoken.errors import TargetError
 from gradtoken.labels import Labels
 from gradtoken.targets.base import Target
@@ -53,7 +54,7 @@ class Targets:
         terms = [[target.terms() for target in row] for row in self.rows]
         most = max(len(found or ()) for row in terms for found in row)
         if not most or any(found is None for row in terms for found in row):
-            return self._each(logits, "score")
+            return self._each(logits, lambda target, row: target.score(row))
         ids = [[_padded(list(found or ()), most) for found in row] for row in terms]
         weights = [[_padded(list((found or {}).values()), most) for found in row] for row in terms]
         at = torch.tensor(ids, device=logits.device, dtype=torch.long)
@@ -62,18 +63,28 @@ class Targets:
         ).sum(-1)
 
     def probabilities(
-        self, logits: Float[Tensor, "batch classes"]
+        self, logits: Float[Tensor, "batch classes"], activation: Activation
     ) -> Float[Tensor, "batch targets"]:
-        """Softmax probability of each target's class; NaN where a target is no class."""
+        """The probability of each target's class.
+
+        Args:
+            logits: of the model, (B, C).
+            activation: the model's.
+
+        Returns:
+            (B, K) in 0 to 1; NaN where a target is no class or the outputs are no probabilities.
+        """
         if all(isinstance(target, ClassTarget) for row in self.rows for target in row):
             ids = [[t.id for t in row if isinstance(t, ClassTarget)] for row in self.rows]
-            return logits.softmax(-1).gather(-1, torch.tensor(ids, device=logits.device))
-        return self._each(logits[:, None].expand(-1, self.count, -1), "probability")
+            at = torch.tensor(ids, device=logits.device)
+            return probabilities(logits, activation).gather(-1, at)
+        expanded = logits[:, None].expand(-1, self.count, -1)
+        return self._each(expanded, lambda target, row: target.probability(row, activation))
 
-    def _each(self, logits: Tensor, what: str) -> Tensor:
+    def _each(self, logits: Tensor, value: Callable[[Target, Tensor], Tensor]) -> Tensor:
         return torch.stack(
             [
-                torch.stack([getattr(t, what)(logits[b, k]) for k, t in enumerate(row)])
+                torch.stack([value(t, logits[b, k]) for k, t in enumerate(row)])
                 for b, row in enumerate(self.rows)
             ]
         )
@@ -82,13 +93,21 @@ class Targets:
         """Names for people, (B, K)."""
         return [[target.label(labels) for target in row] for row in self.rows]
 
-    def sharpen(self, kind: str, logits: Float[Tensor, "batch classes"]) -> Targets:
+    def sharpen(
+        self, kind: str, logits: Float[Tensor, "batch classes"], activation: Activation = "softmax"
+    ) -> Targets:
         """Class targets made into sharper ones (method.md, "Targets"); others stay as they are.
 
         Args:
             kind: "logit" (unchanged), "log_prob", "rivals(m, w)": minus w (1) times the mean of
                 the m (5) strongest other logits, which a single output does not have and is then
                 unchanged, or "others": minus the mean of the image's other class targets.
+            logits: of the model, (B, C).
+            activation: the model's.
+
+        Raises:
+            TargetError: "others" of fewer than two classes, or "log_prob" where the outputs are no
+                probabilities.
         """
         parsed = parse_kind(kind)
         if parsed == "logit":
@@ -105,7 +124,9 @@ class Targets:
                 )
             rows.append(
                 [
-                    sharpened(t, parsed, strongest, plain) if type(t) is ClassTarget else t
+                    sharpened(t, parsed, strongest, plain, activation)
+                    if type(t) is ClassTarget
+                    else t
                     for t in row
                 ]
             )

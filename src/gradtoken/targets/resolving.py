@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.errors import TargetError
 from gradtoken.labels import Labels
 from gradtoken.prompts import PromptBatch
 from gradtoken.targets.asked import Pending, Prompt
 from gradtoken.targets.base import Target
-from gradtoken.targets.classes import Against, ClassTarget, Contrast
+from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
 from gradtoken.targets.functions import OutputTarget
 from gradtoken.targets.many import Targets
 from gradtoken.targets.similarity import Similarity, SimilarityContrast
@@ -29,6 +30,7 @@ def resolve(
     *,
     top_k: int = 1,
     prompts: Callable[[tuple[str, ...]], PromptBatch] | None = None,
+    activation: Activation = "softmax",
 ) -> Targets:
     """Turn what a user asks for into `Targets`.
 
@@ -37,11 +39,15 @@ def resolve(
             `contrast(a, b)`, `log_prob(c)`, `Target` or function of the output; a list of
             these for all images; or one list per image. Integer tensors and arrays count as lists.
         logits: the model's output, (B, C).
+        labels: the names of the model's classes.
+        top_k: how many predicted classes where `targets` is None.
         prompts: reads text, where the model compares pictures with it; the targets are then
             `text(…)` or functions of the picture's embedding.
+        activation: of the model, for `log_prob(c)`.
 
     Raises:
-        TargetError: unknown names (with the nearest ones), ids out of range, ragged lists.
+        TargetError: unknown names (with the nearest ones), ids out of range, ragged lists, or a
+            log-probability where the outputs are no probabilities.
     """
     batch = len(logits)
     if prompts is not None and targets is None:
@@ -61,7 +67,8 @@ def resolve(
         )
     if isinstance(targets, str) and targets == "all" and prompts is None:
         return Targets([[ClassTarget(index) for index in range(logits.shape[-1])]] * batch)
-    resolve_one = partial(_resolve_one, labels=labels, read=cache(prompts) if prompts else None)
+    read = cache(prompts) if prompts else None
+    resolve_one = partial(_resolve_one, labels=labels, read=read, activation=activation)
     rows = per_image(targets, batch)
     if rows is not None:
         return Targets([[resolve_one(item) for item in row] for row in rows])
@@ -134,6 +141,16 @@ def _is_list(item: Any) -> bool:
 
 
 def _resolve_one(
+    item: Any,
+    labels: Labels,
+    read: Callable[[tuple[str, ...]], PromptBatch] | None,
+    activation: Activation,
+) -> Target:
+    target = _found(item, labels, read)
+    return target.of(activation) if isinstance(target, LogProb) else target
+
+
+def _found(
     item: Any, labels: Labels, read: Callable[[tuple[str, ...]], PromptBatch] | None
 ) -> Target:
     if isinstance(item, Prompt):
@@ -144,7 +161,7 @@ def _resolve_one(
             )
         return Similarity(item.prompts[item.index], item.index, read(item.prompts))
     if isinstance(item, Pending) and any(isinstance(c, Prompt) for c in item.classes):
-        found = [_resolve_one(c, labels, read) for c in item.classes]
+        found = [_found(c, labels, read) for c in item.classes]
         prompts = [target for target in found if isinstance(target, Similarity)]
         if item.kind is not Contrast or len(prompts) != 2:
             raise TargetError("a prompt is explained by itself, or in contrast(…) with a prompt.")

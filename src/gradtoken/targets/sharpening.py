@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from gradtoken.activation import Activation
 from gradtoken.errors import TargetError
 from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, LogProb
@@ -38,10 +39,14 @@ def parse_kind(kind: str) -> str | Rivals:
 
 
 def sharpened(
-    target: ClassTarget, kind: str | Rivals, strongest: list[int], plain: list[int]
+    target: ClassTarget,
+    kind: str | Rivals,
+    strongest: list[int],
+    plain: list[int],
+    activation: Activation,
 ) -> Target:
     if kind == "log_prob":
-        return LogProb(target.id)
+        return LogProb(target.id).of(activation)
     if kind == "others":
         return Against(target.id, tuple(dict.fromkeys(i for i in plain if i != target.id)))
     assert isinstance(kind, Rivals)
