@@ -31,6 +31,8 @@ class Check:
         grid: rows and columns of spatial tokens.
         prefix: tokens before them.
         readout: how the class is read.
+        activation: how logits become probabilities; "by prompt" for a model that compares images
+            with text.
         methods: for every method, "works" or why not.
     """
 
@@ -40,6 +42,7 @@ class Check:
     grid: tuple[int, int]
     prefix: int
     readout: str
+    activation: str
     methods: dict[str, str]
 
     @property
@@ -53,7 +56,7 @@ class Check:
 
 
 def check(model: Model, names: Sequence[str] | None = None) -> Check:
-    """Try methods on a picture of noise and two outputs of the model.
+    """Try methods on a picture of noise and two outputs of the model (one where it has one).
 
     Args:
         model: to be tried on.
@@ -65,7 +68,8 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
     """
     kinds = {name: make_method(name).__class__ for name in names or methods()}
     trace = record(model, _noise(model)[None])
-    targets = Targets([[OutputTarget(_first), OutputTarget(_last)]])
+    outputs = [_first, _last] if trace.logits.shape[-1] > 1 else [_first]
+    targets = Targets([[OutputTarget(output) for output in outputs]])
     return Check(
         spec=model.spec,
         blocks=trace.depth,
@@ -73,6 +77,7 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
         grid=trace.grid,
         prefix=model.layout.prefix,
         readout=model.anatomy.readout,
+        activation=model.probability,
         methods={name: _try(kind, trace, targets) for name, kind in kinds.items()},
     )
 
@@ -110,6 +115,8 @@ def _judge(name: str, class_aware: bool, relevance: torch.Tensor) -> None:
         raise MethodError(f"{name} gave NaN or infinite relevance.")
     if not bool(relevance.abs().amax(dim=-1).all()):
         raise MethodError(f"{name} gave a blank map.")
-    one, other = relevance[0]
+    one, other = relevance[0, 0], relevance[0, -1]
+    if relevance.shape[1] == 1:
+        return
     if class_aware and torch.allclose(one, other, rtol=0, atol=_SAME * float(one.abs().max())):
         raise MethodError(f"{name} gave the same map for two outputs.")

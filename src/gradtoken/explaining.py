@@ -264,6 +264,7 @@ def _about(model: Model, method: Method) -> dict[str, Any]:
             "weights": model.weights,
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": str(model.device),
+            "activation": model.probability,
         },
         "method": {"name": method.name, "options": method.options()},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ def _page(figures: Figures, settings: Mapping[str, Any], plan: Plan, classes: in
     lines += ["", "## Most border-driven predictions", ""]
     lines += ["| picture | class | probability | in the border |", "|---|---|---:|---:|"]
     for one in figures.examples:
-        row = (_cell(one.id), _cell(one.target), f"{one.probability:.3f}", f"{one.border:.1%}")
+        said = f"y = {one.score:.3f}" if isnan(one.probability) else f"{one.probability:.3f}"
+        row = (_cell(one.id), _cell(one.target), said, f"{one.border:.1%}")
         lines.append("| " + " | ".join(row) + " |")
     if figures.errors:
         lines += ["", "## Errors", "", "| picture | error |", "|---|---|"]

@@ -17,7 +17,7 @@ CENTRE = 0.5
 BORDER = 0.125
 """The border is this share of the grid's height and width on each side."""
 COLUMNS = (
-    *("index", "id", "source", "sha256", "rank", "target_name", "probability"),
+    *("index", "id", "source", "sha256", "rank", "target_name", "logit", "probability"),
     *("grid_height", "grid_width", "relevance", "error"),
 )
 BINS = 40
@@ -25,7 +25,10 @@ _ERRORS = 20
 
 
 class Example(NamedTuple):
-    """A prediction and its map as shares of the largest value, (h, w)."""
+    """A prediction and its map as shares of the largest value, (h, w).
+
+    `probability` is NaN where the outputs are no probabilities; then `score` is to be shown.
+    """
 
     border: float
     number: int
@@ -34,6 +37,7 @@ class Example(NamedTuple):
     sha256: str
     rank: int
     target: str
+    score: float
     probability: float
     tokens: np.ndarray[Any, Any]
 
@@ -84,7 +88,7 @@ def summarise(batches: Iterable[Any], examples: int) -> Figures:
     Args:
         batches: record batches of `COLUMNS` in the order of the run, with errors.
         examples: how many predictions to keep. A picture's prediction is the most probable of its
-            targets.
+            targets (the one with the largest score where outputs are no probabilities).
 
     Raises:
         DatasetError: if they are no results.
@@ -162,6 +166,7 @@ def _keep(
             sha256=row["sha256"],
             rank=row["rank"],
             target=row["target_name"],
+            score=row["logit"],
             probability=float("nan") if probability is None else probability,
             tokens=tokens[place].copy(),
         )
@@ -171,15 +176,16 @@ def _keep(
 
 
 def _predictions(part: Any) -> list[int]:
-    """The row of each picture with the largest probability, the first of these."""
-    indices = part["index"].to_pylist()
-    best: dict[int, tuple[float, int]] = {}
-    for place, (index, value) in enumerate(
-        zip(indices, part["probability"].to_pylist(), strict=True)
-    ):
-        probability = value if value is not None else -1.0
-        if index not in best or probability > best[index][0]:
-            best[index] = (probability, place)
+    """The row of each picture with the largest probability, the first of these.
+
+    Where the outputs are no probabilities, that with the largest score.
+    """
+    columns = (part[name].to_pylist() for name in ("index", "probability", "logit"))
+    best: dict[int, tuple[tuple[float, float], int]] = {}
+    for place, (index, probability, score) in enumerate(zip(*columns, strict=True)):
+        rank = (-1.0, score) if probability is None else (probability, 0.0)
+        if index not in best or rank > best[index][0]:
+            best[index] = (rank, place)
     return [place for _, place in best.values()]
 
 

@@ -121,6 +121,7 @@ def run(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -144,6 +145,7 @@ def run(
         dtype=dtype,
         pretrained=not random_weights,
         image_size=shared.parse_size(image_size),
+        activation=activation,
         method=method,
         options=shared.parse_options(option),
         targets=Asked.parse(targets),

@@ -37,6 +37,7 @@ def check(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
 ) -> None:
     """Build a model, without its weights unless asked, and try every method on it.
 
@@ -47,7 +48,9 @@ def check(
 
     bare = not (pretrained or checkpoint or describes_itself(spec))
     try:
-        found = run(shared.load_model(spec, checkpoint, device, dtype, bare, image_size))
+        found = run(
+            shared.load_model(spec, checkpoint, device, dtype, bare, image_size, activation)
+        )
     except ModelError as error:
         raise ModelError(f"GradToken does not work on {spec}: {error}") from None
     output = Output(as_json, quiet)
@@ -64,6 +67,7 @@ def _table(found: Check) -> Table:
     table.add_row("attention calls", str(found.attention_calls))
     table.add_row("token grid", f"{rows}x{columns}, {found.prefix} prefix tokens")
     table.add_row("readout", escape(found.readout))
+    table.add_row("probabilities", found.activation)
     for name, verdict in found.methods.items():
         table.add_row(name, escape(verdict))
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -60,6 +61,7 @@ def explain(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -74,7 +76,9 @@ def explain(
 
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)
-    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
+    loaded = shared.load_model(
+        model, checkpoint, device, dtype, random_weights, image_size, activation
+    )
     targets = shared.find_targets(loaded, target, text)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
@@ -141,10 +145,15 @@ def _add_rows(table: Table, path: Path, explanation: Explanation, folder: Path) 
         table.add_row(
             escape(path.name) if k == 0 else "",
             escape(label),
-            f"{float(explanation.probabilities[0, k]):.3f}",
+            _probability(float(explanation.probabilities[0, k])),
             f"{float(explanation.scores[0, k]):.2f}",
             escape(str(folder)) if k == 0 else "",
         )
+
+
+def _probability(value: float) -> str:
+    """A dash where the target is no class or the outputs are no probabilities."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _record(path: Path, explanation: Explanation, folder: Path) -> dict[str, Any]:

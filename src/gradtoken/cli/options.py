@@ -43,6 +43,14 @@ ImageSize = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, …; default: cuda if present.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")]
+ActivationName = Annotated[
+    str | None,
+    typer.Option(
+        "--activation",
+        help="How logits become probabilities: softmax (one class of all), sigmoid (each class by "
+        "itself) or none; default: as the model says.",
+    ),
+]
 MethodName = Annotated[
     str,
     typer.Option("--method", help="One of `gradtoken methods`.", autocompletion=completion.methods),
@@ -73,8 +81,10 @@ def load_model(
     dtype: str | None,
     random_weights: bool = False,
     image_size: str | None = None,
+    activation: str | None = None,
 ) -> Model:
     """The model the options name."""
+    from gradtoken.activation import check_activation
     from gradtoken.models import load
 
     return load(
@@ -84,6 +94,7 @@ def load_model(
         dtype=dtype,
         pretrained=not random_weights,
         image_size=parse_size(image_size),
+        activation=None if activation is None else check_activation(activation),
     )
 
 

@@ -137,8 +137,9 @@ def _ranks(values: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens
 def _twin(model: Model) -> Model:
     """A copy of the model, to be changed."""
     module = copy.deepcopy(model.module)
+    asked = {} if model.prompts is not None else {"activation": model.activation}
     labels = None if model.prompts is not None else list(model.labels)
-    return wrap(module, preprocess=model.preprocess, labels=labels, layout=model.layout)
+    return wrap(module, preprocess=model.preprocess, labels=labels, layout=model.layout, **asked)
 
 
 def _downwards(model: Model) -> Iterator[tuple[str, list[nn.Parameter]]]:

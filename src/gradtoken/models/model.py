@@ -64,6 +64,11 @@ class Model:
         )
 
     @property
+    def probability(self) -> str:
+        """What probabilities are made by, for manifests: the activation, or "by prompt"."""
+        return self.activation if self.prompts is None else "by prompt"
+
+    @property
     def device(self) -> torch.device:
         """Where the module's parameters are."""
         return next(self.module.parameters()).device
