@@ -14,7 +14,7 @@ import gradtoken
 from gradtoken.cli import commands  # noqa: F401
 from gradtoken.cli.app import app
 from gradtoken.datasets import Scenes
-from gradtoken.errors import GradTokenError, OutputError
+from gradtoken.errors import GradTokenError, OutputError, TargetError
 
 
 def run(*arguments: object) -> str:
@@ -93,3 +93,32 @@ def test_every_command_that_loads_a_model_takes_it() -> None:
 
 def _has(command, option: str) -> bool:
     return any(option in parameter.opts for parameter in command.params)
+
+
+def test_every_class_above_a_probability(scene: Path, tmp_path: Path) -> None:
+    grey = tmp_path / "grey.png"
+    Image.new("RGB", (112, 112), (128, 128, 128)).save(grey)
+    expected = {n: p for n, p in sigmoids(scene).items() if p > 0.97}
+    assert len(expected) > 1
+    command = ("explain", scene, grey, "--activation", "sigmoid", "--device", "cpu")
+    result = CliRunner().invoke(
+        app, [*map(str, command), "--above", "0.97", "--json", "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 1
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert {t["label"] for t in first["targets"]} == set(expected)
+    assert second["picture"] == str(grey)
+    assert "no class has a probability above 0.97; the largest is 0." in second["error"]
+    assert not (tmp_path / "out" / "grey").exists()
+    for other in (("--top-k", 2), ("--target", "banana"), ("--text", "a cat")):
+        with pytest.raises(TargetError, match="--above"):
+            run(*command, "--above", 0.5, *other)
+
+
+def test_batch_takes_it_too(scene: Path, tmp_path: Path) -> None:
+    command = ("batch", scene.parent, "--out", tmp_path / "out", "--activation", "sigmoid")
+    run(*command, "--above", 0.9, "--json")
+    settings = json.loads((tmp_path / "out" / "manifest.json").read_text())["settings"]
+    assert settings["targets"] == {"above": 0.9}
+    with pytest.raises(TargetError, match="--targets and --above both choose the classes"):
+        run(*command, "--above", 0.9, "--targets", "all")

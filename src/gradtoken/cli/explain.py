@@ -15,7 +15,7 @@ from rich.table import Table
 from gradtoken.cli import options as shared
 from gradtoken.cli.app import app, complain
 from gradtoken.cli.output import Output
-from gradtoken.errors import ImageError, OutputError
+from gradtoken.errors import ImageError, OutputError, TargetError
 
 if TYPE_CHECKING:
     from gradtoken.explanation import Explanation
@@ -30,6 +30,7 @@ Examples:
 - `gradtoken explain photos/ --model timm/vit_small_patch16_224 --checkpoint mine.safetensors`
 - `gradtoken explain photo.jpg -m open_clip/ViT-B-32/openai --text "a cat" --text "a dog"`
 - `gradtoken explain photos/ --model timm/vit_base_patch16_224 --top-k 3 --report report.html`
+- `gradtoken explain photos/ -m timm/vit_small_patch16_224 --activation sigmoid --above 0.5`
 - `gradtoken explain photo.jpg --model demo --option preset=contrastive --top-k 2`
 """
 
@@ -46,7 +47,8 @@ def explain(
         list[str] | None,
         typer.Option("--text", help="A prompt, for models such as CLIP; repeat it."),
     ] = None,
-    top_k: Annotated[int, typer.Option(help="Predicted classes to explain without --target.")] = 1,
+    top_k: shared.TopK = None,
+    above: shared.Above = None,
     method: shared.MethodName = "gradtoken",
     option: shared.MethodOptions = None,
     out: Annotated[Path, typer.Option(help="Folder for one folder per picture.")] = Path(
@@ -79,22 +81,27 @@ def explain(
     loaded = shared.load_model(
         model, checkpoint, device, dtype, random_weights, image_size, activation
     )
-    targets = shared.find_targets(loaded, target, text)
+    if above is not None and top_k is not None:
+        raise TargetError("--above and --top-k both choose predicted classes; give one.")
+    targets = shared.find_targets(loaded, target, text, above)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
     output = Output(as_json, quiet)
     table = Table("picture", "class", "probability", "score", "folder")
     failed = 0
+    top_k = 1 if top_k is None else top_k
     found = _each(loaded, paths, targets, method=chosen, top_k=top_k)
     with _page(report, f"{method} on {model}") as page, output.progress() as bar:
         for index, explanation in bar.track(found, total=len(paths), description="explaining"):
             path, folder = paths[index], out / names[index]
             try:
+                if isinstance(explanation, TargetError):
+                    raise TargetError(f"{path}: {explanation}")
                 if isinstance(explanation, ImageError):
                     raise explanation
                 refuse_link(folder)
                 explanation.save(folder)
-            except (ImageError, OutputError) as error:
+            except (ImageError, TargetError, OutputError) as error:
                 complain(str(error))
                 output.document({"picture": str(path), "error": str(error)})
                 failed += 1
@@ -115,12 +122,12 @@ def explain(
 
 
 def _each(
-    model: Model, paths: list[Path], targets: list[Any] | None, **options: Any
-) -> Iterator[tuple[int, Explanation | ImageError]]:
+    model: Model, paths: list[Path], targets: Any, **options: Any
+) -> Iterator[tuple[int, Explanation | ImageError | TargetError]]:
     """What comes of each picture, in order: pictures go through the model in batches."""
     from gradtoken.explaining import explain_each
 
-    errors: dict[int, ImageError] = {}
+    errors: dict[int, ImageError | TargetError] = {}
     index = 0
     for explanation in explain_each(model, paths, targets, on_error=errors.__setitem__, **options):
         while index in errors:

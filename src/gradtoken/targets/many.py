@@ -28,12 +28,7 @@ class Targets:
         self.rows: tuple[tuple[Target, ...], ...] = tuple(tuple(row) for row in rows)
         if not self.rows or not self.rows[0]:
             raise TargetError("there is nothing to explain: give at least one target.")
-        counts = sorted({len(row) for row in self.rows})
-        if len(counts) > 1:
-            raise TargetError(
-                f"the images have different numbers of targets ({', '.join(map(str, counts))}); "
-                "give every image of a batch as many, or explain them one by one."
-            )
+        refuse_ragged({len(row) for row in self.rows})
 
     @property
     def count(self) -> int:
@@ -131,6 +126,16 @@ class Targets:
                 ]
             )
         return Targets(rows)
+
+
+def refuse_ragged(counts: set[int]) -> None:
+    """Raise TargetError where images of one result have different numbers of targets."""
+    if len(counts) > 1:
+        listed = ", ".join(map(str, sorted(counts)))
+        raise TargetError(
+            f"the images have different numbers of targets ({listed}), and "
+            "their maps cannot be one result; take them image by image with explain_each()."
+        )
 
 
 def _padded(items: list[Any], length: int) -> list[Any]:
