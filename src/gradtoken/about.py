@@ -22,7 +22,7 @@ def about(model: Model, method: Method) -> dict[str, Any]:
             "device": str(model.device),
             "activation": model.probability,
         },
-        "method": {"name": method.name, "options": method.options()},
+        "method": {"name": method.name, "options": method.options_for(model.activation)},
     }
 
 

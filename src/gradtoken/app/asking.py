@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.activation import probabilities as class_probabilities
 from gradtoken.attribution import Method, make_method, methods
 from gradtoken.attribution.gradtoken import GradToken
@@ -78,8 +79,8 @@ class _WithParts(Method):
         self.method = method
         self.parts: Tensor | None = None
 
-    def options(self) -> dict[str, Any]:
-        return self.method.options()
+    def options_for(self, activation: Activation) -> dict[str, Any]:
+        return self.method.options_for(activation)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         self.parts = self.method.by_block(trace, targets)

@@ -91,7 +91,7 @@ class Job:
             "image_size": self.image_size,
             "activation": model.probability,
             "method": self.method,
-            "options": self.make_method().options(),
+            "options": self.make_method().options_for(model.activation),
             "software": {name: version(name) for name in _SOFTWARE},
         }
 

@@ -112,7 +112,7 @@ def bench(
         "image_size": image_size,
         "activation": loaded.activation,
         "data": data,
-        "methods": {name: method.options() for name, method in chosen.items()},
+        "methods": {name: method.options_for(loaded.activation) for name, method in chosen.items()},
         "metrics": groups,
         "slow_limit": slow,
         "every_picture": every_picture,

@@ -11,7 +11,7 @@ from gradtoken.targets.functions import OutputTarget
 from gradtoken.targets.likely import Above, above
 from gradtoken.targets.many import Targets
 from gradtoken.targets.resolving import per_image, resolve, resolve_rows
-from gradtoken.targets.sharpening import Rivals, parse_kind
+from gradtoken.targets.sharpening import Rivals, kind_for, parse_kind
 
 __all__ = [
     "Above",
@@ -25,6 +25,7 @@ __all__ = [
     "Targets",
     "above",
     "contrast",
+    "kind_for",
     "log_prob",
     "parse_kind",
     "per_image",

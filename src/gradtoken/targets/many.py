@@ -14,7 +14,7 @@ from gradtoken.errors import TargetError
 from gradtoken.labels import Labels
 from gradtoken.targets.base import Target
 from gradtoken.targets.classes import ClassTarget
-from gradtoken.targets.sharpening import Rivals, parse_kind, sharpened
+from gradtoken.targets.sharpening import Rivals, kind_for, parse_kind, sharpened
 
 
 class Targets:
@@ -94,9 +94,10 @@ class Targets:
         """Class targets made into sharper ones (method.md, "Targets"); others stay as they are.
 
         Args:
-            kind: "logit" (unchanged), "log_prob", "rivals(m, w)": minus w (1) times the mean of
-                the m (5) strongest other logits, which a single output does not have and is then
-                unchanged, or "others": minus the mean of the image's other class targets.
+            kind: "auto" (by the activation), "logit" (unchanged), "log_prob", "rivals(m, w)": minus
+                w (1) times the mean of the m (5) strongest other logits, which a single output does
+                not have and is then unchanged, or "others": minus the mean of the image's other
+                class targets.
             logits: of the model, (B, C).
             activation: the model's.
 
@@ -104,7 +105,7 @@ class Targets:
             TargetError: "others" of fewer than two classes, or "log_prob" where the outputs are no
                 probabilities.
         """
-        parsed = parse_kind(kind)
+        parsed = parse_kind(kind_for(kind, activation))
         if parsed == "logit":
             return self
         count = parsed.count if isinstance(parsed, Rivals) else 0

@@ -10,6 +10,22 @@ from gradtoken.errors import TargetError
 from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, LogProb
 
+DEFAULTS: dict[Activation, str] = {
+    "softmax": "rivals(5, 0.5)",
+    "sigmoid": "logit",
+    "none": "logit",
+}
+"""What `target="auto"` is, measured by benchmarks/multi_label.py (docs/multi-label.md).
+
+Classes of a softmax exclude one another. Each sigmoid is a class by itself: the strongest others
+may be present beside it, and must not count against it.
+"""
+
+
+def kind_for(kind: str, activation: Activation) -> str:
+    """A `target` option with "auto" replaced by what it is for an activation."""
+    return DEFAULTS[activation] if kind == "auto" else kind
+
 
 @dataclass(frozen=True)
 class Rivals:
@@ -20,12 +36,14 @@ class Rivals:
 
 
 def parse_kind(kind: str) -> str | Rivals:
-    """Check a `target` option: "logit", "log_prob", "others" or "rivals(m, w)", m and w optional.
+    """Check a `target` option: "auto", "logit", "log_prob", "others" or "rivals(m, w)".
+
+    m and w are optional.
 
     Raises:
         TargetError: if it is none of these.
     """
-    if kind in ("logit", "log_prob", "others"):
+    if kind in ("auto", "logit", "log_prob", "others"):
         return kind
     match = re.fullmatch(r"rivals(?:\((\d+)(?:,\s*(\d*\.?\d+))?\))?", str(kind))
     if match:
@@ -33,8 +51,8 @@ def parse_kind(kind: str) -> str | Rivals:
         if found.count >= 1 and found.weight > 0:
             return found
     raise TargetError(
-        f"unknown target kind {kind!r}; use 'logit', 'log_prob', 'rivals(m)', 'rivals(m, w)' or "
-        "'others'."
+        f"unknown target kind {kind!r}; use 'auto', 'logit', 'log_prob', 'rivals(m)', "
+        "'rivals(m, w)' or 'others'."
     )
 
 
