@@ -14,9 +14,10 @@ from gradtoken.attribution import Method, make_method
 from gradtoken.batching import Batch, BatchSize, batches, run_fitting
 from gradtoken.boxes import Boxes
 from gradtoken.errors import ImageError, MethodError, ModelError, TargetError
-from gradtoken.explanation import Explanation, joined
+from gradtoken.explanation import Explanation
 from gradtoken.forks import one_thread_in_forks
 from gradtoken.inputs import Inputs
+from gradtoken.joining import joined
 from gradtoken.memory import free_bytes
 from gradtoken.models.model import Model
 from gradtoken.precision import wide
@@ -256,8 +257,7 @@ class _Job:
 
     def _together(self, rows: Sequence[Sequence[Target]]) -> Targets:
         """Targets of a batch that is to be one result with the batches before it."""
-        counts = {len(row) for row in rows} | {self._count or len(rows[0])}
-        refuse_ragged(counts)
+        refuse_ragged({len(row) for row in rows} | {self._count or len(rows[0])})
         self._count = len(rows[0])
         return Targets(rows)
 

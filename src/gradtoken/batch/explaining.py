@@ -199,6 +199,7 @@ def _stacked(entries: list[Entry]) -> Any:
 
 def _rows(found: Explanation, entry: Entry) -> list[dict[str, Any]]:
     tokens = found.tokens[0].detach().cpu().numpy()
+    evidence = found.evidence[0]
     scores, shares = found.scores[0].tolist(), found.probabilities[0].tolist()
     rows = []
     for rank, target in enumerate(found.targets.rows[0]):
@@ -216,6 +217,9 @@ def _rows(found: Explanation, entry: Entry) -> list[dict[str, Any]]:
                 "box": entry.box,
                 "scale": scale,
                 "relevance": relevance,
+                "total": float(evidence.total[rank]),
+                "positive": float(evidence.positive[rank]),
+                "evidence": not bool(evidence.none[rank]),
             }
         )
     return rows

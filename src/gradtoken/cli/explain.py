@@ -87,7 +87,7 @@ def explain(
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
     output = Output(as_json, quiet)
-    table = Table("picture", "class", "probability", "score", "folder")
+    table = Table("picture", "class", "probability", "score", "evidence", "folder")
     failed = 0
     top_k = 1 if top_k is None else top_k
     found = _each(loaded, paths, targets, method=chosen, top_k=top_k)
@@ -148,12 +148,14 @@ def _page(path: Path | None, title: str) -> AbstractContextManager[Report | None
 
 
 def _add_rows(table: Table, path: Path, explanation: Explanation, folder: Path) -> None:
+    evidence = explanation.evidence[0]
     for k, label in enumerate(explanation.labels[0]):
         table.add_row(
             escape(path.name) if k == 0 else "",
             escape(label),
             _probability(float(explanation.probabilities[0, k])),
             f"{float(explanation.scores[0, k]):.2f}",
+            evidence[k].words() or f"{float(evidence.positive[k]):.0%} positive",
             escape(str(folder)) if k == 0 else "",
         )
 
