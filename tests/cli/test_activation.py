@@ -66,7 +66,7 @@ def test_bench_measures_and_resumes_by_it(tmp_path: Path) -> None:
     assert metrics == {
         *("positive_probability", "negative_probability", "insertion", "deletion", "aopc", "abpc")
     }
-    with pytest.raises(OutputError, match=r"a run of other settings \(activation\)"):
+    with pytest.raises(OutputError, match=r"a run of other settings \(activation, methods\)"):
         run(*command)
 
 
