@@ -10,7 +10,7 @@ from torch import Tensor
 
 import gradtoken
 from gradtoken.captum import Attribution
-from gradtoken.errors import TargetError
+from gradtoken.errors import ModelError, TargetError
 from gradtoken.models import Model
 from gradtoken.patch_grid import to_pixels
 
@@ -34,6 +34,16 @@ def test_targets_as_captum_takes_them(model: Model, batch: Tensor) -> None:
         live.attribute(batch, target=[1, 2, 3])
     with pytest.raises(TargetError, match="take no n_steps; give options when making"):
         live.attribute(batch, target=1, n_steps=4)
+
+
+def test_the_activation_of_a_live_module(model: Model, batch: Tensor) -> None:
+    options = {"masks": 6, "cells": 3}
+    found = Attribution(model.module, "rise", activation="sigmoid", **options).attribute(batch, 3)
+    other = gradtoken.wrap(model.module, activation="sigmoid")
+    tokens = gradtoken.explain(other, batch, 3, method="rise", **options).tokens[:, 0]
+    torch.testing.assert_close(found.sum(1).float(), to_pixels(tokens, (64, 64)))
+    with pytest.raises(ModelError, match="a Model has its activation already"):
+        Attribution(model, activation="sigmoid")
 
 
 def test_captums_infidelity_prefers_attribution_to_noise(model: Model, batch: Tensor) -> None:

@@ -42,13 +42,19 @@ def test_a_blank_map_is_no_explanation() -> None:
     assert "blank map" in found.methods["gradtoken"]
 
 
+def test_one_logit_has_no_second_output_to_compare_with() -> None:
+    found = check(gradtoken.wrap(tiny_vit(num_classes=1)))
+    assert found.methods == dict.fromkeys(gradtoken.methods(), WORKS)
+    assert found.activation == "sigmoid"
+
+
 def test_json_and_exit_code() -> None:
     result = run(app, ["check", "timm/vit_tiny_patch16_224", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     keys = ["works", "spec", "blocks", "attention_calls", "grid", "prefix", "readout"]
-    assert list(found) == [*keys, "verified", "methods"]
-    assert len(found["verified"]) == 6
+    assert list(found) == [*keys, "verified", "activation", "methods"]
+    assert len(found["verified"]) == 7
     assert all(fact["value"] <= fact["allowed"] for fact in found["verified"])
     assert found["works"] is True
     assert found["grid"] == [14, 14]

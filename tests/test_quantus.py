@@ -22,6 +22,16 @@ def test_maps_are_explains(model: Model, batch: Tensor) -> None:
     np.testing.assert_allclose(found[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
 
 
+def test_the_activation_of_a_live_module(model: Model, batch: Tensor) -> None:
+    options = {"method": "rise", "masks": 6, "cells": 3}
+    found = quantus_explain_func(
+        model.module, batch.numpy(), np.array([3, 7]), activation="sigmoid", **options
+    )
+    other = gradtoken.wrap(model.module, activation="sigmoid")
+    tokens = gradtoken.explain(other, batch, [[3], [7]], **options).tokens[:, 0]
+    np.testing.assert_allclose(found[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
+
+
 def test_a_metric_of_theirs_tells_good_from_bad() -> None:
     demo = gradtoken.load("demo", device="cpu")
     scene = gradtoken.datasets.Scenes("test", objects=1, seed=4)[2]

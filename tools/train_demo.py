@@ -427,6 +427,7 @@ def read_trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "mean": [MEAN] * 3,
         "std": [STD] * 3,
         "input_size": saved["architecture"]["img_size"],
+        "activation": "softmax",
         "training": {
             "minutes": round(saved["state"]["seconds"] / 60, 1),
             "steps": saved["state"]["step"],

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradtoken.activation import Activation
 from gradtoken.attribution import Method
-from gradtoken.errors import TargetError
+from gradtoken.errors import ModelError, TargetError
 from gradtoken.explaining import explain
 from gradtoken.models import Model, wrap
 
@@ -21,7 +22,11 @@ class Attribution:
     Args:
         model: a `Model`, or a live module that `wrap` takes.
         method: a name from `methods()`, a `Method` class, or a method already made.
+        activation: of a live module, as for `wrap`; a `Model` has its own.
         **options: the method's options, such as `preset="sharp"`.
+
+    Raises:
+        ModelError: a module that cannot be explained, or an activation for a `Model`.
 
     Example:
         >>> attribution = gradtoken.captum.Attribution(module, "gae")
@@ -32,9 +37,13 @@ class Attribution:
         self,
         model: Model | nn.Module,
         method: str | type[Method] | Method = "gradtoken",
+        *,
+        activation: Activation | None = None,
         **options: Any,
     ) -> None:
-        self._model = model if isinstance(model, Model) else wrap(model)
+        if isinstance(model, Model) and activation is not None:
+            raise ModelError("a Model has its activation already; give it to load(…) or wrap(…).")
+        self._model = model if isinstance(model, Model) else wrap(model, activation=activation)
         self._method = method
         self._options = options
 

@@ -33,6 +33,8 @@ class Check:
         prefix: tokens other than these.
         readout: how the class is read.
         verified: what was verified of this, each with a number and the bound that it keeps.
+        activation: how logits become probabilities; "by prompt" for a model that compares images
+            with text.
         methods: for every method, "works" or why not.
     """
 
@@ -43,6 +45,7 @@ class Check:
     prefix: int
     readout: str
     verified: tuple[Fact, ...]
+    activation: str
     methods: dict[str, str]
 
     @property
@@ -56,7 +59,7 @@ class Check:
 
 
 def check(model: Model, names: Sequence[str] | None = None) -> Check:
-    """Verify how a model is read, and run methods on noise and two outputs of the model.
+    """Verify how a model is read, and run methods on noise and two of its outputs (or its only one).
 
     Args:
         model: to be tried on.
@@ -68,7 +71,8 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
     """
     kinds = {name: make_method(name).__class__ for name in names or methods()}
     trace = record(model, sample_input(model))
-    targets = Targets([[OutputTarget(_first), OutputTarget(_last)]])
+    outputs = [_first, _last] if trace.logits.shape[-1] > 1 else [_first]
+    targets = Targets([[OutputTarget(output) for output in outputs]])
     return Check(
         spec=model.spec,
         blocks=trace.depth,
@@ -77,6 +81,7 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
         prefix=model.layout.prefix,
         readout=" + ".join(one.model.anatomy.readout for one in trace.backbones),
         verified=tuple(fact for one in trace.backbones for fact in one.reading.facts),
+        activation=model.probability,
         methods={name: _try(kind, trace, targets) for name, kind in kinds.items()},
     )
 
@@ -106,6 +111,8 @@ def _judge(name: str, class_aware: bool, relevance: torch.Tensor) -> None:
         raise MethodError(f"{name} gave NaN or infinite relevance.")
     if not bool(relevance.abs().amax(dim=-1).all()):
         raise MethodError(f"{name} gave a blank map.")
-    one, other = relevance[0]
+    one, other = relevance[0, 0], relevance[0, -1]
+    if relevance.shape[1] == 1:
+        return
     if class_aware and torch.allclose(one, other, rtol=0, atol=_SAME * float(one.abs().max())):
         raise MethodError(f"{name} gave the same map for two outputs.")

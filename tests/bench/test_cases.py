@@ -33,6 +33,19 @@ def test_scenes_that_are_recognised_whole(demo: gradtoken.Model) -> None:
     assert len([case for _, case in cases(demo, samples, whole=False)]) == 20
 
 
+def test_sigmoids_are_recognised_where_all_are_above_a_half() -> None:
+    model = gradtoken.load("demo", device="cpu", activation="sigmoid")
+    samples = SceneSamples(Scenes("test", objects=(1, 2), seed=3), count=20)
+    expected = []
+    for i in range(20):
+        sample = samples[i]
+        p = model(model.preprocess(sample.image)[None])[0].sigmoid()
+        if all(p[model.labels.find(name)] > 0.5 for name in sample.names):
+            expected.append(sample.id)
+    assert [name for name, _ in cases(model, samples)] == expected
+    assert len(expected) > 0
+
+
 def test_done_pictures_are_passed_on_without_running_the_model(demo: gradtoken.Model) -> None:
     samples = SceneSamples(Scenes("test", objects=1), count=3)
     found = list(cases(demo, samples, skip=lambda name: name == "scene-000001", whole=False))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 
@@ -52,3 +53,7 @@ class Method(ABC):
     def options(self) -> dict[str, Any]:
         """The options in force, as plain data."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def options_for(self, activation: Activation) -> dict[str, Any]:
+        """The options in force on a model of an activation, for manifests."""
+        return self.options()

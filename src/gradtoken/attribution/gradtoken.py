@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.errors import MethodError
@@ -22,7 +23,7 @@ from gradtoken.patch_grid import pick
 from gradtoken.precision import full_precision
 from gradtoken.readouts import Readout, Readouts
 from gradtoken.spread import spread_by_attention, spread_by_nearness, spread_by_tokens
-from gradtoken.targets import Targets, parse_kind
+from gradtoken.targets import Targets, kind_for, parse_kind
 from gradtoken.trace import Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -74,8 +75,10 @@ class GradToken(Method):
         channel_weight: None, "content" (gamma * |o|) or "product" (gamma * o), o being what the
             head writes.
         target: what class targets mean: "logit", "log_prob", "rivals(m, w)" (minus w times the mean
-            of the m strongest other logits) or "others". Contrasts, functions of the output and
-            text prompts stay as they are.
+            of the m strongest other logits), "others" or "auto": "rivals(5, 0.5)" where the
+            classes share a softmax and "logit" elsewhere, since of sigmoids the strongest others
+            may be present too. Contrasts, functions of the output and text prompts stay as they
+            are.
 
     `make_method` and `explain` also take `preset=`: "faithful" (the logit, beta 1, all blocks
     alike, no spread: complete to first order), "sharp" (the logit, rectified per head) or
@@ -96,7 +99,7 @@ class GradToken(Method):
     temperature: float = 0.1
     reach: float | None = 0.05
     channel_weight: Literal["content", "product"] | None = None
-    target: str = "rivals(5, 0.5)"
+    target: str = "auto"
 
     def __post_init__(self) -> None:
         for option, choices in _CHOICES.items():
@@ -129,6 +132,9 @@ class GradToken(Method):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         return self._spread(self.all_tokens(trace, targets)[..., -trace.spatial :], trace)
 
+    def options_for(self, activation: Activation) -> dict[str, Any]:
+        return {**self.options(), "target": kind_for(self.target, activation)}
+
     def first_block(self, depth: int) -> int:
         if not depth or self.gradient == "full" or self.spread == "attention":
             return 0
@@ -154,7 +160,7 @@ class GradToken(Method):
                 'gradtoken with rectify="final" rectifies the sum over blocks, so it has no parts '
                 'by block; use "layer", "head" or None.'
             )
-        sharpened = targets.sharpen(self.target, trace.logits)
+        sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
         step = trace.targets_at_once(self.gradient)
         chunks = [
             self._parts(trace, sharpened[start : start + step])
@@ -198,7 +204,7 @@ class GradToken(Method):
         With beta 1, depth 0 and neither rectify nor channel_weight, each step's share sums over
         tokens to the sum over heads and rows of <gamma, o> exactly (completeness).
         """
-        sharpened = targets.sharpen(self.target, trace.logits)
+        sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
         step = trace.targets_at_once(self.gradient)
         chunks = [
             self._relevance(trace, sharpened[start : start + step])

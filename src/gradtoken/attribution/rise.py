@@ -94,6 +94,6 @@ def values_of(
     """Probability of each of one image's targets on other pictures; y where one is no class."""
     logits = wide(trace.model(pictures))
     many = Targets(one.rows * len(logits))
-    probability = many.probabilities(logits)
+    probability = many.probabilities(logits, trace.model.activation)
     scores = many.scores(logits[:, None].expand(-1, one.count, -1))
     return torch.where(probability.isnan(), scores, probability)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from gradtoken.activation import check_activation
 from gradtoken.batch.asked import Asked
 from gradtoken.images import MAX_PIXELS
 
@@ -33,6 +34,7 @@ class Job:
         dtype: what it computes in, as for `load`.
         pretrained: False for random weights, as for `load`.
         image_size: (height, width) in pixels, or one number for both, as for `load`.
+        activation: how logits become probabilities, as for `load`.
         method: its name.
         options: the method's.
         targets: what is asked of every picture.
@@ -49,6 +51,7 @@ class Job:
     dtype: str | None = None
     pretrained: bool = True
     image_size: int | tuple[int, int] | None = None
+    activation: str | None = None
     method: str = "gradtoken"
     options: Mapping[str, Any] = field(default_factory=dict)
     targets: Asked = field(default_factory=lambda: Asked(top_k=1))
@@ -69,6 +72,7 @@ class Job:
             dtype=self.dtype,
             pretrained=self.pretrained,
             image_size=self.image_size,
+            activation=None if self.activation is None else check_activation(self.activation),
         )
 
     def make_method(self) -> Method:
@@ -85,8 +89,9 @@ class Job:
             "preprocessing": preprocessing_sha256(model),
             "dtype": str(model.dtype).removeprefix("torch."),
             "image_size": self.image_size,
+            "activation": model.probability,
             "method": self.method,
-            "options": self.make_method().options(),
+            "options": self.make_method().options_for(model.activation),
             "software": {name: version(name) for name in _SOFTWARE},
         }
 

@@ -67,7 +67,7 @@ def cases(
 
     Args:
         whole: leave out pictures in which the model does not recognise all k of the classes, that
-            is, where they are not its k first ones.
+            is, where they are not its k first ones or, of sigmoid probabilities, not all above ½.
         skip: which ids are done already; the model is not run on them.
 
     Raises:
@@ -95,10 +95,16 @@ def cases(
             continue
         known += 1
         case = _case(model, sample, *wanted)
-        first = case.trace.logits[0].topk(len(set(case.classes))).indices.tolist()
-        if whole and wanted[0] and set(first) != set(case.classes):
+        if whole and wanted[0] and not _recognised(case):
             continue
         yield sample.id, case
+
+
+def _recognised(case: Case) -> bool:
+    logits, classes = case.trace.logits[0], set(case.classes)
+    if case.trace.model.activation == "sigmoid":
+        return bool((logits[list(classes)] > 0).all())
+    return set(logits.topk(len(classes)).indices.tolist()) == classes
 
 
 _ENOUGH = 200

@@ -71,7 +71,12 @@ def maps_of(
     Raises:
         MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
     """
-    targets = resolve([list(classes)], trace.logits, trace.model.labels)
+    targets = resolve(
+        [list(classes)],
+        trace.logits,
+        trace.model.labels,
+        activation=trace.model.activation,
+    )
     found = method(trace, targets)[0].detach().float().cpu()
     if not bool(torch.isfinite(found).all()):
         raise MethodError(f"{method.name} gave NaN or infinite relevance for {trace.model.spec}.")
@@ -105,7 +110,12 @@ def coupling(maps: Maps) -> Figures:
 
 
 def top1_random(maps: Maps) -> Figures:
-    """Correlation of the first class's map with that of a class that is not there."""
+    """Correlation of the first class's map with that of a class that is not there.
+
+    None where the model has no other class.
+    """
+    if maps.case.trace.logits.shape[1] == len(set(maps.case.classes)):
+        return {}
     other = maps.other.flatten()[None]
     found = class_sensitivity.correlation(maps.flat[_leading(maps.case)][None], other)
     return {"top1_random": {maps.case.names[_leading(maps.case)]: float(found)}}
@@ -135,12 +145,17 @@ def segment(maps: Maps) -> Figures:
 
 
 def perturb(maps: Maps) -> Figures:
-    """Positive and negative perturbation of the leading class, as Chefer et al. code it."""
+    """Positive and negative perturbation of the leading class, as Chefer et al. code it.
+
+    Without hits where the model's outputs are no probabilities; its logit is then followed.
+    """
     found: dict[str, float] = {}
     for direction in ("positive", "negative"):
         result = perturbation.perturb(**_asked(maps), labels=_label(maps), direction=direction)
-        found[f"{direction}_auc"] = float(result.auc())
         found[f"{direction}_probability"] = float(result.probability[:, 1:].mean())
+        if result.hits is None:
+            continue
+        found[f"{direction}_auc"] = float(result.auc())
         for fraction, hit in zip(result.fractions, result.hits[0], strict=True):
             found[f"{direction}@{fraction:.1f}"] = float(hit)
     return _of_leading(maps, found)
@@ -161,7 +176,8 @@ def insert_delete(maps: Maps) -> Figures:
     }
     figures = {name: insertion_deletion.area(curve) for name, curve in curves.items()}
     figures["aopc"] = perturbation.aopc(most)
-    figures["log_odds"] = perturbation.log_odds(most)
+    if maps.case.trace.model.activation != "none":
+        figures["log_odds"] = perturbation.log_odds(most)
     figures["abpc"] = perturbation.abpc(least, most)
     return _of_leading(maps, {name: float(value) for name, value in figures.items()})
 

@@ -79,6 +79,7 @@ def bench(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -100,15 +101,18 @@ def bench(
     groups = _groups(metrics)
     slow = max(1, limit // 20) if slow_limit is None else slow_limit
     samples = open_samples(data)
-    loaded = shared.load_model(model, checkpoint, device, dtype, image_size=image_size)
+    loaded = shared.load_model(
+        model, checkpoint, device, dtype, image_size=image_size, activation=activation
+    )
     settings = {
         "gradtoken": __version__,
         "model": model,
         "weights": loaded.weights,
         "dtype": str(loaded.dtype),
         "image_size": image_size,
+        "activation": loaded.activation,
         "data": data,
-        "methods": {name: method.options() for name, method in chosen.items()},
+        "methods": {name: method.options_for(loaded.activation) for name, method in chosen.items()},
         "metrics": groups,
         "slow_limit": slow,
         "every_picture": every_picture,

@@ -37,6 +37,7 @@ def check(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
 ) -> None:
     """Build a model, verify how it is read, and run every method on it.
 
@@ -48,7 +49,9 @@ def check(
 
     bare = not (pretrained or checkpoint or describes_itself(spec))
     try:
-        found = run(shared.load_model(spec, checkpoint, device, dtype, bare, image_size))
+        found = run(
+            shared.load_model(spec, checkpoint, device, dtype, bare, image_size, activation)
+        )
     except ModelError as error:
         raise ModelError(f"GradToken does not work on {spec}: {error}") from None
     output = Output(as_json, quiet)
@@ -65,6 +68,7 @@ def _table(found: Check) -> Table:
     table.add_row("attention calls", str(found.attention_calls))
     table.add_row("token grid", f"{rows}x{columns}, {found.prefix} other tokens")
     table.add_row("readout", escape(found.readout))
+    table.add_row("probabilities", found.activation)
     for fact in found.verified:
         bound = f"at {'least' if fact.least else 'most'} {fact.allowed:.3g}"
         table.add_row(fact.what, f"{fact.value:.3g} ({bound})")

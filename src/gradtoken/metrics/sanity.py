@@ -137,8 +137,14 @@ def _ranks(values: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens
 def _twin(model: Model) -> Model:
     """A copy of the model, to be changed."""
     module = copy.deepcopy(model.module)
-    labels = None if model.prompts is not None else list(model.labels)
-    return wrap(module, preprocess=model.preprocess, labels=labels, layout=model.layout)
+    plain = model.prompts is None
+    return wrap(
+        module,
+        preprocess=model.preprocess,
+        labels=list(model.labels) if plain else None,
+        layout=model.layout,
+        activation=model.activation if plain else None,
+    )
 
 
 def _downwards(model: Model) -> Iterator[tuple[str, list[nn.Parameter]]]:

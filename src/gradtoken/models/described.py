@@ -17,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError
 from gradtoken.models import timm as timm_family
 from gradtoken.models.checkpoint import check_fit, fit, read_checkpoint
@@ -30,8 +31,10 @@ _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torc
 
 def read_described(
     path: Path, spec: str, size: Size | None
-) -> tuple[VisionTransformer, Preprocess, list[str]]:
-    """The module, preprocessing and labels of a file that describes itself.
+) -> tuple[VisionTransformer, Preprocess, list[str], Activation | None]:
+    """The module, preprocessing, labels and activation of a file that describes itself.
+
+    The activation is None where the description does not say it.
 
     Raises:
         ModelError: no description, one that makes no sense, or one of another model than the
@@ -41,6 +44,7 @@ def read_described(
     try:
         architecture, labels = description["architecture"], _labels(description["classes"])
         preprocess = _preprocess(description, size)
+        activation = _activation(description.get("activation"))
         _check_depth(architecture, state)
         with _ShapesOnly():
             shapes = VisionTransformer(**architecture)
@@ -54,7 +58,7 @@ def read_described(
     fit(module, {key: value.float() for key, value in state.items()}, spec)
     if size is not None:
         timm_family.resize(module, size, spec)
-    return module, preprocess, labels
+    return module, preprocess, labels, activation
 
 
 def _labels(given: Any) -> list[str]:
@@ -63,6 +67,10 @@ def _labels(given: Any) -> list[str]:
     if any(len(name) > _LONGEST_LABEL for name in given):
         raise ValueError(f"a class has a name of more than {_LONGEST_LABEL} letters")
     return given
+
+
+def _activation(given: Any) -> Activation | None:
+    return None if given is None else check_activation(given)
 
 
 def _preprocess(description: Mapping[str, Any], size: Size | None) -> Preprocess:

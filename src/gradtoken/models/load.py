@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.forks import one_thread_in_forks
 from gradtoken.images import MAX_PIXELS
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
+from gradtoken.models.activation import find_activation, refuse_activation
 from gradtoken.models.anatomy import Anatomy
 from gradtoken.models.checkpoint import read_checkpoint
 from gradtoken.models.described import read_described
@@ -53,6 +55,7 @@ def load(
     checkpoint: str | os.PathLike[str] | None = None,
     pretrained: bool = True,
     image_size: int | tuple[int, int] | None = None,
+    activation: Activation | None = None,
 ) -> Model:
     """Load a model to explain.
 
@@ -71,10 +74,14 @@ def load(
         image_size: (height, width) in pixels, or one number for both, that pictures are brought to
             instead of the model's own size; its position embeddings are interpolated, as its
             library does.
+        activation: how logits become probabilities: "softmax" (one class of all), "sigmoid" (each
+            class by itself: multi-label and binary models) or "none" (a regression). None takes
+            what the library or the file says (transformers' `problem_type`, `activation` in the
+            file's description), sigmoid for one logit, and softmax otherwise.
 
     Raises:
         ModelError: unknown name, weights that cannot be had, a size that the architecture does not
-            take, or a model that cannot be explained.
+            take, an activation that does not fit, or a model that cannot be explained.
     """
     one_thread_in_forks()
     if not isinstance(spec, (str, os.PathLike)):
@@ -90,6 +97,8 @@ def load(
     if not pretrained and (describes_itself(name) or checkpoint is not None):
         raise ModelError("pretrained=False builds an architecture by name, without a weights file.")
     size = _size(image_size)
+    if activation is not None:
+        check_activation(activation)
     if name == "demo":
         with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
             made = _described(path, "demo", size)
@@ -105,7 +114,7 @@ def load(
         usual = "; use demo, timm/NAME, hf/ID, torchvision/NAME, open_clip/NAME/TAG or a file."
         raise ModelError(f"no model is named {name!r}{near or usual}")
     made.module.eval().to(device=_device(device), dtype=_dtype(dtype))
-    return _read(made)
+    return _read(made, activation=activation)
 
 
 def wrap(
@@ -115,6 +124,7 @@ def wrap(
     labels: Sequence[str] | None = None,
     layout: TokenLayout | None = None,
     forward: Callable[[Any, Tensor], Any] | None = None,
+    activation: Activation | None = None,
 ) -> Model:
     """Make your own Vision Transformer explainable. The module itself is not changed.
 
@@ -132,20 +142,25 @@ def wrap(
         layout: which tokens are what; None reads it from the module.
         forward: the module and a batch of images (B, C, H, W) to logits (B, C), where calling the
             module with the batch does not give them.
+        activation: how logits become probabilities: "softmax", "sigmoid" or "none"; None finds it
+            as `load` does.
 
     Raises:
-        ModelError: if the readout of this module cannot be followed, or the labels do not fit.
+        ModelError: if the readout of this module cannot be followed, or the labels or the
+            activation do not fit.
     """
     one_thread_in_forks()
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
         )
+    if activation is not None:
+        check_activation(activation)
     module = _unwrapped(module)
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Preprocess(preprocess)
     made = _Made(module, type(module).__name__, preprocess, labels)
-    return _read(made, layout=layout, forward=forward)
+    return _read(made, layout=layout, forward=forward, activation=activation)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -201,6 +216,8 @@ class _Made:
     labels: Sequence[str] | None = None
     weights: str = "as given"
     prompts: Prompts | None = None
+    described: object = None
+    """The activation that the file of its weights tells."""
 
 
 def _read(
@@ -208,6 +225,7 @@ def _read(
     *,
     layout: TokenLayout | None = None,
     forward: Callable[[Any, Tensor], Any] | None = None,
+    activation: Activation | None = None,
 ) -> Model:
     """A module as a `Model`, whose reading is verified."""
     module, spec, preprocess, prompts = made.module, made.spec, made.preprocess, made.prompts
@@ -243,7 +261,14 @@ def _read(
     if reader is not None and prompts is None and not reader.count_classes(module):
         raise ModelError(f"{spec} has no classification head (no classes); give it one.")
     model = read(model, given=layout is not None, unreadable=unreadable)
-    return model if prompts else replace(model, labels=_labels(reader, model, made.labels))
+    if prompts:
+        refuse_activation(activation, spec)
+        return replace(model, activation="none")
+    names = _labels(reader, model, made.labels)
+    chosen = find_activation(
+        module, len(names), asked=activation, described=made.described, spec=spec
+    )
+    return replace(model, labels=names, activation=chosen)
 
 
 def _as_told(forward: Callable[[Any, Tensor], Any], module: nn.Module, images: Tensor) -> Any:
@@ -274,6 +299,7 @@ def _named(
         description.get("classes"),
         weights=weights,
         prompts=found.prompts,
+        described=description.get("activation"),
     )
 
 
@@ -297,9 +323,9 @@ def _fill_blank_layers(module: nn.Module) -> None:
 
 def _described(path: Path, spec: str, size: Size | None) -> _Made:
     """A model whose safetensors file describes its architecture, labels and preprocessing."""
-    module, preprocess, labels = read_described(path, spec, size)
+    module, preprocess, labels, described = read_described(path, spec, size)
     weights = "bundled" if spec == "demo" else str(path)
-    return _Made(module, spec, preprocess, labels, weights=weights)
+    return _Made(module, spec, preprocess, labels, weights=weights, described=described)
 
 
 def _labels(reader: Any, model: Model, labels: Sequence[str] | None) -> Labels:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradtoken.activation import Activation
 from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
@@ -42,6 +43,9 @@ class Model:
         prompts: reads text, for a model whose output is an embedding to compare with text.
         others: the same model with the blocks of its further backbones, if it has several.
         reading: what was verified of all this.
+        activation: how logits become probabilities: "softmax" (one class of all), "sigmoid" (each
+            class by itself) or "none" (they are no probabilities). A model with `prompts` has
+            "none", and probabilities of prompts by the rule it was trained with.
     """
 
     module: nn.Module
@@ -54,14 +58,23 @@ class Model:
     prompts: Prompts | None = None
     others: tuple[Model, ...] = ()
     reading: Reading | None = field(default=None, repr=False)
+    activation: Activation = "softmax"
 
     def __repr__(self) -> str:
-        size = f"{len(self.labels)} classes" if self.prompts is None else "text prompts"
+        size = "text prompts"
+        if self.prompts is None:
+            shown = "" if self.activation == "softmax" else f" ({self.activation})"
+            size = f"{len(self.labels)} classes{shown}"
         return (
             f"Model({self.spec!r}: {type(self.module).__name__}, "
             f"{len(self.anatomy.blocks)} blocks, {self.anatomy.readout}, {size}, "
             f"{self.dtype} on {self.device})"
         )
+
+    @property
+    def probability(self) -> str:
+        """What probabilities are made by, for manifests: the activation, or "by prompt"."""
+        return self.activation if self.prompts is None else "by prompt"
 
     @property
     def device(self) -> torch.device:

@@ -243,11 +243,16 @@ def _verified(backbones: Sequence[Model]) -> list[Model]:
         if model.layout.rows and not result.blank:
             model = _with_step(model, observed, number)
         if model.anatomy.attends:
-            fact = attention_alone_mixes(model, observed.seen[number], grids[number])
-            model.reading.facts = (*model.reading.facts, *fact)
+            _note(model, attention_alone_mixes(model, observed.seen[number], grids[number]))
         read.append(model)
     _check_same_cells(read[0].spec, grids)
     return read
+
+
+def _note(model: Model, facts: tuple[Fact, ...]) -> None:
+    """Keep more of what was verified."""
+    assert model.reading is not None
+    model.reading.facts = (*model.reading.facts, *facts)
 
 
 def _examined(model: Model, like: Tensor) -> Model:
@@ -309,9 +314,8 @@ def _with_step(model: Model, observed: Observation, number: int) -> Model:
     if not gaps:
         return model
     best = min(gaps, key=lambda step: gaps[step])
-    assert model.reading is not None
     fact = Fact("difference between the readout's own stream and the model", gaps[best], allowed)
-    model.reading.facts = (*model.reading.facts, fact)
+    _note(model, (fact,))
     return replace(model, anatomy=replace(model.anatomy, step=best))
 
 

@@ -33,7 +33,11 @@ def contrast(a: int | str | Prompt, b: int | str | Prompt) -> Pending:
 
 
 def log_prob(c: int | str) -> Pending:
-    """The log-probability of class `c` (id or name)."""
+    """The log-probability of class `c`, by the model's activation.
+
+    Args:
+        c: id or name.
+    """
     return Pending(LogProb, (c,))
 
 
