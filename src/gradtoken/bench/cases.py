@@ -15,7 +15,7 @@ from gradtoken.datasets.sample import Sample
 from gradtoken.errors import ModelError, TargetError
 from gradtoken.geometry import Box
 from gradtoken.models.model import Model
-from gradtoken.targets import Targets, resolve
+from gradtoken.targets import ClassTarget, Targets, resolve
 from gradtoken.trace import Trace, record
 
 
@@ -49,7 +49,9 @@ class Case:
     @property
     def targets(self) -> Targets:
         """The logits of the classes."""
-        return resolve([list(self.classes)], self.trace.logits, self.trace.model.labels)
+        return resolve(
+            [[ClassTarget(c) for c in self.classes]], self.trace.logits, self.trace.model.labels
+        )
 
 
 def cases(

@@ -17,7 +17,7 @@ from gradtoken.errors import MethodError, TargetError
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
 from gradtoken.metrics.replacing import to_pixels
-from gradtoken.targets import resolve
+from gradtoken.targets import ClassTarget, resolve
 from gradtoken.trace import Trace, record
 
 Figures: TypeAlias = dict[str, dict[str, float]]
@@ -73,7 +73,7 @@ def maps_of(
     Raises:
         MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
     """
-    targets = resolve([list(classes)], trace.logits, trace.model.labels)
+    targets = resolve([[ClassTarget(c) for c in classes]], trace.logits, trace.model.labels)
     found = method(trace, targets)[0].detach().float().cpu()
     if not bool(torch.isfinite(found).all()):
         raise MethodError(f"{method.name} gave NaN or infinite relevance for {trace.model.spec}.")

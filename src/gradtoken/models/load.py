@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.forks import one_thread_in_forks
 from gradtoken.images import MAX_PIXELS
-from gradtoken.labels import Labels
+from gradtoken.labels import Labels, Names
 from gradtoken.layout import TokenLayout
 from gradtoken.models import unknown
 from gradtoken.models.checkpoint import read_checkpoint
@@ -108,7 +108,7 @@ def wrap(
     module: nn.Module,
     *,
     preprocess: Preprocess | Callable[[Image.Image], Tensor] | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Names | None = None,
     layout: TokenLayout | None = None,
 ) -> Model:
     """Make your own Vision Transformer explainable. The module itself is not changed.
@@ -119,8 +119,9 @@ def wrap(
             module from `torch.compile` or in DataParallel the original is explained.
         preprocess: from a PIL image to a normalised (3, H, W) tensor: any deterministic resize and
             crop. None uses the module's library's; a module of no known library needs one.
-        labels: one name per class. None uses the names that the library knows for this module, and
-            "class 0", "class 1", … otherwise.
+        labels: one name per class, in order, or a map of all ids to names (`id2label`) or of all
+            names to ids (`label2id`). None uses the names that the library knows for this module,
+            and "class 0", "class 1", … otherwise.
         layout: which tokens are what; None reads it from the module.
 
     Raises:
@@ -172,7 +173,7 @@ def _read(
     module: nn.Module,
     spec: str,
     preprocess: Preprocess | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Names | None = None,
     layout: TokenLayout | None = None,
     weights: str = "as given",
     prompts: Prompts | None = None,
@@ -184,6 +185,11 @@ def _read(
         return _unknown(module, spec, preprocess, labels, layout)
     anatomy, found = reader.read(module, spec)
     prompts = prompts or reader.read_prompts(module)
+    if prompts is not None and labels is not None:
+        raise ModelError(
+            f"{spec} compares pictures with text and has no classes to label; leave out labels, "
+            "and give prompts as targets."
+        )
     return Model(
         module=module,
         spec=spec,
@@ -200,7 +206,7 @@ def _unknown(
     module: nn.Module,
     spec: str,
     preprocess: Preprocess | None,
-    labels: Sequence[str] | None,
+    labels: Names | None,
     layout: TokenLayout | None,
 ) -> Model:
     """A module of no known library, read by watching it at work."""
@@ -216,9 +222,7 @@ def _unknown(
     anatomy, found = unknown.read(module, spec, pixels, layout)
     with torch.no_grad():
         classes = unknown.count_classes(module, pixels)
-    if labels is not None and len(labels) != classes:
-        raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {spec}.")
-    names = Labels.numbered(classes) if labels is None else Labels(labels)
+    names = Labels.numbered(classes) if labels is None else Labels.given(labels, classes, spec)
     return Model(module, spec, preprocess, names, layout or found, anatomy)
 
 
@@ -274,15 +278,13 @@ def _described(path: Path, spec: str, size: Size | None) -> Model:
     return _read(module, spec, preprocess, labels, weights=weights)
 
 
-def _labels(reader: Any, module: Any, labels: Sequence[str] | None, name: str) -> Labels:
+def _labels(reader: Any, module: Any, labels: Names | None, name: str) -> Labels:
     classes = reader.count_classes(module)
     if not classes:
         raise ModelError(f"{name} has no classification head (no classes); give it one.")
     if labels is None:
         return reader.read_labels(module, classes)
-    if len(labels) != classes:
-        raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {name}.")
-    return Labels(labels)
+    return Labels.given(labels, classes, name)
 
 
 def _as_timm(name: str) -> str:

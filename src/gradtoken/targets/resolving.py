@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, Contrast
 from gradtoken.targets.functions import OutputTarget
 from gradtoken.targets.many import Targets
+from gradtoken.targets.marks import Array, as_list, row_of_targets, rows_of
 from gradtoken.targets.similarity import Similarity, SimilarityContrast
 
 
@@ -35,7 +35,8 @@ def resolve(
     Args:
         targets: None (the `top_k` predicted classes of each image), "all" classes, one id, name,
             `contrast(a, b)`, `log_prob(c)`, `Target` or function of the output; a list of
-            these for all images; or one list per image. Integer tensors and arrays count as lists.
+            these for all images; or one list per image. Tensors and arrays count as lists:
+            integers are ids; C bools, or C floats 0.0 and 1.0, mark the classes to explain.
         logits: the model's output, (B, C).
         prompts: reads text, where the model compares pictures with it; the targets are then
             `text(…)` or functions of the picture's embedding.
@@ -62,19 +63,19 @@ def resolve(
     if isinstance(targets, str) and targets == "all" and prompts is None:
         return Targets([[ClassTarget(index) for index in range(logits.shape[-1])]] * batch)
     resolve_one = partial(_resolve_one, labels=labels, read=cache(prompts) if prompts else None)
+    items = row_of_targets if prompts is None else _no_marks
     rows = per_image(targets, batch)
     if rows is not None:
-        return Targets([[resolve_one(item) for item in row] for row in rows])
-    if isinstance(targets, (Tensor, np.ndarray)):
-        targets = _listed(targets)
+        each = [items(row, logits.shape[-1]) for row in rows]
+        return Targets([[resolve_one(item) for item in row] for row in each])
     if not _is_list(targets):
-        targets = [targets]
-    if any(_is_list(item) for item in targets):
+        return Targets([[resolve_one(targets)]] * batch)
+    if not isinstance(targets, Array) and any(_is_list(item) for item in targets):
         raise TargetError(
             "the targets mix lists and single targets; give one list for all images, or one list "
             "per image."
         )
-    return Targets([[resolve_one(item) for item in targets]] * batch)
+    return Targets([[resolve_one(item) for item in items(targets, logits.shape[-1])]] * batch)
 
 
 def per_image(targets: Any, count: int) -> list[Any] | None:
@@ -83,8 +84,15 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
     Raises:
         TargetError: if the lists are more or fewer than the images.
     """
-    if isinstance(targets, (Tensor, np.ndarray)):
-        targets = _listed(targets)
+    if isinstance(targets, Array) and targets.ndim > 2:
+        raise TargetError(
+            f"targets of shape {tuple(targets.shape)} are no list for each image; give (B, K) ids "
+            "or (B, C) bools."
+        )
+    if isinstance(targets, Array) and targets.ndim == 2:
+        targets = rows_of(targets)
+    elif isinstance(targets, Array):
+        return None
     if not _is_list(targets) or not len(targets) or not all(_is_list(row) for row in targets):
         return None
     if len(targets) != count:
@@ -95,11 +103,9 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
     return list(targets)
 
 
-def _listed(targets: Any) -> Any:
-    try:
-        return targets.tolist()
-    except (RuntimeError, NotImplementedError) as error:
-        raise TargetError(f"the tensor of targets cannot be read: {error}.") from None
+def _no_marks(row: Any, _: int) -> list[Any]:
+    """The targets in a row for a model without classes, where nothing marks one."""
+    return list(as_list(row) if isinstance(row, Array) else row)
 
 
 def _checked(target: Target, labels: Labels) -> Target:
@@ -133,6 +139,14 @@ def _is_list(item: Any) -> bool:
     return isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) > 0
 
 
+def _as_prompts(item: Any) -> str:
+    """How to write with prompts what was asked for with classes."""
+    if not isinstance(item, Pending):
+        return f'text("{item}")'
+    prompts = ", ".join(f'"{c}"' for c in item.classes)
+    return f"contrast(*text({prompts}))" if item.kind is Contrast else f"text({prompts})"
+
+
 def _resolve_one(
     item: Any, labels: Labels, read: Callable[[tuple[str, ...]], PromptBatch] | None
 ) -> Target:
@@ -152,7 +166,7 @@ def _resolve_one(
     if read is not None and not callable(item) and not isinstance(item, Target):
         raise TargetError(
             f"{item!r} is no target of a model that compares pictures with text; give prompts, as "
-            f'in targets=text("{item}").'
+            f"in targets={_as_prompts(item)}."
         )
     if isinstance(item, Target):
         return _checked(item, labels)
