@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradtoken.errors import ModelError
 from gradtoken.models import timm as timm_family
-from gradtoken.models.checkpoint import check_fit, fit, read_checkpoint
+from gradtoken.models.checkpoint import check_fit, fit, own_names, read_checkpoint
 from gradtoken.models.families import Size
 from gradtoken.preprocess import Preprocess
 
@@ -49,6 +49,7 @@ def read_described(
             f"{path} does not describe its architecture ({error}); name it, as in "
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
         ) from None
+    state = own_names(state, shapes.state_dict())
     check_fit(shapes, state, spec)
     module = VisionTransformer(**architecture)
     fit(module, {key: value.float() for key, value in state.items()}, spec)

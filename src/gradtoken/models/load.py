@@ -60,8 +60,11 @@ def load(
         device: where to put it; None is CUDA if there is one, else the CPU.
         dtype: what to compute in ("float32", "bfloat16", …); None is float32.
         checkpoint: your own weights for the architecture "timm/NAME", "torchvision/NAME" or
-            "open_clip/ARCHITECTURE": a `.safetensors` or `.pt` state dict. The number of classes
-            is read from it. (Of transformers, name the folder that `save_pretrained` made.)
+            "open_clip/ARCHITECTURE": a state dict as `.safetensors`, `.pt`, `.pth` or `.bin`, or a
+            trainer's checkpoint (`.ckpt`, `.pth.tar`) that holds one under `state_dict`,
+            `model_state_dict`, `model` or `module`, rather than its moving averages
+            (`state_dict_ema`, `model_ema`), which are taken where they are alone. The number of
+            classes is read from it. (Of transformers, name the folder that `save_pretrained` made.)
         pretrained: False builds the architecture with random weights (always the same ones), from
             nothing but its name; "hf/" then also takes model types such as "hf/dinov2".
         image_size: (height, width) in pixels, or one number for both, that pictures are brought to

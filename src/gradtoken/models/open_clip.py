@@ -20,7 +20,7 @@ from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models import timm as timm_family
 from gradtoken.models.anatomy import Anatomy, Pool
-from gradtoken.models.checkpoint import fit
+from gradtoken.models.checkpoint import fit, own_names
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import no_retries, quiet
 from gradtoken.preprocess import Preprocess
@@ -178,7 +178,7 @@ def build(
             "there is no connection, pass pretrained=False (--random-weights)."
         ) from None
     if state is not None:
-        state = dict(state)
+        state = own_names(state, module.state_dict())
         if size is not None:
             _resize(state, module, name)
         fit(module, state, f"open_clip/{architecture}")

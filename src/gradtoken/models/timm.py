@@ -26,7 +26,7 @@ from gradtoken.geometry import Box
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
-from gradtoken.models.checkpoint import check_fit, fit
+from gradtoken.models.checkpoint import check_fit, fit, own_names
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import unreachable
 from gradtoken.preprocess import Preprocess
@@ -315,6 +315,8 @@ def _no_weights(name: str) -> str:
 
 
 def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
+    with torch.device("meta"):  # shapes first: a wrong file cannot ask for a large model
+        state = own_names(state, _create(name).state_dict())
     tag = timm.get_pretrained_cfg(name)
     classifier = (tag and tag.classifier) or "head"
     key = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
@@ -325,7 +327,7 @@ def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
             f"{', '.join(list(state)[:3])}; save model.state_dict() of the timm model."
         )
     options: dict[str, Any] = {"num_classes": head.shape[0]}
-    with torch.device("meta"):  # shapes first: a wrong file cannot ask for a large model
+    with torch.device("meta"):
         module: Any = _create(name, **options)
         size = _other_size(module, state.get("pos_embed"))
         if size is not None:
