@@ -39,5 +39,6 @@ def quantus_explain_func(
     attribution = Attribution(model, method, **options)
     tensor = torch.as_tensor(np.asarray(inputs), device=device)
     found = attribution.attribute(tensor, torch.as_tensor(np.asarray(targets)))
+    assert isinstance(found, torch.Tensor)
     maps: np.ndarray[Any, Any] = found.sum(1, keepdim=True).detach().cpu().numpy()
     return maps
