@@ -22,6 +22,7 @@ from gradtoken.differentiated import Differentiated, gradients
 from gradtoken.errors import MethodError, ModelError
 from gradtoken.known_linear import LinearCall
 from gradtoken.models.anatomy import Pool, as_given
+from gradtoken.models.entry import mixed_types
 from gradtoken.models.model import Model
 from gradtoken.norms import Norms
 from gradtoken.precision import wide
@@ -303,6 +304,7 @@ def record(
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise ModelError(
                     f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: {error}"
+                    f"{mixed_types(model.module)}"
                 ) from error
     _check_output(model, output, len(images))
     calls = on_the_way(recorder.calls, output)

@@ -138,7 +138,13 @@ def _twin(model: Model) -> Model:
     """A copy of the model, to be changed."""
     module = copy.deepcopy(model.module)
     labels = None if model.prompts is not None else list(model.labels)
-    return wrap(module, preprocess=model.preprocess, labels=labels, layout=model.layout)
+    return wrap(
+        module,
+        preprocess=model.preprocess,
+        labels=labels,
+        layout=model.layout,
+        tokenizer=getattr(model.prompts, "tokenizer", None),
+    )
 
 
 def _downwards(model: Model) -> Iterator[tuple[str, list[nn.Parameter]]]:

@@ -7,8 +7,7 @@ by path.
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,16 +15,15 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, as_given
 from gradtoken.models.families import Found, Size
+from gradtoken.models.hf_text import HFPrompts
 from gradtoken.models.hub import no_retries
 from gradtoken.preprocess import Preprocess
-from gradtoken.prompts import PromptBatch
 
 _CLASS_TOKEN = ("vit", "deit", "vit_msn")
 _CLASS_AND_MEAN = ("dinov2", "dinov2_with_registers")
@@ -221,47 +219,9 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels([names.get(index, f"class {index}") for index in range(classes)])
 
 
-class HFPrompts:
-    """The text side of a CLIPModel or SiglipModel."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def __call__(self, texts: Sequence[str]) -> PromptBatch:
-        from transformers import AutoTokenizer
-
-        module = self._module
-        where = getattr(module.config, "_name_or_path", "")
-        try:
-            with no_retries():
-                tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(
-                f"the tokenizer of {where or type(module).__name__!r} cannot be loaded "
-                f"({str(error).splitlines()[0]}); save it beside the model."
-            ) from None
-        length = module.config.text_config.max_position_embeddings
-        tokens = tokenizer(
-            list(texts),
-            padding="max_length" if module.config.model_type == "siglip" else True,
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        ).to(module.device)
-        found = module.get_text_features(**tokens)
-        found = found if isinstance(found, Tensor) else found.pooler_output
-        bias = getattr(module, "logit_bias", None)
-        return PromptBatch(
-            F.normalize(found.float(), dim=-1),
-            scale=math.exp(float(module.logit_scale)),
-            bias=0.0 if bias is None else float(bias),
-            independent=bias is not None,
-        )
-
-
-def read_prompts(module: Any) -> HFPrompts | None:
-    """The text side, where there is one."""
-    return HFPrompts(module) if _compares(module) else None
+def read_prompts(module: Any, tokenizer: Any = None) -> HFPrompts | None:
+    """The text side, where there is one, with a tokenizer or the one beside the model's files."""
+    return HFPrompts(module, tokenizer) if _compares(module) else None
 
 
 def build(

@@ -113,6 +113,7 @@ def wrap(
     preprocess: Preprocess | Callable[[Image.Image], Tensor] | None = None,
     labels: Names | None = None,
     layout: TokenLayout | None = None,
+    tokenizer: Any = None,
 ) -> Model:
     """Make your own Vision Transformer explainable. The module itself is not changed.
 
@@ -126,9 +127,14 @@ def wrap(
             names to ids (`label2id`). None uses the names that the library knows for this module,
             and "class 0", "class 1", … otherwise.
         layout: which tokens are what; None reads it from the module.
+        tokenizer: of a model that compares images with text, what makes token ids of prompts:
+            `open_clip.get_tokenizer(NAME)`, or a tokenizer or processor of transformers. None is
+            CLIP's for an open_clip model whose text tower is CLIP's (others need one), and for
+            transformers the one beside the model's files.
 
     Raises:
-        ModelError: if the readout of this module cannot be followed, or the labels do not fit.
+        ModelError: if the readout of this module cannot be followed, or the labels or the
+            tokenizer do not fit.
     """
     one_thread_in_forks()
     if not isinstance(module, nn.Module):
@@ -138,7 +144,7 @@ def wrap(
     module = _unwrapped(module)
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Preprocess(preprocess)
-    return _read(module, type(module).__name__, preprocess, labels, layout)
+    return _read(module, type(module).__name__, preprocess, labels, layout, tokenizer=tokenizer)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -180,14 +186,18 @@ def _read(
     layout: TokenLayout | None = None,
     weights: str = "as given",
     prompts: Prompts | None = None,
+    tokenizer: Any = None,
 ) -> Model:
     """A module as a `Model`; what is not given is read from the module."""
     _refuse_opaque(module, spec)
     reader = family_of(module)
     if reader is None:
+        _refuse_tokenizer(tokenizer, spec)
         return _unknown(module, spec, preprocess, labels, layout)
     anatomy, found = reader.read(module, spec)
-    prompts = prompts or reader.read_prompts(module)
+    prompts = prompts or reader.read_prompts(module, tokenizer)
+    if prompts is None:
+        _refuse_tokenizer(tokenizer, spec)
     if prompts is not None and labels is not None:
         raise ModelError(
             f"{spec} compares pictures with text and has no classes to label; leave out labels, "
@@ -203,6 +213,11 @@ def _read(
         weights=weights,
         prompts=prompts,
     )
+
+
+def _refuse_tokenizer(tokenizer: Any, spec: str) -> None:
+    if tokenizer is not None:
+        raise ModelError(f"{spec} reads no text, so it has no use for a tokenizer; leave it out.")
 
 
 def _unknown(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
+from gradtoken.models.entry import first_layer, input_dtype
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch, Prompts
 
@@ -60,10 +62,14 @@ class Model:
         """Where the module's parameters are."""
         return next(self.module.parameters()).device
 
+    @cached_property
+    def _first_layer(self) -> nn.Module | None:
+        return first_layer(self.module)
+
     @property
     def dtype(self) -> torch.dtype:
-        """What the module computes in."""
-        return next(self.module.parameters()).dtype
+        """What the module takes images in."""
+        return input_dtype(self._first_layer, self.module)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -216,7 +216,7 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels([info.index_to_description(index) for index in range(classes)])
 
 
-def read_prompts(module: Any) -> None:
+def read_prompts(module: Any, tokenizer: Any = None) -> None:
     """These models read no text."""
 
 

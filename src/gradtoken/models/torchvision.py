@@ -77,7 +77,7 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels(zoo.ViT_B_16_Weights.DEFAULT.meta["categories"])
 
 
-def read_prompts(module: Any) -> None:
+def read_prompts(module: Any, tokenizer: Any = None) -> None:
     """These models read no text."""
 
 
