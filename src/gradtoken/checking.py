@@ -15,7 +15,6 @@ from gradtoken.targets import OutputTarget, Targets
 from gradtoken.trace import Trace, record
 
 WORKS = "works"
-_SIDE = 256
 _SAME = 1e-6
 """Maps that differ by less, relative to the largest relevance, are the same but for rounding."""
 
@@ -64,7 +63,7 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
         MethodError: if a method is unknown.
     """
     kinds = {name: make_method(name).__class__ for name in names or methods()}
-    trace = record(model, _noise(model)[None])
+    trace = record(model, model.preprocess.sample()[None])
     targets = Targets([[OutputTarget(_first), OutputTarget(_last)]])
     return Check(
         spec=model.spec,
@@ -75,14 +74,6 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
         readout=model.anatomy.readout,
         methods={name: _try(kind, trace, targets) for name, kind in kinds.items()},
     )
-
-
-def _noise(model: Model) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    from PIL import Image
-
-    values = torch.randint(0, 256, (_SIDE, _SIDE, 3), generator=generator, dtype=torch.uint8)
-    return model.preprocess(Image.fromarray(values.numpy()))
 
 
 def _first(output: torch.Tensor) -> torch.Tensor:

@@ -49,7 +49,8 @@ def explain(
     Args:
         model: from `load` or `wrap`.
         images: a path, a picture file's bytes, a PIL image, an array (H, W, 3), a preprocessed
-            tensor (3, H, W) or (B, 3, H, W), or a list of these.
+            tensor (3, H, W) or (B, 3, H, W), or a list of these; for a model of C channels, C in
+            the place of 3 (files and PIL images for one and three channels).
         targets: None for the `top_k` predicted classes; "all" for every class; a class id or
             name, `contrast(a, b)`, `log_prob(c)` or a function of one image's logits; a
             list of these for all images, or one list per image. Of tensors and arrays, integers

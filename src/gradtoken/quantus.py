@@ -25,7 +25,7 @@ def quantus_explain_func(
 
     Args:
         model: the module that Quantus evaluates, or a `Model`.
-        inputs: preprocessed pictures (batch, 3, height, width), array or tensor.
+        inputs: preprocessed images (batch, channels, height, width), array or tensor.
         targets: a class for each of them.
         method: a name from `methods()`; with its `options`, to be given in Quantus'
             `explain_func_kwargs`.

@@ -44,7 +44,7 @@ class Trace:
     """
 
     model: Model
-    images: Float[Tensor, "batch 3 height width"]
+    images: Float[Tensor, "batch channels height width"]
     logits: Float[Tensor, "batch classes"]
     calls: list[AttentionCall]
     grid: tuple[int, int]
@@ -271,7 +271,7 @@ class Trace:
 
 def record(
     model: Model,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     *,
     start: int = 0,
     queries: bool = True,

@@ -53,13 +53,14 @@ class Occlusion(PixelMethod):
 
         about, (rows, columns) = trace.model.preprocess, trace.grid
         high, wide = image.shape[-2] // rows, image.shape[-1] // columns
-        window = (3, min(self.window, rows) * high, min(self.window, columns) * wide)
+        channels = image.shape[1]
+        window = (channels, min(self.window, rows) * high, min(self.window, columns) * wide)
         cover = filled(image, self.fill, about.mean, about.std).contiguous()
         with torch.no_grad():
             found: Tensor = Attribution(score).attribute(
                 image,
                 sliding_window_shapes=window,
-                strides=(3, self.stride * high, self.stride * wide),
+                strides=(channels, self.stride * high, self.stride * wide),
                 baselines=cover,
                 perturbations_per_eval=_AT_ONCE,
             )

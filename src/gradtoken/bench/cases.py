@@ -42,7 +42,7 @@ class Case:
     label: int | None
 
     @property
-    def pixels(self) -> Float[Tensor, "1 3 height width"]:
+    def pixels(self) -> Float[Tensor, "1 channels height width"]:
         """The model's input."""
         return self.trace.images
 

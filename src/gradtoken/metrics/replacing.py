@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from gradtoken.errors import MethodError
 
 Predict: TypeAlias = Callable[
-    [Float[Tensor, "pictures 3 height width"]], Float[Tensor, "pictures classes"]
+    [Float[Tensor, "pictures channels height width"]], Float[Tensor, "pictures classes"]
 ]
 """Logits of preprocessed pictures, without a graph; a `Model` is one."""
 
 Maps: TypeAlias = Float[Tensor, "batch height width"]
-Images: TypeAlias = Float[Tensor, "batch 3 height width"]
+Images: TypeAlias = Float[Tensor, "batch channels height width"]
 
 Enlarging: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
 

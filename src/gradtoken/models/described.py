@@ -40,7 +40,7 @@ def read_described(
     state, description = read_checkpoint(path)
     try:
         architecture, labels = description["architecture"], _labels(description["classes"])
-        preprocess = _preprocess(description, size)
+        preprocess = _preprocess(description, architecture.get("in_chans", 3), size)
         _check_depth(architecture, state)
         with _ShapesOnly():
             shapes = VisionTransformer(**architecture)
@@ -66,25 +66,25 @@ def _labels(given: Any) -> list[str]:
     return given
 
 
-def _preprocess(description: Mapping[str, Any], size: Size | None) -> Preprocess:
+def _preprocess(description: Mapping[str, Any], channels: Any, size: Size | None) -> Preprocess:
     side, mean, std = (description[key] for key in ("input_size", "mean", "std"))
     if type(side) is not int or not 1 <= side <= _LARGEST_SIDE:
         raise ValueError(f"its input_size is {side!r}, not 1 to {_LARGEST_SIDE}")
     for name, values in (("mean", mean), ("std", std)):
-        three = isinstance(values, list) and len(values) == 3
-        if not three or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
-            raise ValueError(f"its {name} is not three numbers")
+        each = isinstance(values, list) and type(channels) is int and len(values) == channels
+        if not each or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+            raise ValueError(f"its {name} is not a number for each of {channels!r} channels")
     if not all(std):
         raise ValueError("its std holds a zero")
     return timm_family.build_preprocess(
         {
-            "input_size": (3, *(size or (side, side))),
+            "input_size": (channels, *(size or (side, side))),
             "interpolation": "bicubic",
             "mean": mean,
             "std": std,
             "crop_pct": 1.0,
         }
-    )
+    ).of_library(channels)
 
 
 def _check_depth(architecture: Any, state: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
+
+from gradtoken.channels import OF_IMAGES
+from gradtoken.errors import ModelError
+from gradtoken.preprocess import Preprocess
 
 _IMAGE_SIDES = ("visual", "vision_model")
 """Where models that compare images with text keep the part that sees images."""
@@ -30,12 +35,51 @@ def first_layer(module: nn.Module) -> nn.Conv2d | nn.Linear | None:
     return projection if isinstance(projection, nn.Linear) else None
 
 
+def count_channels(module: Any) -> int:
+    """How many channels a module of a known library takes: by its config, or its first layer."""
+    config = getattr(module, "config", None)
+    told = getattr(getattr(config, "vision_config", config), "num_channels", None)
+    if isinstance(told, int):
+        return told
+    layer = first_layer(module)
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels
+    if isinstance(layer, nn.Linear):
+        embeds: Any = image_side(module).embeds
+        size = embeds.patch_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(layer.in_features // (height * width))
+    return 3
+
+
 def input_dtype(layer: Any, module: nn.Module) -> torch.dtype:
     """The type that pixels are given in: the first layer's, also where later parts differ."""
     if layer is not None:
         dtype: torch.dtype = layer.weight.dtype
         return dtype
-    return next(module.parameters()).dtype
+    return next(module.parameters(), torch.empty(0)).dtype
+
+
+def with_channels(preprocess: Preprocess, module: nn.Module) -> Preprocess:
+    """A user's preprocessing for a module of no known library, with the channels that it makes.
+
+    Raises:
+        ModelError: if it can be given neither an RGB image nor the channels of the module.
+    """
+    if preprocess.channels is not None:
+        return preprocess
+    layer = first_layer(module)
+    takes = layer.in_channels if isinstance(layer, nn.Conv2d) else None
+    try:
+        made = len(preprocess.transform(Image.new("RGB", (256, 256))))
+    except Exception as error:  # it is somebody else's, for images or for tensors
+        if takes is None or takes in OF_IMAGES:
+            raise ModelError(
+                f"the preprocessing fails on an RGB image ({error}); for other channels, say how "
+                "many, as in Preprocess(transform, channels=12)."
+            ) from None
+        return preprocess.for_model(takes)
+    return preprocess.for_model(1 if (made, takes) == (3, 1) else made)
 
 
 def mixed_types(module: nn.Module) -> str:

@@ -6,8 +6,9 @@ by path.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, as_given
+from gradtoken.models.entry import count_channels
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hf_text import HFPrompts
 from gradtoken.models.hub import no_retries
@@ -184,7 +186,8 @@ def _resized(module: Any, size: Size, name: str) -> Preprocess:
     forward = _embed_image if _compares(module) else _classify
     try:
         with torch.no_grad():
-            forward(module.eval(), torch.zeros(1, 3, *size, dtype=module.dtype))
+            blank = torch.zeros(1, count_channels(module), *size, dtype=module.dtype)
+            forward(module.eval(), blank)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"hf/{name} ({type(module).__name__}) takes no pictures of {size[0]}x{size[1]} pixels "
@@ -196,11 +199,16 @@ def _resized(module: Any, size: Size, name: str) -> Preprocess:
 
 
 def _preprocess(processor: Any) -> Preprocess:
-    return Preprocess(
-        partial(_pixels, processor),
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
-    )
+    mean, std = _of_rgb(processor.image_mean), _of_rgb(processor.image_std)
+    if (list(processor.image_mean), list(processor.image_std)) != (list(mean), list(std)):
+        processor = copy.deepcopy(processor)
+        processor.image_mean, processor.image_std = list(mean), list(std)
+    return Preprocess(partial(_pixels, processor), mean=mean, std=std)
+
+
+def _of_rgb(values: Sequence[float]) -> tuple[float, ...]:
+    """A processor's normalisation for RGB images, where it is for other channels."""
+    return tuple(values) if len(values) == 3 else (values[0],) * 3
 
 
 def _pixels(processor: Any, image: Image.Image) -> Tensor:

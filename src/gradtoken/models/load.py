@@ -22,6 +22,7 @@ from gradtoken.layout import TokenLayout
 from gradtoken.models import unknown
 from gradtoken.models.checkpoint import read_checkpoint
 from gradtoken.models.described import read_described
+from gradtoken.models.entry import count_channels, first_layer, input_dtype, with_channels
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
 from gradtoken.models.hub import weights_only
 from gradtoken.models.model import Model
@@ -121,8 +122,10 @@ def wrap(
         module: a live module of timm, transformers, torchvision or open_clip, or any other whose
             attention goes through `scaled_dot_product_attention` or `nn.MultiheadAttention`. Of a
             module from `torch.compile` or in DataParallel the original is explained.
-        preprocess: from a PIL image to a normalised (3, H, W) tensor: any deterministic resize and
-            crop. None uses the module's library's; a module of no known library needs one.
+        preprocess: from a PIL image to a normalised (C, H, W) tensor: any deterministic resize and
+            crop. None uses the module's library's, of grey images for a module of one channel; a
+            module of no known library needs one, and one of other than one or three channels
+            (`Preprocess(…, channels=12)`) does to take arrays (H, W, C).
         labels: one name per class, in order, or a map of all ids to names (`id2label`) or of all
             names to ids (`label2id`). None uses the names that the library knows for this module,
             and "class 0", "class 1", … otherwise.
@@ -195,6 +198,9 @@ def _read(
         _refuse_tokenizer(tokenizer, spec)
         return _unknown(module, spec, preprocess, labels, layout)
     anatomy, found = reader.read(module, spec)
+    channels = count_channels(module)
+    if preprocess is None:
+        preprocess = reader.read_preprocess(module).of_library(channels)
     prompts = prompts or reader.read_prompts(module, tokenizer)
     if prompts is None:
         _refuse_tokenizer(tokenizer, spec)
@@ -206,7 +212,7 @@ def _read(
     return Model(
         module=module,
         spec=spec,
-        preprocess=preprocess or reader.read_preprocess(module),
+        preprocess=preprocess.for_model(channels),
         labels=Labels([]) if prompts else _labels(reader, module, labels, spec),
         layout=layout or found,
         anatomy=anatomy,
@@ -235,8 +241,9 @@ def _unknown(
             "wrap(…, preprocess=…) to have it read by watching it at work."
         )
     like = next(module.parameters(), torch.empty(0))
-    pixels = preprocess(Image.effect_noise((256, 256), 64).convert("RGB"))[None]
-    pixels = pixels.to(like.device, like.dtype)
+    preprocess = with_channels(preprocess, module)
+    pixels = preprocess.sample()[None]
+    pixels = pixels.to(like.device, input_dtype(first_layer(module), module))
     anatomy, found = unknown.read(module, spec, pixels, layout)
     with torch.no_grad():
         classes = unknown.count_classes(module, pixels)
@@ -264,7 +271,7 @@ def _named(
     return _read(
         found.module,
         spec,
-        found.preprocess,
+        found.preprocess and found.preprocess.of_library(count_channels(found.module)),
         description.get("classes"),
         weights=weights,
         prompts=found.prompts,

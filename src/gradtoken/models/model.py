@@ -71,6 +71,11 @@ class Model:
         """What the module takes images in."""
         return input_dtype(self._first_layer, self.module)
 
+    @property
+    def channels(self) -> int:
+        """C, the number of channels of the images it takes."""
+        return self.preprocess.depth
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The module in evaluation mode; every submodule's own mode is put back afterwards."""
@@ -92,7 +97,9 @@ class Model:
         with self.evaluating(), torch.no_grad():
             return self.prompts(texts)
 
-    def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
+    def __call__(
+        self, images: Float[Tensor, "batch channels h w"]
+    ) -> Float[Tensor, "batch classes"]:
         """Logits of a preprocessed batch, in evaluation mode and without a graph."""
         with self.evaluating(), torch.no_grad():
             out: Tensor = self.anatomy.forward(self.module, images.to(self.device, self.dtype))

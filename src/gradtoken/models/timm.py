@@ -329,6 +329,10 @@ def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
     options: dict[str, Any] = {"num_classes": head.shape[0]}
     with torch.device("meta"):
         module: Any = _create(name, **options)
+        channels = _other_channels(module, state)
+        if channels is not None:
+            options["in_chans"] = channels
+            module = _create(name, **options)
         size = _other_size(module, state.get("pos_embed"))
         if size is not None:
             options["img_size"] = size
@@ -352,3 +356,14 @@ def _other_size(module: Any, position: Tensor | None) -> tuple[int, int] | None:
         return None
     height, width = module.patch_embed.patch_size
     return (side * height, side * width)
+
+
+def _other_channels(module: nn.Module, state: Mapping[str, Tensor]) -> int | None:
+    """The channels that a checkpoint's first convolution takes, if not the module's."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Conv2d):
+            weight = state.get(f"{name}.weight")
+            if weight is None or weight.ndim != 4 or weight.shape[1] == part.in_channels:
+                return None
+            return weight.shape[1]
+    return None

@@ -25,7 +25,7 @@ _SAME = 1e-3
 def read(
     module: nn.Module, name: str, images: Tensor, layout: TokenLayout | None
 ) -> tuple[Anatomy, TokenLayout]:
-    """Where things happen in a module, as one forward on `images` (1, 3, H, W) shows.
+    """Where things happen in a module, as one forward on `images` (1, C, H, W) shows.
 
     Raises:
         ModelError: if its blocks, its attention, its grid or its readout cannot be made out.
