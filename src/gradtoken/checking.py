@@ -59,7 +59,7 @@ class Check:
 
 
 def check(model: Model, names: Sequence[str] | None = None) -> Check:
-    """Verify how a model is read, and run methods on noise and two of its outputs (or its only one).
+    """Verify how a model is read, and run methods on noise for two of its outputs.
 
     Args:
         model: to be tried on.

@@ -53,12 +53,14 @@ def explain(
     Args:
         model: from `load` or `wrap`.
         images: a path, a picture file's bytes, a PIL image, an array (H, W, 3), a preprocessed
-            tensor (3, H, W) or (B, 3, H, W), or a list of these.
+            tensor (3, H, W) or (B, 3, H, W), or a list of these; for a model of C channels, C in
+            the place of 3 (files and PIL images for one and three channels).
         targets: None for the `top_k` predicted classes; "all" for every class; `above(p)` for
             every class with a higher probability; a class id or name, `contrast(a, b)`,
             `log_prob(c)` or a function of one image's logits; a list of these for all images, or
-            one list per image, each of the same length. `text("a photo of a cat", …)` for
-            models such as CLIP.
+            one list per image, each of the same length. Of tensors and arrays, integers are ids,
+            and bools (or floats 0.0 and 1.0), one for each class, mark the classes to explain
+            (multi-hot rows). `text("a photo of a cat", …)` for models such as CLIP.
         method: a name from `methods()`, a `Method` class, or a method already made.
         top_k: how many predicted classes to explain where no targets are given.
         batch_size: how many pictures go through the model at once; "auto" takes what fits into

@@ -18,6 +18,9 @@ from gradtoken.errors import ImageError
 MAX_PIXELS = 100_000_000
 """Pictures of more pixels than this are refused before they are decoded."""
 
+OF_FILES = (1, 3, 4)
+"""Channels of arrays that are read as image files are: grey, RGB, and RGB with transparency."""
+
 _FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
 SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 """How the names of pictures end."""
@@ -180,7 +183,7 @@ def _from_array(
     array = np.asarray(array)  # of a masked array, what is behind the mask too
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+    if array.ndim != 3 or array.shape[-1] not in OF_FILES or 0 in array.shape:
         raise ImageError(
             f"an array of shape {tuple(array.shape)} is not a picture; give (H, W), (H, W, 3) or "
             "(H, W, 4), and preprocessed batches as a torch tensor (B, 3, H, W)."

@@ -13,9 +13,7 @@ from gradtoken.sources import Source
 from gradtoken.targets import Targets
 
 
-def joined(
-    parts: Sequence[Explanation], sources: Sequence[Source], boxes: Boxes
-) -> Explanation:
+def joined(parts: Sequence[Explanation], sources: Sequence[Source], boxes: Boxes) -> Explanation:
     """Explanations of some images each, by one method on one model, as one."""
     return replace(
         parts[0],

@@ -27,7 +27,7 @@ def quantus_explain_func(
 
     Args:
         model: the module that Quantus evaluates, or a `Model`.
-        inputs: preprocessed pictures (batch, 3, height, width), array or tensor.
+        inputs: preprocessed images (batch, channels, height, width), array or tensor.
         targets: a class for each of them.
         method: a name from `methods()`, to be given in Quantus' `explain_func_kwargs`.
         device: where the model is; given by Quantus.
@@ -42,5 +42,6 @@ def quantus_explain_func(
     attribution = Attribution(model, method, activation=activation, **options)
     tensor = torch.as_tensor(np.asarray(inputs), device=device)
     found = attribution.attribute(tensor, torch.as_tensor(np.asarray(targets)))
+    assert isinstance(found, torch.Tensor)
     maps: np.ndarray[Any, Any] = found.sum(1, keepdim=True).detach().cpu().numpy()
     return maps

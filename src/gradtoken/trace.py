@@ -49,7 +49,7 @@ class Trace:
     """
 
     model: Model
-    images: Float[Tensor, "batch 3 height width"]
+    images: Float[Tensor, "batch channels height width"]
     logits: Float[Tensor, "batch classes"]
     calls: list[AttentionCall]
     patch_grid: PatchGrid
@@ -375,7 +375,7 @@ class Trace:
 
 def record(
     model: Model,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     *,
     start: int = 0,
     queries: bool = True,

@@ -23,10 +23,12 @@ from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 
-Score: TypeAlias = Callable[[Float[Tensor, "pictures 3 height width"]], Float[Tensor, " pictures"]]
+Score: TypeAlias = Callable[
+    [Float[Tensor, "pictures channels height width"]], Float[Tensor, " pictures"]
+]
 """One target's score y of some pictures."""
 
-Image: TypeAlias = Float[Tensor, "1 3 height width"]
+Image: TypeAlias = Float[Tensor, "1 channels height width"]
 
 _DRAWING = threading.RLock()
 
@@ -75,7 +77,9 @@ def score_of(trace: Trace, targets: Targets, image: int, k: int) -> Score:
     """Target k of one image, as a function of pictures in its place."""
     target, model = targets.rows[image][k], trace.model
 
-    def score(pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, " pictures"]:
+    def score(
+        pictures: Float[Tensor, "pictures channels height width"],
+    ) -> Float[Tensor, " pictures"]:
         logits = wide(model.anatomy.forward(model.module, pictures.to(model.dtype)))
         return target.score(logits)
 

@@ -89,7 +89,7 @@ class RISE(Method):
 
 
 def values_of(
-    trace: Trace, one: Targets, pictures: Float[Tensor, "pictures 3 height width"]
+    trace: Trace, one: Targets, pictures: Float[Tensor, "pictures channels height width"]
 ) -> Float[Tensor, "pictures targets"]:
     """Probability of each of one image's targets on other pictures; y where one is no class."""
     logits = wide(trace.model(pictures))

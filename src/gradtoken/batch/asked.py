@@ -121,15 +121,20 @@ class Asked:
     def own(self, value: str | None, labels: Labels, has_prompts: bool) -> list[Any]:
         """The targets of one picture, from its column's value as JSON: one, or a list of them.
 
+        A list of one bool, or one float 0.0 or 1.0, for each class marks the classes.
+
         Raises:
-            TargetError: an empty value, or an unknown class.
+            TargetError: an empty value, an unknown class, or integers meant as marks.
         """
         from gradtoken.targets import text
+        from gradtoken.targets.marks import row_of_targets
 
         found: Any = json.loads(value) if value is not None else None
         if isinstance(found, str) and found.lstrip().startswith("["):
             found = _listed(found)
         items: list[Any] = found if isinstance(found, list) else [found]
+        if isinstance(found, list) and not has_prompts:
+            items = row_of_targets(items, len(labels))
         items = [int(i) if isinstance(i, float) and i.is_integer() else i for i in items]
         if not items or any(item in (None, "") for item in items):
             raise TargetError(f"column {self.column!r} names no target here.")

@@ -81,15 +81,12 @@ class Explainer:
 
     def _try(self) -> None:
         """Explain noise, so that what no picture could mend is refused before the work."""
-        from PIL import Image
-
-        noise = Image.effect_noise((64, 64), 64).convert("RGB")
         targets = None if self._job.targets.above is not None else self._shared
         if self._job.targets.column is not None:
             targets = (
                 self._job.targets.own('"noise"', self.model.labels, True) if self._prompts else None
             )
-        self._explain(self.model.preprocess(noise)[None], targets)
+        self._explain(self.model.preprocess.sample()[None], targets)
 
     def __call__(self, chunk: Chunk) -> Explained:
         """The rows of a chunk; a picture that fails is a row with its error."""

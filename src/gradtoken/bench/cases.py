@@ -15,7 +15,7 @@ from gradtoken.datasets.sample import Sample
 from gradtoken.errors import ModelError, TargetError
 from gradtoken.geometry import Box
 from gradtoken.models.model import Model
-from gradtoken.targets import Targets, resolve
+from gradtoken.targets import ClassTarget, Targets, resolve
 from gradtoken.trace import Trace, record
 
 
@@ -42,14 +42,16 @@ class Case:
     label: int | None
 
     @property
-    def pixels(self) -> Float[Tensor, "1 3 height width"]:
+    def pixels(self) -> Float[Tensor, "1 channels height width"]:
         """The model's input."""
         return self.trace.images
 
     @property
     def targets(self) -> Targets:
         """The logits of the classes."""
-        return resolve([list(self.classes)], self.trace.logits, self.trace.model.labels)
+        return resolve(
+            [[ClassTarget(c) for c in self.classes]], self.trace.logits, self.trace.model.labels
+        )
 
 
 def cases(

@@ -16,7 +16,7 @@ from gradtoken.bench.cases import Case
 from gradtoken.errors import MethodError, TargetError
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
-from gradtoken.targets import resolve
+from gradtoken.targets import ClassTarget, resolve
 from gradtoken.trace import Trace, record
 
 Figures: TypeAlias = dict[str, dict[str, float]]
@@ -72,7 +72,7 @@ def maps_of(
         MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
     """
     targets = resolve(
-        [list(classes)],
+        [[ClassTarget(c) for c in classes]],
         trace.logits,
         trace.model.labels,
         activation=trace.model.activation,

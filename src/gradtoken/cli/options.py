@@ -35,7 +35,10 @@ RandomWeights = Annotated[
     ),
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Your weights for --model timm/NAME (.safetensors or .pt).")
+    Path | None,
+    typer.Option(
+        help="Your weights for --model timm/NAME: a state dict or a trainer's checkpoint."
+    ),
 ]
 ImageSize = Annotated[
     str | None,

@@ -12,8 +12,8 @@ from gradtoken.errors import MethodError
 
 
 def mosaic(
-    images: Float[Tensor, "cells 3 height width"], size: tuple[int, int]
-) -> Float[Tensor, "1 3 high wide"]:
+    images: Float[Tensor, "cells channels height width"], size: tuple[int, int]
+) -> Float[Tensor, "1 channels high wide"]:
     """n x n pictures of one class each as one picture of `size`, in reading order.
 
     Args:
@@ -32,7 +32,9 @@ def mosaic(
     cells = F.interpolate(
         images, (size[0] // side, size[1] // side), mode="bilinear", antialias=True
     )
-    return cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).reshape(1, 3, *size)
+    return (
+        cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).reshape(1, images.shape[1], *size)
+    )
 
 
 def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Tensor, " cells"]:

@@ -15,12 +15,12 @@ from gradtoken.errors import MethodError
 from gradtoken.models.model import Model
 
 Predict: TypeAlias = Callable[
-    [Float[Tensor, "pictures 3 height width"]], Float[Tensor, "pictures classes"]
+    [Float[Tensor, "pictures channels height width"]], Float[Tensor, "pictures classes"]
 ]
 """Logits of preprocessed pictures, without a graph; a `Model` is one."""
 
 Maps: TypeAlias = Float[Tensor, "batch height width"]
-Images: TypeAlias = Float[Tensor, "batch 3 height width"]
+Images: TypeAlias = Float[Tensor, "batch channels height width"]
 
 _AT_ONCE = 64
 

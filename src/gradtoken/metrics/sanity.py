@@ -15,12 +15,13 @@ from gradtoken.errors import MethodError
 from gradtoken.models import Model, wrap
 
 Explain: TypeAlias = Callable[
-    [Model, Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch tokens"]
+    [Model, Float[Tensor, "batch channels height width"]], Float[Tensor, "batch tokens"]
 ]
 """Maps of some pictures by a model, such as
 `lambda model, images: explain(model, images, 3).tokens[:, 0].flatten(1)`."""
 
 _SAME = 1e-3
+_SHIFTS = (0.5, -0.25, 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Stage:
 
 def cascading_randomisation(
     model: Model,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     explain: Explain,
     *,
     seed: int = 0,
@@ -73,9 +74,9 @@ def cascading_randomisation(
 
 def input_shift(
     model: Model,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     explain: Explain,
-    shift: Sequence[float] = (0.5, -0.25, 1.0),
+    shift: Sequence[float] | None = None,
 ) -> Float[Tensor, " batch"]:
     """How much maps change under a shift of the input that the model does not see.
 
@@ -84,9 +85,17 @@ def input_shift(
     largest change relative to the largest relevance; 0 is invariant, NaN a map of zeros.
     Kindermans et al., "The (Un)reliability of Saliency Methods", 2017.
 
+    Args:
+        model: to be explained.
+        images: preprocessed.
+        explain: what makes the maps.
+        shift: the constant of each channel; None is 0.5, -0.25, 1, and so on again.
+
     Raises:
         MethodError: if the model's first convolution cannot take the shift out.
     """
+    if shift is None:
+        shift = [_SHIFTS[channel % len(_SHIFTS)] for channel in range(images.shape[1])]
     twin = _twin(model)
     first = next((part for part in twin.module.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or any(first.padding) or first.in_channels != len(shift):
@@ -144,6 +153,7 @@ def _twin(model: Model) -> Model:
         labels=list(model.labels) if plain else None,
         layout=model.layout,
         activation=model.activation if plain else None,
+        tokenizer=getattr(model.prompts, "tokenizer", None),
     )
 
 

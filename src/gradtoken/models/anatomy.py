@@ -84,7 +84,7 @@ class Anatomy:
             CaiT's mix heads), so that their attention can be read.
         step: runs one block on the readout tokens alone, (rows, R, D) to the same.
         pool: where tokens are averaged, or None.
-        forward: module and pixels (B, 3, H, W) to the output (B, C).
+        forward: module and pixels (B, C, H, W) to the output (B, C).
         reads: indices of the blocks whose readout tokens the head reads, in order; empty for the
             last one alone.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +20,13 @@ from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.forks import one_thread_in_forks
 from gradtoken.images import MAX_PIXELS
-from gradtoken.labels import Labels
+from gradtoken.labels import Labels, Names
 from gradtoken.layout import TokenLayout
 from gradtoken.models.activation import find_activation, refuse_activation
 from gradtoken.models.anatomy import Anatomy
 from gradtoken.models.checkpoint import read_checkpoint
 from gradtoken.models.described import read_described
+from gradtoken.models.entry import count_channels, with_channels
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
 from gradtoken.models.hub import weights_only
 from gradtoken.models.logits import as_logits
@@ -67,8 +68,11 @@ def load(
         device: where to put it; None is CUDA if there is one, else the CPU.
         dtype: what to compute in ("float32", "bfloat16", …); None is float32.
         checkpoint: your own weights for the architecture "timm/NAME", "torchvision/NAME" or
-            "open_clip/ARCHITECTURE": a `.safetensors` or `.pt` state dict. The number of classes
-            is read from it. (Of transformers, name the folder that `save_pretrained` made.)
+            "open_clip/ARCHITECTURE": a state dict as `.safetensors`, `.pt`, `.pth` or `.bin`, or a
+            trainer's checkpoint (`.ckpt`, `.pth.tar`) that holds one under `state_dict`,
+            `model_state_dict`, `model` or `module`, rather than its moving averages
+            (`state_dict_ema`, `model_ema`), which are taken where they are alone. The number of
+            classes is read from it. (Of transformers, name the folder that `save_pretrained` made.)
         pretrained: False builds the architecture with random weights (always the same ones), from
             nothing but its name; "hf/" then also takes model types such as "hf/dinov2".
         image_size: (height, width) in pixels, or one number for both, that pictures are brought to
@@ -121,10 +125,11 @@ def wrap(
     module: nn.Module,
     *,
     preprocess: Preprocess | Callable[[Image.Image], Tensor] | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Names | None = None,
     layout: TokenLayout | None = None,
     forward: Callable[[Any, Tensor], Any] | None = None,
     activation: Activation | None = None,
+    tokenizer: Any = None,
 ) -> Model:
     """Make your own Vision Transformer explainable. The module itself is not changed.
 
@@ -135,19 +140,26 @@ def wrap(
         module: a live module of timm, transformers, torchvision or open_clip, or any other whose
             attention goes through `scaled_dot_product_attention` or `nn.MultiheadAttention`. Of a
             module from `torch.compile` or in DataParallel the original is explained.
-        preprocess: from a PIL image to a normalised (3, H, W) tensor: any deterministic resize and
-            crop. None uses the module's library's; a module of no known library needs one.
-        labels: one name per class. None uses the names that the library knows for this module, and
-            "class 0", "class 1", … otherwise.
+        preprocess: from a PIL image to a normalised (C, H, W) tensor: any deterministic resize and
+            crop. None uses the module's library's, of grey images for a module of one channel; a
+            module of no known library needs one, and one of other than one or three channels
+            (`Preprocess(…, channels=12)`) does to take arrays (H, W, C).
+        labels: one name per class, in order, or a map of all ids to names (`id2label`) or of all
+            names to ids (`label2id`). None uses the names that the library knows for this module,
+            and "class 0", "class 1", … otherwise.
         layout: which tokens are what; None reads it from the module.
         forward: the module and a batch of images (B, C, H, W) to logits (B, C), where calling the
             module with the batch does not give them.
         activation: how logits become probabilities: "softmax", "sigmoid" or "none"; None finds it
             as `load` does.
+        tokenizer: of a model that compares images with text, what makes token ids of prompts:
+            `open_clip.get_tokenizer(NAME)`, or a tokenizer or processor of transformers. None is
+            CLIP's for an open_clip model whose text tower is CLIP's (others need one), and for
+            transformers the one beside the model's files.
 
     Raises:
-        ModelError: if the readout of this module cannot be followed, or the labels or the
-            activation do not fit.
+        ModelError: if the readout of this module cannot be followed, or the labels, the activation
+            or the tokenizer do not fit.
     """
     one_thread_in_forks()
     if not isinstance(module, nn.Module):
@@ -160,7 +172,7 @@ def wrap(
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Preprocess(preprocess)
     made = _Made(module, type(module).__name__, preprocess, labels)
-    return _read(made, layout=layout, forward=forward, activation=activation)
+    return _read(made, layout=layout, forward=forward, activation=activation, tokenizer=tokenizer)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -213,7 +225,7 @@ class _Made:
     module: nn.Module
     spec: str
     preprocess: Preprocess | None = None
-    labels: Sequence[str] | None = None
+    labels: Names | None = None
     weights: str = "as given"
     prompts: Prompts | None = None
     described: object = None
@@ -226,6 +238,7 @@ def _read(
     layout: TokenLayout | None = None,
     forward: Callable[[Any, Tensor], Any] | None = None,
     activation: Activation | None = None,
+    tokenizer: Any = None,
 ) -> Model:
     """A module as a `Model`, whose reading is verified."""
     module, spec, preprocess, prompts = made.module, made.spec, made.preprocess, made.prompts
@@ -243,15 +256,20 @@ def _read(
             anatomy, claimed = reader.read(module, spec)
         except ModelError as error:
             unreadable = error
-        prompts = prompts or reader.read_prompts(module)
-        preprocess = preprocess or reader.read_preprocess(module)
-    assert preprocess is not None
+        prompts = prompts or reader.read_prompts(module, tokenizer)
+    if prompts is None and tokenizer is not None:
+        raise ModelError(f"{spec} reads no text, so it has no use for a tokenizer; leave it out.")
+    if prompts is not None and made.labels is not None:
+        raise ModelError(
+            f"{spec} compares images with text and has no classes to label; leave out labels, and "
+            "give prompts as targets."
+        )
     if forward is not None:
         anatomy = replace(anatomy, forward=partial(_as_told, forward))
     model = Model(
         module=module,
         spec=spec,
-        preprocess=preprocess,
+        preprocess=_preprocess(reader, module, preprocess),
         labels=Labels([]),
         layout=layout or claimed,
         anatomy=anatomy,
@@ -269,6 +287,18 @@ def _read(
         module, len(names), asked=activation, described=made.described, spec=spec
     )
     return replace(model, labels=names, activation=chosen)
+
+
+def _preprocess(reader: Any, module: nn.Module, given: Preprocess | None) -> Preprocess:
+    """The user's preprocessing or the library's, for as many channels as the module takes."""
+    if reader is None:
+        assert given is not None
+        return with_channels(given, module)
+    channels = count_channels(module)
+    if given is not None:
+        return given.for_model(channels)
+    found: Preprocess = reader.read_preprocess(module).of_library(channels)
+    return found.for_model(channels)
 
 
 def _as_told(forward: Callable[[Any, Tensor], Any], module: nn.Module, images: Tensor) -> Any:
@@ -295,7 +325,7 @@ def _named(
     return _Made(
         found.module,
         spec,
-        found.preprocess,
+        found.preprocess and found.preprocess.of_library(count_channels(found.module)),
         description.get("classes"),
         weights=weights,
         prompts=found.prompts,
@@ -328,16 +358,12 @@ def _described(path: Path, spec: str, size: Size | None) -> _Made:
     return _Made(module, spec, preprocess, labels, weights=weights, described=described)
 
 
-def _labels(reader: Any, model: Model, labels: Sequence[str] | None) -> Labels:
+def _labels(reader: Any, model: Model, labels: Names | None) -> Labels:
     """The names of a model's classes: the user's, its library's, or numbers."""
     assert model.reading is not None
     classes = model.reading.outputs
-    if labels is not None and len(labels) != classes:
-        raise ModelError(
-            f"{len(labels)} labels were given for the {classes} classes of {model.spec}."
-        )
     if labels is not None:
-        return Labels(labels)
+        return Labels.given(labels, classes, model.spec)
     if reader is None:
         return Labels.numbered(classes)
     names: Labels = reader.read_labels(model.module, classes)

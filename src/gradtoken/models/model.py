@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
+from gradtoken.models.entry import first_layer, input_dtype
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch, Prompts
 
@@ -81,10 +83,19 @@ class Model:
         """Where the module's parameters are."""
         return next(self.module.parameters()).device
 
+    @cached_property
+    def _first_layer(self) -> nn.Module | None:
+        return first_layer(self.module)
+
     @property
     def dtype(self) -> torch.dtype:
-        """What the module computes in."""
-        return next(self.module.parameters()).dtype
+        """What the module takes images in."""
+        return input_dtype(self._first_layer, self.module)
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels of the images it takes."""
+        return self.preprocess.depth
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -110,7 +121,9 @@ class Model:
         with self.evaluating(), torch.no_grad():
             return self.prompts(texts)
 
-    def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
+    def __call__(
+        self, images: Float[Tensor, "batch channels h w"]
+    ) -> Float[Tensor, "batch classes"]:
         """Logits of a preprocessed batch, in evaluation mode and without a graph."""
         with self.evaluating(), torch.no_grad():
             out: Tensor = self.anatomy.forward(self.module, images.to(self.device, self.dtype))

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError
 from gradtoken.models.checkpointing import CheckpointRecorder
+from gradtoken.models.entry import mixed_types
 from gradtoken.models.model import Model
 from gradtoken.precision import wide
 from gradtoken.tap import TAIL, AttentionCall
@@ -30,8 +30,6 @@ FAILURES = (
     NotImplementedError,
 )
 """What a model's forward raises on an input that it does not take."""
-
-_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def reaches(score: Tensor, at: Sequence[Tensor]) -> list[Tensor | None]:
 
 def sample_input(model: Model) -> Float[Tensor, "1 channels height width"]:
     """Noise of the size that the model's preprocessing makes."""
-    shape = model.preprocess(Image.new("RGB", (_SIDE, _SIDE), (96, 128, 160))).shape
+    shape = model.preprocess.sample().shape
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn((1, *shape), generator=generator, dtype=torch.float32)
     return drawn.to(model.device, model.dtype)
@@ -156,7 +154,7 @@ def run(model: Model, images: Tensor) -> Any:
         raise ModelError(
             f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: "
             f"{(str(error).splitlines() or [type(error).__name__])[0]}; if it is called in another "
-            "way, pass wrap(…, forward=…)."
+            f"way, pass wrap(…, forward=…){mixed_types(model.module) or '.'}"
         ) from error
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
 from gradtoken.targets.functions import OutputTarget
 from gradtoken.targets.likely import Above
 from gradtoken.targets.many import Targets
+from gradtoken.targets.marks import Array, as_list, row_of_targets, rows_of
 from gradtoken.targets.similarity import Similarity, SimilarityContrast
 
 
@@ -99,19 +99,19 @@ def resolve_rows(
         return [[ClassTarget(index) for index in range(logits.shape[-1])]] * batch
     read = cache(prompts) if prompts else None
     resolve_one = partial(_resolve_one, labels=labels, read=read, activation=activation)
+    items = row_of_targets if prompts is None else _no_marks
     rows = per_image(targets, batch)
     if rows is not None:
-        return [[resolve_one(item) for item in row] for row in rows]
-    if isinstance(targets, (Tensor, np.ndarray)):
-        targets = _listed(targets)
+        each = [items(row, logits.shape[-1]) for row in rows]
+        return [[resolve_one(item) for item in row] for row in each]
     if not _is_list(targets):
-        targets = [targets]
-    if any(_is_list(item) for item in targets):
+        return [[resolve_one(targets)]] * batch
+    if not isinstance(targets, Array) and any(_is_list(item) for item in targets):
         raise TargetError(
             "the targets mix lists and single targets; give one list for all images, or one list "
             "per image."
         )
-    return [[resolve_one(item) for item in targets]] * batch
+    return [[resolve_one(item) for item in items(targets, logits.shape[-1])]] * batch
 
 
 def per_image(targets: Any, count: int) -> list[Any] | None:
@@ -120,8 +120,15 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
     Raises:
         TargetError: if the lists are more or fewer than the images.
     """
-    if isinstance(targets, (Tensor, np.ndarray)):
-        targets = _listed(targets)
+    if isinstance(targets, Array) and targets.ndim > 2:
+        raise TargetError(
+            f"targets of shape {tuple(targets.shape)} are no list for each image; give (B, K) ids "
+            "or (B, C) bools."
+        )
+    if isinstance(targets, Array) and targets.ndim == 2:
+        targets = rows_of(targets)
+    elif isinstance(targets, Array):
+        return None
     if not _is_list(targets) or not len(targets) or not all(_is_list(row) for row in targets):
         return None
     if len(targets) != count:
@@ -132,11 +139,9 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
     return list(targets)
 
 
-def _listed(targets: Any) -> Any:
-    try:
-        return targets.tolist()
-    except (RuntimeError, NotImplementedError) as error:
-        raise TargetError(f"the tensor of targets cannot be read: {error}.") from None
+def _no_marks(row: Any, _: int) -> list[Any]:
+    """The targets in a row for a model without classes, where nothing marks one."""
+    return list(as_list(row) if isinstance(row, Array) else row)
 
 
 def _checked(target: Target, labels: Labels) -> Target:
@@ -170,6 +175,14 @@ def _is_list(item: Any) -> bool:
     return isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) > 0
 
 
+def _as_prompts(item: Any) -> str:
+    """How to write with prompts what was asked for with classes."""
+    if not isinstance(item, Pending):
+        return f'text("{item}")'
+    prompts = ", ".join(f'"{c}"' for c in item.classes)
+    return f"contrast(*text({prompts}))" if item.kind is Contrast else f"text({prompts})"
+
+
 def _resolve_one(
     item: Any,
     labels: Labels,
@@ -199,7 +212,7 @@ def _found(
     if read is not None and not callable(item) and not isinstance(item, Target):
         raise TargetError(
             f"{item!r} is no target of a model that compares pictures with text; give prompts, as "
-            f'in targets=text("{item}").'
+            f"in targets={_as_prompts(item)}."
         )
     if isinstance(item, Above):
         raise TargetError(
