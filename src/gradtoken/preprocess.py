@@ -73,7 +73,7 @@ class Preprocess:
     def picture(self, tensor: Float[Tensor, "3 height width"]) -> Image.Image:
         """A preprocessed tensor shown as a picture again (normalisation undone, clipped)."""
         values = tensor.detach().float().cpu()
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
+        mean, std = (torch.tensor(v).to(values).view(3, 1, 1) for v in (self.mean, self.std))
         pixels = ((values * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 

@@ -56,7 +56,8 @@ class ViTCX(Method):
             tokens = wide(graph.norms.first(self.name).detach())[:, -trace.spatial :]
         size = list(trace.images.shape[-2:])
         generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(trace.images.shape[1:], generator=generator).to(trace.images)
+        drawn = torch.randn(trace.images.shape[1:], generator=generator, dtype=torch.float32)
+        noise = drawn.to(trace.images)
         maps = []
         with torch.no_grad():
             for b, image in enumerate(trace.images):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -78,5 +77,5 @@ def _curve(
     pixels = maps[0].numel()
     if not 1 <= steps <= pixels:
         raise MethodError(f"steps={steps} is refused; use 1 to {pixels}, the number of pixels.")
-    counts = torch.linspace(0, pixels, steps + 1).round().int().tolist()
+    counts = [round(step * pixels / steps) for step in range(steps + 1)]
     return probabilities(replaced_logits(predict, start, end, ranks(maps), counts), classes)

@@ -53,7 +53,8 @@ class Perturbed:
         """
         start = 0 if clean else 1
         values = self.hits[:, start:].double()
-        return 100 * torch.trapezoid(values, torch.tensor(self.fractions[start:]).double(), dim=1)
+        fractions = torch.tensor(self.fractions[start:], dtype=torch.float64)
+        return 100 * torch.trapezoid(values, fractions, dim=1)
 
 
 def perturb(

@@ -64,9 +64,9 @@ def cascading_randomisation(
     for name, parameters in _downwards(twin):
         with torch.no_grad():
             for parameter in parameters:
-                drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+                drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
                 spread = parameter.std() if parameter.numel() > 1 else parameter.abs()[()]
-                parameter.copy_(parameter.mean() + spread * drawn)
+                parameter.copy_(parameter.mean() + spread * drawn.to(parameter))
         stages.append(Stage(name, rank_correlation(before, explain(twin, images))))
     return stages
 
