@@ -13,9 +13,11 @@ from gradtoken.metrics.replacing import (
     Images,
     Maps,
     Predict,
+    Probability,
     probabilities,
     ranks,
     replaced_logits,
+    softmax,
 )
 
 
@@ -29,17 +31,19 @@ def insertion(
     std: Sequence[float],
     steps: int = 28,
     fill: Fill = "blur",
+    probability: Probability = softmax,
 ) -> Float[Tensor, "batch points"]:
     """Probability of the class as the most relevant pixels are put into a blurred picture.
 
     `steps` + 1 points, from none to all pixels; 28 steps are 8 rows of 224 pixels each.
+    `probability` makes probabilities of logits.
 
     Raises:
         MethodError: no step or more steps than pixels, maps that do not fit the images, or NaN or
             infinite relevance.
     """
     start = filled(images, fill, mean, std)
-    return _curve(predict, start, images, maps, classes, steps)
+    return _curve(predict, start, images, maps, classes, steps, probability)
 
 
 def deletion(
@@ -52,13 +56,15 @@ def deletion(
     std: Sequence[float],
     steps: int = 28,
     fill: Fill = "grey",
+    probability: Probability = softmax,
 ) -> Float[Tensor, "batch points"]:
     """Probability of the class as the most relevant pixels become grey: `steps` + 1 points.
 
     Raises:
         MethodError: as for `insertion`.
     """
-    return _curve(predict, images, filled(images, fill, mean, std), maps, classes, steps)
+    end = filled(images, fill, mean, std)
+    return _curve(predict, images, end, maps, classes, steps, probability)
 
 
 def area(curve: Float[Tensor, "batch points"]) -> Float[Tensor, " batch"]:
@@ -73,9 +79,11 @@ def _curve(
     maps: Maps,
     classes: Int[Tensor, " batch"],
     steps: int,
+    probability: Probability,
 ) -> Float[Tensor, "batch points"]:
     pixels = maps[0].numel()
     if not 1 <= steps <= pixels:
         raise MethodError(f"steps={steps} is refused; use 1 to {pixels}, the number of pixels.")
     counts = [round(step * pixels / steps) for step in range(steps + 1)]
-    return probabilities(replaced_logits(predict, start, end, ranks(maps), counts), classes)
+    logits = replaced_logits(predict, start, end, ranks(maps), counts)
+    return probabilities(logits, classes, probability)

@@ -16,9 +16,11 @@ from gradtoken.metrics.replacing import (
     Images,
     Maps,
     Predict,
+    Probability,
     probabilities,
     ranks,
     replaced_logits,
+    softmax,
 )
 
 Variant: TypeAlias = Literal["attcat", "libragrad"]
@@ -69,6 +71,7 @@ def perturb(
     std: Sequence[float],
     fill: Fill = "black",
     fractions: Sequence[float] = FRACTIONS,
+    probability: Probability = softmax,
 ) -> Perturbed:
     """Take pixels away, the most relevant first ("positive") or the least ("negative").
 
@@ -80,6 +83,12 @@ def perturb(
         maps: relevance of the class explained on the images' pixels.
         classes: the class explained, whose probability is followed.
         labels: what counts as a hit; None is the model's own first class on the whole picture.
+        direction: which pixels go first.
+        mean: per channel, what the images were shifted by in preprocessing.
+        std: per channel, what they were divided by.
+        fill: what takes their place, see `filled`.
+        fractions: of the pixels, each above 0 and up to 1.
+        probability: makes probabilities of logits.
 
     Raises:
         MethodError: a direction or fraction that is none, maps that do not fit the images, or NaN
@@ -95,7 +104,8 @@ def perturb(
     logits = replaced_logits(predict, images, filled(images, fill, mean, std), places, counts)
     first = logits.argmax(-1)
     labels = first[:, 0] if labels is None else labels.cpu()
-    return Perturbed((0.0, *fractions), first == labels[:, None], probabilities(logits, classes))
+    hits, found = first == labels[:, None], probabilities(logits, classes, probability)
+    return Perturbed((0.0, *fractions), hits, found)
 
 
 def aopc(

@@ -20,6 +20,11 @@ Predict: TypeAlias = Callable[
 Maps: TypeAlias = Float[Tensor, "batch height width"]
 Images: TypeAlias = Float[Tensor, "batch 3 height width"]
 
+Probability: TypeAlias = Callable[
+    [Float[Tensor, "batch counts classes"]], Float[Tensor, "batch counts classes"]
+]
+"""Probabilities of classes by their logits."""
+
 Enlarging: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
 
 _AT_ONCE = 64
@@ -92,9 +97,24 @@ def replaced_logits(
     return torch.cat(found).unflatten(0, (batch, len(counts)))
 
 
+def softmax(
+    logits: Float[Tensor, "batch counts classes"],
+) -> Float[Tensor, "batch counts classes"]:
+    """Probabilities of classes of which one is right."""
+    return logits.softmax(-1)
+
+
 def probabilities(
-    logits: Float[Tensor, "batch counts classes"], classes: Int[Tensor, " batch"]
+    logits: Float[Tensor, "batch counts classes"],
+    classes: Int[Tensor, " batch"],
+    probability: Probability = softmax,
 ) -> Float[Tensor, "batch counts"]:
-    """Softmax probability of one class per picture at every count."""
+    """Probability of one class per image at every count.
+
+    Args:
+        logits: of every class.
+        classes: which one, for each image.
+        probability: makes probabilities of logits, as the model's activation does.
+    """
     index = classes.cpu()[:, None, None].expand(-1, logits.shape[1], 1)
-    return logits.softmax(-1).gather(-1, index)[..., 0]
+    return probability(logits).gather(-1, index)[..., 0]

@@ -258,9 +258,9 @@ def _same_random_weights(wanted: bool) -> Iterator[None]:
         return
     before = torch.get_default_dtype()
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        torch.set_default_dtype(torch.float32)
         try:
+            torch.manual_seed(0)
+            torch.set_default_dtype(torch.float32)
             yield
         finally:
             torch.set_default_dtype(before)
