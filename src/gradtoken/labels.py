@@ -93,6 +93,15 @@ class Labels(Sequence[str]):
         hint = did_you_mean(item, known) or "; model.labels lists the names."
         raise TargetError(f"no class is named {item!r}{hint}")
 
+    def named(self, name: str) -> int | None:
+        """The id of the one class that has a name or synonym; None if none has it, or several."""
+        ids = self.all_named(name)
+        return ids[0] if len(ids) == 1 else None
+
+    def all_named(self, name: str) -> list[int]:
+        """The ids of the classes that have a name or synonym (any case), in order."""
+        return sorted(self._ids.get(_fold(name), ()))
+
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self._names):
             raise TargetError(

@@ -128,7 +128,7 @@ class Preprocess:
     def picture(self, tensor: Float[Tensor, "channels height width"]) -> Image.Image:
         """A preprocessed tensor shown as a picture again (normalisation undone)."""
         values = tensor.detach().float().cpu()
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (torch.tensor(v).to(values).view(-1, 1, 1) for v in (self.mean, self.std))
         return render(values * std + mean, self.rendering)
 
     def sample(self, seed: int = 0) -> Float[Tensor, "channels height width"]:

@@ -393,7 +393,7 @@ def record(
         ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
     """
     with with_autograd(model):
-        current(model)
+        model = current(model)
         images = images.to(model.device, model.dtype).clone()
         backbones = [replace(model, others=()), *model.others]
         start = 0 if model.others else start

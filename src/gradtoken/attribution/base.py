@@ -50,6 +50,10 @@ class Method(ABC):
         """Whether the method looks at attention between all tokens, in the forward explained."""
         return True
 
+    def sets_against_others(self) -> bool:
+        """Whether a target's map depends on which other targets are asked for beside it."""
+        return False
+
     def options(self) -> dict[str, Any]:
         """The options in force, as plain data."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

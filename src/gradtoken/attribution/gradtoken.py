@@ -143,6 +143,9 @@ class GradToken(Method):
     def needs_queries(self) -> bool:
         return self.spread == "attention"
 
+    def sets_against_others(self) -> bool:
+        return self.target == "others"
+
     def by_block(
         self, trace: Trace, targets: Targets
     ) -> Float[Tensor, "batch targets parts patches"]:

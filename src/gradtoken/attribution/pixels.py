@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
-from gradtoken.forks import after_fork
 from gradtoken.metrics.fills import Fill
 from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import wide
@@ -29,16 +25,6 @@ Score: TypeAlias = Callable[
 """One target's score y of some pictures."""
 
 Image: TypeAlias = Float[Tensor, "1 channels height width"]
-
-_DRAWING = threading.RLock()
-
-
-def _renew_lock() -> None:
-    global _DRAWING
-    _DRAWING = threading.RLock()
-
-
-after_fork(_renew_lock)
 
 
 class PixelMethod(Method):
@@ -86,21 +72,13 @@ def score_of(trace: Trace, targets: Targets, image: int, k: int) -> Score:
     return score
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers from a seed, for libraries that draw from the global generators.
-
-    Those are shared, so one thread draws at a time; they are as before afterwards.
-    """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else None
-    with _DRAWING, torch.random.fork_rng(devices):
-        state = np.random.get_state()  # noqa: NPY002
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002
+def noise_like(
+    image: Image, count: int, generator: torch.Generator
+) -> Float[Tensor, "count 3 height width"]:
+    """Standard normal noise for `count` copies of an image: the same numbers whatever torch's
+    default type, the model's type and the device, and no global generator is touched."""
+    shape = (count, *image.shape[1:])
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(image.device)
 
 
 def require_captum(method: str) -> None:

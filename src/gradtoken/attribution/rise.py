@@ -72,7 +72,8 @@ class RISE(Method):
         In all `masks` of them, the same at every call.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.rand(self.masks, 1, self.cells, self.cells, generator=generator)
+        shape = (self.masks, 1, self.cells, self.cells)
+        drawn = torch.rand(shape, generator=generator, dtype=torch.float32)
         coarse = (drawn < self.keep).float()
         cell = [-(-side // self.cells) for side in size]
         shifts = [torch.randint(0, c, (self.masks,), generator=generator) for c in cell]

@@ -54,7 +54,8 @@ class ViTCX(Method):
         with trace.differentiated(targets, self.name) as graph:
             tokens = trace.patch_grid.pick(wide(graph.norms.first(self.name).detach()), 1)
         generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(trace.images.shape[1:], generator=generator).to(trace.images)
+        drawn = torch.randn(trace.images.shape[1:], generator=generator, dtype=torch.float32)
+        noise = drawn.to(trace.images)
         maps = []
         with torch.no_grad():
             for b, image in enumerate(trace.images):

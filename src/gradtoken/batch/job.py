@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
 from gradtoken.activation import check_activation
 from gradtoken.batch.asked import Asked
 from gradtoken.images import MAX_PIXELS
@@ -83,6 +80,8 @@ class Job:
 
     def identity(self, model: Model) -> dict[str, Any]:
         """What the numbers of a map depend on, as plain data."""
+        from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
+
         return {
             "model": self.model,
             "weights": weights_sha256(model),
@@ -109,22 +108,3 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits for a model and method."""
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def weights_sha256(model: Model) -> str:
-    """Of a model's parameters and buffers with their names, wherever they lie."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, value in sorted(model.module.state_dict().items()):
-        plain = value.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def preprocessing_sha256(model: Model) -> str:
-    """Of what a model's preprocessing makes of a picture of noise."""
-    noise = np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8)
-    tensor = model.preprocess(Image.fromarray(noise))
-    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

@@ -34,14 +34,15 @@ class Maps:
     Args:
         case: the picture and its K classes.
         method: to be asked about changed pictures.
-        tokens: (K, rows, columns).
-        other: the map of a class that is not asked about, and is the same for each method.
+        tokens: (K, rows, columns), as `explain` gives them for the K classes.
+        other: the map of a class that is not asked about, and is the same for each method; None
+            where every class of the model is.
     """
 
     case: Case
     method: Method
     tokens: Float[Tensor, "targets rows columns"]
-    other: Float[Tensor, "rows columns"]
+    other: Float[Tensor, "rows columns"] | None
 
     @classmethod
     def made(cls, case: Case, method: Method) -> Maps:
@@ -50,8 +51,14 @@ class Maps:
         Raises:
             MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
         """
-        found = maps_of(method, case.trace, [*case.classes, _absent(case)])
-        return cls(case, method, found[:-1], found[-1])
+        absent = _absent(case)
+        if absent is None:
+            return cls(case, method, maps_of(method, case.trace, case.classes), None)
+        found = maps_of(method, case.trace, [*case.classes, absent])
+        tokens = found[:-1]
+        if method.sets_against_others():
+            tokens = maps_of(method, case.trace, case.classes)
+        return cls(case, method, tokens, found[-1])
 
     @property
     def flat(self) -> Float[Tensor, "targets tokens"]:
@@ -86,11 +93,11 @@ def maps_of(
 def localization(maps: Maps) -> Figures:
     """Pointing, token AP, share and energy of each object."""
     masks = maps.case.masks
-    if masks is None or not masks.any():
+    if masks is None:
         return {}
-    coverage = Coverage.of_masks(masks, maps.case.trace.patch_grid)
+    coverage = Coverage.of_masks(masks, maps.case.trace.patch_grid, maps.case.ignore)
     figures = coverage.figures(maps.tokens)
-    figures["token_ap"] = token_ap(maps.flat.double(), coverage.tokens)
+    figures["token_ap"] = token_ap(maps.flat.double(), coverage.tokens, coverage.counted)
     if len(set(maps.case.classes)) < 2:
         del figures["share"]
     names = ("pointing", "token_ap", "share", "energy")
@@ -114,7 +121,7 @@ def top1_random(maps: Maps) -> Figures:
 
     None where the model has no other class.
     """
-    if maps.case.trace.logits.shape[1] == len(set(maps.case.classes)):
+    if maps.other is None:
         return {}
     other = maps.other.flatten()[None]
     found = class_sensitivity.correlation(maps.flat[_leading(maps.case)][None], other)
@@ -127,7 +134,7 @@ def segment(maps: Maps) -> Figures:
     Of signed maps the positive part counts, as it does in unsigned ones.
     """
     masks, ignore = maps.case.masks, maps.case.ignore
-    if masks is None or not masks.any():
+    if masks is None:
         return {}
     away = None if ignore is None else ignore[None].expand_as(masks)
     positive = maps.pixels.clamp_min(0)
@@ -237,10 +244,13 @@ def _of_leading(maps: Maps, values: dict[str, float]) -> Figures:
 
 
 def _label(maps: Maps) -> Tensor | None:
+    """What counts as a hit: the data set's label, or the leading one of the classes that it names;
+    None, the model's own first class, where it tells no class."""
     case = maps.case
-    if case.label is None or case.sample.names:
+    if case.label is None:
         return None
-    return torch.tensor([case.label])
+    label = case.label if case.sample.label is not None else case.classes[_leading(case)]
+    return torch.tensor([label])
 
 
 def _asked(maps: Maps) -> dict[str, Any]:
@@ -256,10 +266,10 @@ def _asked(maps: Maps) -> dict[str, Any]:
     }
 
 
-def _absent(case: Case) -> int:
-    """A class that is not asked about, drawn by the picture's name."""
+def _absent(case: Case) -> int | None:
+    """A class that is not asked about, drawn by the picture's name; None if there is none."""
     total = case.trace.logits.shape[1]
     left = [c for c in range(total) if c not in case.classes]
     if not left:
-        return case.classes[0]
+        return None
     return left[zlib.crc32(case.sample.id.encode()) % len(left)]

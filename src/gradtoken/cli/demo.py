@@ -104,7 +104,10 @@ def _table(
         cells = [
             cell
             for figure in figures.values()
-            for cell in (f"{figure['share'][k]:.2f}", "hit" if figure["pointing"][k] else "miss")
+            for cell in (
+                f"{figure['share'][k]:.2f}",
+                "hit" if figure["pointing"][k] >= 0.5 else "miss",
+            )
         ]
         table.add_row(escape(name), f"{float(ours.probabilities[0, k]):.3f}", *cells)
     return table

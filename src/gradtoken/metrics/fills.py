@@ -42,7 +42,9 @@ def filled(
             f"{images.shape[1]} channels; give one for each."
         )
     if fill == "black":
-        shift, scale = (torch.tensor(v).to(images).view(-1, 1, 1) for v in (mean, std))
+        shift, scale = (
+            torch.tensor(v, dtype=torch.float64).to(images).view(-1, 1, 1) for v in (mean, std)
+        )
         return (-shift / scale).expand_as(images)
     if fill == "grey":
         return torch.zeros_like(images)

@@ -40,7 +40,7 @@ def mosaic(
 def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Tensor, " cells"]:
     """Of the positive relevance of each cell's class, the part in its own cell.
 
-    Chance is 1 / cells; NaN for a map without positive relevance.
+    Chance is 1 / cells; 0 for a map without positive relevance.
 
     Args:
         maps: one for each cell's class, on the mosaic.
@@ -58,4 +58,4 @@ def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Te
     height, width = positive.shape[1] // side, positive.shape[2] // side
     cells = positive.unflatten(2, (side, width)).unflatten(1, (side, height)).sum(dim=(2, 4))
     flat = cells.flatten(1)
-    return flat.diagonal() / flat.sum(1)
+    return flat.diagonal() / flat.sum(1).where(flat.sum(1) > 0, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -37,6 +36,7 @@ def insertion(
     """Probability of the class as the most relevant pixels are put into a blurred picture.
 
     `steps` + 1 points, from none to all pixels; 28 steps are 8 rows of 224 pixels each.
+    `probability` makes probabilities of logits.
 
     Args:
         predict: logits of preprocessed images, (B, 3, H, W) to (B, C); a `Model` is one.
@@ -107,6 +107,6 @@ def _curve(
     pixels = maps[0].numel()
     if not 1 <= steps <= pixels:
         raise MethodError(f"steps={steps} is refused; use 1 to {pixels}, the number of pixels.")
-    counts = torch.linspace(0, pixels, steps + 1).round().int().tolist()
+    counts = [round(step * pixels / steps) for step in range(steps + 1)]
     logits = replaced_logits(predict, start, end, ranks(maps), counts)
     return probabilities(logits, classes, activation_of(predict, activation))

@@ -57,7 +57,8 @@ class Perturbed:
         """
         start = 0 if clean else 1
         values = self._decided()[:, start:].double()
-        return 100 * torch.trapezoid(values, torch.tensor(self.fractions[start:]).double(), dim=1)
+        fractions = torch.tensor(self.fractions[start:], dtype=torch.float64)
+        return 100 * torch.trapezoid(values, fractions, dim=1)
 
     def _decided(self) -> Bool[Tensor, "batch fractions"]:
         if self.hits is None:

@@ -335,13 +335,19 @@ def _named(
 
 @contextmanager
 def _same_random_weights(wanted: bool) -> Iterator[None]:
-    """Random weights that are the same each time, and a caller's generator left alone."""
+    """Random weights that are the same each time, whatever torch's default type; that type and the
+    caller's generator are as before afterwards."""
     if not wanted:
         yield
         return
+    before = torch.get_default_dtype()
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+        try:
+            torch.manual_seed(0)
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def _fill_blank_layers(module: nn.Module) -> None:

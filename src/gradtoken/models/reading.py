@@ -105,7 +105,7 @@ def read(model: Model, *, given: bool = False, unreadable: ModelError | None = N
         ModelError: if the reading is wrong, and none that is right was found.
     """
     structure = _structure(model.module)
-    key = (structure, model.layout if given else None)
+    key = (structure, (model.layout, *_places(model)) if given else None)
     with _LOCK:
         known = _KNOWN.get(model.module, {}).get(key)
     if known is None:
@@ -125,6 +125,12 @@ def read(model: Model, *, given: bool = False, unreadable: ModelError | None = N
     return replace(first, others=tuple(others))
 
 
+def _places(model: Model) -> tuple[object, ...]:
+    """What tells two readings with one layout apart."""
+    anatomy = model.anatomy
+    return (anatomy.readout, anatomy.reads, *(id(block) for block in anatomy.blocks))
+
+
 def _first_right(model: Model, *, given: bool, unreadable: ModelError | None) -> list[Model]:
     """The model's backbones by the first reading that is right.
 
@@ -136,7 +142,7 @@ def _first_right(model: Model, *, given: bool, unreadable: ModelError | None) ->
     if not claimed:
         return _reread(model, unreadable, given=given)
     try:
-        return _verified([model])
+        return _verified([replace(model, others=()), *model.others])
     except Misread as error:
         if given:
             raise
@@ -152,8 +158,8 @@ def _NO_FORWARD(module: nn.Module, images: Tensor) -> Tensor:
     raise AssertionError("a forward is given to a reading when it is used")
 
 
-def current(model: Model) -> Reading:
-    """The model's reading, if it still is that of its module.
+def current(model: Model) -> Model:
+    """The model with its reading, if that still is its module's.
 
     Raises:
         ModelError: if the module's parts were exchanged since, or the reading turns out wrong.
@@ -168,7 +174,7 @@ def current(model: Model) -> Reading:
         )
     if model.reading.blank:
         _verified([replace(model, others=()), *model.others])
-    return model.reading
+    return model
 
 
 def grid_of(model: Model, images: Tensor) -> PatchGrid:
