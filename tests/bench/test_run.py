@@ -23,7 +23,13 @@ from gradtoken.models import Model
 from tests.bench.toys import Fixed, Picky, sample
 from tests.conftest import tiny_vit
 
-SAMPLES = [sample(f"s{i}", i) for i in range(5)]
+SAMPLES = [
+    sample("s0", 0, names=("class 3", "twice")),
+    *(sample(f"s{i}", i) for i in range(1, 5)),
+]
+"""The first has a name that two classes of the model have."""
+
+LABELS = [*(f"class {i}" for i in range(8)), "twice", "twice"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,7 @@ def _plain(model: Model) -> list[Tensor]:
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return gradtoken.wrap(tiny_vit())
+    return gradtoken.wrap(tiny_vit(), labels=LABELS)
 
 
 def firsts(model: Model) -> list[float]:
@@ -116,6 +122,7 @@ def test_a_resumed_run_has_the_bytes_of_one_go(
     parts = go(model, methods, tmp_path / "parts")
     write(tmp_path / "parts", parts.records, "gae", "a run")
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert list(parts.left_out.names) == ["twice"]
     assert replace(parts, records=whole.records) == whole
 
 
@@ -153,9 +160,10 @@ def test_the_tables_say_on_how_many_images_a_method_failed(
     assert table["picky", "failed"][::3] == (0.4, 5)
     assert table["fussy", "failed"][::3] == (0.6, 5)
     assert not any(method == "hopeless" for method, _ in table)
-    assert table["picky", "pointing"].n == 6
-    del methods["picky"], methods["fussy"]
-    records = go(model, methods, tmp_path / "other").records
+    assert table["gae", "pointing"].n == 9
+    assert table["picky", "pointing"].n == 5
+    sound = {name: methods[name] for name in ("gae", "hopeless")}
+    records = go(model, sound, tmp_path / "other").records
     assert not any(r.metric == "failed" for r in rows(records))
 
 
@@ -185,13 +193,12 @@ def changed(model: Model, what: str) -> Model:
             module.blocks[2].mlp.fc1.bias[3] += 1e-6
         if what == "buffer":
             module.register_buffer("table", torch.ones(3), persistent=False)
+    before, labels = model.preprocess, LABELS
     if what == "labels":
-        return gradtoken.wrap(module, labels=[f"class {9 - i}" for i in range(10)])
+        labels = [*LABELS[:8], "twice", "thrice"]
     if what == "preprocessing":
-        before = model.preprocess
-        darker = replace(before, transform=lambda image: before.transform(image) - 0.1)
-        return gradtoken.wrap(module, preprocess=darker)
-    return gradtoken.wrap(module)
+        before = replace(before, transform=lambda image: model.preprocess.transform(image) - 0.1)
+    return gradtoken.wrap(module, preprocess=before, labels=labels)
 
 
 @pytest.mark.parametrize("what", ["parameter", "buffer", "labels", "preprocessing"])

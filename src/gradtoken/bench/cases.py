@@ -91,20 +91,8 @@ def cases(
     told = LeftOut() if left_out is None else left_out
     matcher = Matcher(model.labels, getattr(samples, "vocabulary", ()))
     told.names = matcher.unclear
-    looked, known, ids = 0, 0, set()
-    for sample in samples:
-        looked += 1
-        if sample.id in ids:
-            raise DatasetError(
-                f"two pictures have the id {sample.id!r}, so their records would be mixed; give "
-                "each its own."
-            )
-        ids.add(sample.id)
-        _check(sample)
-        if skip(sample):
-            known += 1
-            yield sample.id, None
-            continue
+    known = 0
+    for looked, sample in enumerate(_checked(samples), start=1):
         wanted = _wanted(model, sample, matcher)
         if wanted is None:
             told.image("it shows no class that the model has")
@@ -115,6 +103,9 @@ def cases(
                 )
             continue
         known += 1
+        if skip(sample):
+            yield sample.id, None
+            continue
         pixels = model.preprocess(sample.image)
         box = model.preprocess.box(sample.image.size)
         visible = seen(sample, wanted.positions, box, (pixels.shape[2], pixels.shape[1]))
@@ -190,12 +181,26 @@ def _case(trace: Trace, sample: Sample, wanted: _Wanted, visible: Seen) -> Case:
     )
 
 
-def _check(sample: Sample) -> None:
-    """Refuse a sample whose image is not as `explain` would read it, or whose masks are not its.
+def _checked(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples, each with an id of its own and parts that fit together.
 
     Raises:
         DatasetError: saying what does not fit.
     """
+    ids = set()
+    for sample in samples:
+        if sample.id in ids:
+            raise DatasetError(
+                f"two pictures have the id {sample.id!r}, so their records would be mixed; give "
+                "each its own."
+            )
+        ids.add(sample.id)
+        _check(sample)
+        yield sample
+
+
+def _check(sample: Sample) -> None:
+    """Refuse a sample whose image is not as `explain` would read it, or whose masks are not its."""
     image = sample.image
     if image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
         raise DatasetError(
