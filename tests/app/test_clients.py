@@ -17,6 +17,7 @@ from gradtoken.app.wiring import FOR
 from gradtoken.datasets import Scenes
 from gradtoken.models import Model
 from tests.app.conftest import Served
+from tests.waiting import PATIENCE
 
 LOOK = (0.85, 0, 0, FOR, 1, 6)
 CLIENTS = 20
@@ -71,7 +72,7 @@ def given(path: str) -> dict[str, Any]:
 def call(http: httpx.Client, name: str, *data: Any) -> str:
     """What the server answers, to one who uploads nothing by the way as gradio's client does."""
     event = http.post(f"gradio_api/call/{name}", json={"data": data}).json()["event_id"]
-    return http.get(f"gradio_api/call/{name}/{event}", timeout=60).text
+    return http.get(f"gradio_api/call/{name}/{event}", timeout=PATIENCE).text
 
 
 def test_one_upload_is_read_once(served: Served, tmp_path: Path) -> None:

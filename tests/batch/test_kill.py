@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.waiting import PATIENCE
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "batch_kill.py"
 
 
@@ -23,7 +25,7 @@ def kill(tmp_path: Path, *arguments: str) -> tuple[Path, dict[str, object]]:
         work, outcome = tmp_path / f"work-{seed}", tmp_path / "outcome.json"
         command = [sys.executable, str(SCRIPT), "--work", str(work), "--out", str(outcome)]
         command += ["--seed", str(seed), *arguments]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         if not any(words in found.stderr for words in TOO_FAST):
             break
     logs = "\n".join(path.read_text() for path in work.glob("*.log"))

@@ -17,6 +17,8 @@ from fuzz import target as targets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import PATIENCE
+
 _ROOT = Path(__file__).parents[2]
 _INPUTS = {"command_line": 60, "checkpoints": 120, "options": 200, "manifests": 150}
 
@@ -46,8 +48,7 @@ def test_nothing_gets_out_but_a_sentence(
 
 def test_the_runner_notices_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{_ROOT}:{_ROOT / 'src'}")
-    monkeypatch.setattr(runner, "_GRACE", 2.0)
-    found = runner.run("tests.hardening.misbehaving", 0, 0, 9, 120)
+    found = runner.run("tests.hardening.misbehaving", 0, 0, 9, PATIENCE)
     assert (found["inputs"], found["taken"], found["refused"]) == (9, 1, 1)
     kinds = {failure["index"]: failure["kind"] for failure in found["failures"]}
     assert kinds == {
