@@ -42,6 +42,7 @@ def test_a_blank_map_is_no_explanation() -> None:
     assert "blank map" in found.methods["gradtoken"]
 
 
+@pytest.mark.slow
 def test_json_and_exit_code() -> None:
     result = run(app, ["check", "timm/vit_tiny_patch16_224", "--json"])
     assert result.exit_code == 0, result.output
@@ -53,6 +54,7 @@ def test_json_and_exit_code() -> None:
     assert found["methods"]["gradtoken"] == WORKS
 
 
+@pytest.mark.slow
 def test_windowed_models_say_why_other_methods_do_not_work() -> None:
     result = run(app, ["check", "timm/swin_tiny_patch4_window7_224", "--json"])
     assert result.exit_code == 0, result.output

@@ -27,6 +27,8 @@ from tests.app import chromium
 from tests.app.conftest import Served
 from tests.waiting import PATIENCE
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
 
 @dataclass
 class Opened:

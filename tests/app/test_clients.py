@@ -23,6 +23,7 @@ LOOK = (0.85, 0, 0, FOR, 1, 6)
 CLIENTS = 20
 
 
+@pytest.mark.slow
 def test_twenty_people_at_once_see_their_own_pictures(
     served: Served, demo: Model, tmp_path: Path
 ) -> None:

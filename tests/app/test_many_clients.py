@@ -18,6 +18,7 @@ from tests.app.conftest import Served
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 
 
+@pytest.mark.slow
 def test_nobody_gets_an_error_or_another_ones_map(
     served: Served, demo: Model, tmp_path: Path
 ) -> None:

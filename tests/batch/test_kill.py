@@ -43,6 +43,7 @@ def same_bytes(whole: Path, killed: Path, count: int) -> None:
     assert len({row["id"] for row in ids}) == sum(row["rank"] == 0 for row in ids) == count
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
 def test_the_local_engine(tmp_path: Path) -> None:
     work, outcome = kill(
@@ -55,6 +56,8 @@ def test_the_local_engine(tmp_path: Path) -> None:
     assert not list(killed.rglob(".part-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
 def test_the_ray_engine_and_its_workers(tmp_path: Path) -> None:
     pytest.importorskip("ray")

@@ -21,6 +21,7 @@ from tests.waiting import PATIENCE, until
 
 for needed in ("ray", "grpc", "s3fs"):
     pytest.importorskip(needed)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
@@ -50,7 +51,7 @@ def address() -> Iterator[str]:
     port, folder = free_port(), tempfile.mkdtemp(prefix="ray-")
     command = [
         *(sys.executable, "-c", "from ray.scripts.scripts import main; main()"),
-        *("start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "4"),
+        *("start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "2"),
         *("--port", str(free_port()), "--ray-client-server-port", str(port)),
         *("--include-dashboard", "false", "--object-store-memory", str(200 << 20)),
         *("--temp-dir", folder),
@@ -64,7 +65,7 @@ def address() -> Iterator[str]:
         await_port(port, cluster, said)
         yield f"ray://127.0.0.1:{port}"
     finally:
-        cluster.terminate()
+        cluster.kill()  # what it started goes with it, at once
         cluster.wait(PATIENCE)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -41,6 +41,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(*ARGUMENTS, "--out", str(whole))
@@ -79,6 +80,7 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (broken / name).read_text() == (whole / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -110,6 +112,7 @@ def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
     assert {p.name for p in broken.glob("records/*")} == {p.name for p in whole.glob("records/*")}
 
 
+@pytest.mark.slow
 def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
     from gradtoken.datasets import Scenes
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import gradtoken
 from gradtoken.cli import completion
-from gradtoken.cli.app import app
+from gradtoken.cli.app import app, main
 from gradtoken.cli.output import Output, finite
 from gradtoken.datasets import Scenes
 from tests.waiting import PATIENCE, until
@@ -134,6 +134,7 @@ def test_quiet_prints_nothing_but_errors(scene: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.output) == (0, "")
 
 
+@pytest.mark.slow
 def test_no_colours_where_nobody_looks(scene: Path, tmp_path: Path) -> None:
     """Piped output has no escape codes."""
     plain = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
@@ -208,18 +209,31 @@ def test_forced_colours_do_not_force_a_bar(scene: Path, tmp_path: Path) -> None:
     assert done.stderr == b""
 
 
-def test_exit_codes(scene: Path, tmp_path: Path) -> None:
-    def code(*arguments: str) -> int:
-        return subprocess.run(
-            [*PROGRAM, *arguments], capture_output=True, cwd=tmp_path, check=False
-        ).returncode
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--version"], 0),
+        (["models", "resnext"], 1),
+        (["explain", "--no-such-option"], 2),
+        (["nothing"], 2),
+    ],
+)
+def test_exit_codes(arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gradtoken", *arguments])
+    ended = 0
+    try:
+        main()
+    except SystemExit as stop:
+        ended = int(stop.code or 0)
+    assert ended == code
 
-    assert code("--version") == 0
-    assert code("models", "resnext") == 1
-    assert code("explain", "--no-such-option") == 2
-    assert code("nothing") == 2
+
+def test_a_process_ends_with_its_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run([*PROGRAM, "models", "resnext"], capture_output=True, check=False)
+    assert done.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
 def test_an_interruption_is_130(scene: Path, tmp_path: Path) -> None:
     many = tmp_path / "many"

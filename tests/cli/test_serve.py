@@ -53,6 +53,7 @@ def process(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Pope
             started.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_stopped(how: signal.Signals, tmp_path: Path) -> None:
     with process(TMPDIR=str(tmp_path)) as (started, url):

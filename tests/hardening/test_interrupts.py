@@ -298,6 +298,7 @@ def test_at_random_lines_of_a_benchmark(training: Model, tmp_path: Path) -> None
         np.testing.assert_array_equal(work(), expected)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path: Path) -> None:
     import signal
     import subprocess
