@@ -79,7 +79,8 @@ def test_two_use_the_model_and_the_rest_waits_or_is_told_to_come_back(
 
 
 def test_the_page_of_the_app_names_the_limits() -> None:
-    limits, text = Limits(), Path("docs/app.md").read_text("utf-8")
+    page = Path(__file__).parents[2] / "docs" / "app.md"
+    limits, text = Limits(), page.read_text("utf-8")
     table = text.partition("## Limits\n")[2].strip().partition("\n\n")[0]
     rows = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in table.splitlines()}
     assert rows["a file"].startswith(f"{limits.file_bytes / 1e6:.0f} MB")

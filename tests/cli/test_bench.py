@@ -22,7 +22,7 @@ ARGUMENTS = [
     "--methods",
     "gradtoken,rollout,legrad",
     "--limit",
-    "4",
+    "3",
     "--slow-limit",
     "1",
 ]
@@ -52,7 +52,7 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
     assert found["rollout", "coupling"]["mean"] == "1"
     assert found["gradtoken", "positive_auc"]["n"] == "1"
-    assert int(found["gradtoken", "pointing"]["n"]) >= 8
+    assert int(found["gradtoken", "pointing"]["n"]) >= 6
     assert float(found["gradtoken", "share"]["mean"]) > float(found["rollout", "share"]["mean"])
     for name in ("curves", "bars", "sheet"):
         assert min(Image.open(whole / f"{name}.png").size) > 300

@@ -63,7 +63,8 @@ def _timm(
 def _vit(name: str, patch: int, prefix: int, readout: str, **options: Any) -> Entry:
     """A plain timm ViT cut to three blocks, few channels and an input of four by four patches."""
     size = (4 * patch, 4 * patch)
-    return _timm(name, size, 4, prefix, readout, img_size=size, depth=3, **NARROW, **options)
+    given = {"img_size": size, "depth": 3, **NARROW, **options}
+    return _timm(name, size, 4, prefix, readout, **given)
 
 
 CLASS, MEAN, LAST = "class token", "mean of patch tokens", "mean of the last stage"
@@ -103,7 +104,9 @@ TIMM = {
     "vit_small_patch16_18x2_224": _vit("vit_small_patch16_18x2_224", 16, 1, CLASS),
     "vit_base_patch16_rpn_224": _vit("vit_base_patch16_rpn_224", 16, 0, MEAN),
     "vit_small_patch16_rope_224": _vit("vit_small_patch16_rope_224", 16, 1, CLASS),
-    "vit_small_patch16_dinov3": _vit("vit_small_patch16_dinov3", 16, 5, MEAN),
+    "vit_small_patch16_dinov3": _vit(
+        "vit_small_patch16_dinov3", 16, 5, MEAN, embed_dim=384, num_heads=6
+    ),
     "vit_small_patch16_dinov3, class token": _vit(
         "vit_small_patch16_dinov3", 16, 5, CLASS, global_pool="token"
     ),
