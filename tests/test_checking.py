@@ -48,6 +48,7 @@ def test_one_logit_has_no_second_output_to_compare_with() -> None:
     assert found.activation == "sigmoid"
 
 
+@pytest.mark.slow
 def test_json_and_exit_code() -> None:
     result = run(app, ["check", "timm/vit_tiny_patch16_224", "--json"])
     assert result.exit_code == 0, result.output
@@ -61,6 +62,7 @@ def test_json_and_exit_code() -> None:
     assert found["methods"]["gradtoken"] == WORKS
 
 
+@pytest.mark.slow
 def test_windowed_models_say_why_other_methods_do_not_work() -> None:
     result = run(app, ["check", "timm/swin_tiny_patch4_window7_224", "--json"])
     assert result.exit_code == 0, result.output

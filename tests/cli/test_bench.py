@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,14 @@ from typer.testing import CliRunner
 
 from gradtoken.cli.app import app
 from gradtoken.errors import GradTokenError
+from tests.waiting import until
 
 ARGUMENTS = [
     "bench",
     "--methods",
     "gradtoken,rollout,legrad",
     "--limit",
-    "4",
+    "3",
     "--slow-limit",
     "1",
 ]
@@ -41,6 +41,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(*ARGUMENTS, "--out", str(whole))
@@ -51,7 +52,7 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
     assert found["rollout", "coupling"]["mean"] == "1"
     assert found["gradtoken", "positive_auc"]["n"] == "1"
-    assert int(found["gradtoken", "pointing"]["n"]) >= 8
+    assert int(found["gradtoken", "pointing"]["n"]) >= 6
     assert float(found["gradtoken", "share"]["mean"]) > float(found["rollout", "share"]["mean"])
     for name in ("curves", "bars", "sheet"):
         assert min(Image.open(whole / f"{name}.png").size) > 300
@@ -79,6 +80,7 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (broken / name).read_text() == (whole / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -91,12 +93,13 @@ def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+    def recorded() -> list[Path]:
+        assert process.poll() is None, "it ended before it could be killed"
+        return list(broken.glob("records/*.parquet"))
+
     try:
-        deadline = time.monotonic() + 120
-        while not list(broken.glob("records/*.parquet")):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline, "no record in two minutes"
-            time.sleep(0.002)
+        until(recorded)
     finally:
         process.kill()
         process.wait()
@@ -109,6 +112,7 @@ def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
     assert {p.name for p in broken.glob("records/*")} == {p.name for p in whole.glob("records/*")}
 
 
+@pytest.mark.slow
 def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
     from gradtoken.datasets import Scenes
 

@@ -17,12 +17,15 @@ import gradtoken
 from gradtoken import Explanation, Style, display
 from gradtoken.datasets import Scenes
 from gradtoken.report import Report
+from tests.waiting import PATIENCE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),
+]
 
 
 def without_evidence(tokens: Tensor) -> Tensor:
@@ -59,6 +62,7 @@ def page(browser: Any, found: list[Explanation], tmp_path: Path) -> Iterator[Any
     with Report(tmp_path / "report.html", title="<b>Title</b>") as report:
         report.extend(found)
     context = browser.new_context(offline=True, viewport={"width": 1100, "height": 900})
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
