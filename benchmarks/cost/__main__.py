@@ -20,6 +20,7 @@ from benchmarks.cost import (
     operations,
     page,
     quickest,
+    reading,
     startup,
     steps,
     targets,
@@ -37,6 +38,7 @@ PARTS = {
     "files": files.measure,
     "methods": methods.measure,
     "quickest": quickest.measure,
+    "reading": reading.measure,
 }
 
 console = Console(stderr=True)

@@ -79,7 +79,8 @@ class Anatomy:
     Args:
         readout: how the class is read, in words: "class token", "mean of patch tokens", …
         blocks: the transformer blocks that relate the readout to the spatial tokens, in order;
-            none where only the last stage's readout is followed (windowed models).
+            none where only the last stage's readout is followed (windowed models). Of one from
+            `torch.compile` the original is kept.
         attends: whether those blocks attend from token to token (XCiT's do so between channels,
             CaiT's mix heads), so that their attention can be read.
         step: runs one block on the readout tokens alone, (rows, R, D) to the same.
@@ -98,5 +99,7 @@ class Anatomy:
     reads: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        blocks = tuple(getattr(block, "_orig_mod", block) for block in self.blocks)
+        object.__setattr__(self, "blocks", blocks)
         if not self.reads and self.blocks:
             object.__setattr__(self, "reads", (len(self.blocks) - 1,))

@@ -143,7 +143,11 @@ def propose(
         backbones.append(_backbone(replace(watched, anatomy=part), observed, chain, grid_of))
     found = [backbone for backbone in backbones if backbone is not None]
     if not found:
-        raise Misread(f"the output of {model.spec} depends on none of its blocks.")
+        raise Misread(
+            f"the output of {model.spec} depends on none of its blocks: it is all zeros, or they "
+            "are detached, or computed again in the backward pass (reentrant gradient "
+            "checkpointing)."
+        )
     return found
 
 
@@ -179,8 +183,7 @@ def _backbone(
     model = replace(model, anatomy=anatomy)
     grid = grid_of(model)
     last = seen.leaving[chain[read[-1]]]
-    outputs = [call.output for call in observed.tail(0) if call.output is not None]
-    tail = [output for output in outputs if reaches(output.sum(), [last])[0] is not None]
+    tail = _attention_after(observed, last)
     direct = observed.gradients([seen.leaving[chain[i]] for i in read], tail)
     rows = sorted({row for grad in direct if grad is not None for row in _rows(grad)})
     layout = TokenLayout(model.layout.patch, len(grid.others), tuple(rows))
@@ -197,6 +200,20 @@ def _backbone(
             )
     early = sorted({row for grad in direct[:-1] if grad is not None for row in _rows(grad)})
     return _averaging(model, replace(layout, readout=tuple(early)), grid)
+
+
+def _attention_after(observed: Observation, last: Tensor) -> list[Tensor]:
+    """What the attention calls between the last block's output and the model's made.
+
+    Another chain's blocks may run after it, so that the place of a call does not tell.
+    """
+    outputs = [call.output for call in observed.calls[0] if call.output is not None]
+    after = [output for output in outputs if reaches(output.sum(), [last])[0] is not None]
+    return [
+        output
+        for output, grad in zip(after, observed.gradients(after), strict=True)
+        if grad is not None
+    ]
 
 
 def _rows(grad: Tensor) -> list[int]:

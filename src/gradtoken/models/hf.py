@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import timm.data
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -165,10 +164,8 @@ def _embed_image(module: Any, images: Tensor) -> Any:
 def read_preprocess(module: Any) -> Preprocess:
     """The image processor of a model's own files, or its architecture's usual one."""
     if hasattr(module, "timm_model"):
-        config = timm.data.resolve_data_config(
-            getattr(module.config, "pretrained_cfg", None) or {}, model=module.timm_model
-        )
-        return timm_family.build_preprocess(config)
+        told = getattr(module.config, "pretrained_cfg", None)
+        return timm_family.read_preprocess(module.timm_model, told)
     return _preprocess(_processor(module))
 
 

@@ -59,6 +59,11 @@ class Observation:
         """The attention calls after a backbone's last block that the output depends on."""
         return [call for call in self.calls[backbone] if call.place == TAIL]
 
+    def connected(self, nodes: Sequence[Tensor]) -> bool:
+        """Whether the graph of the output leads to any of some nodes, even if by a zero."""
+        found = torch.autograd.grad(self.score, list(nodes), retain_graph=True, allow_unused=True)
+        return any(grad is not None for grad in found)
+
     def gradients(self, at: Sequence[Tensor], others: Iterable[Tensor] = ()) -> list[Tensor | None]:
         """The score's gradients at some nodes, but for what goes through others."""
         with without(others):

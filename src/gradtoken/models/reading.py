@@ -32,6 +32,7 @@ from gradtoken.models.observe import (
     with_autograd,
 )
 from gradtoken.models.probe import Probed, probe_patches
+from gradtoken.models.recomputing import check_inside
 from gradtoken.models.verify import Fact, Misread, Verified, verify
 from gradtoken.patch_grid import PatchGrid
 
@@ -246,6 +247,7 @@ def _verified(backbones: Sequence[Model]) -> list[Model]:
         model.reading.outputs = observed.output.shape[1]
         model.reading.differentiable = observed.seen[number].differentiable
         model.reading.take(replace(result, facts=(*result.facts, _order(found[number]))))
+        check_inside(model, observed.seen[number])
         if model.layout.rows and not result.blank:
             model = _with_step(model, observed, number)
         if model.anatomy.attends:

@@ -160,9 +160,14 @@ def check_name(name: str, spec: str, **options: Any) -> None:
     read(module, spec)
 
 
-def read_preprocess(module: Any) -> Preprocess:
-    """timm's own evaluation preprocessing for a module, from its `pretrained_cfg`."""
-    config = timm.data.resolve_data_config({}, model=module)
+def read_preprocess(module: Any, pretrained: Mapping[str, Any] | None = None) -> Preprocess:
+    """timm's own evaluation preprocessing for a module.
+
+    Args:
+        module: of timm.
+        pretrained: how its weights were trained; None is its own `pretrained_cfg`.
+    """
+    config = timm.data.resolve_data_config(dict(pretrained or {}), model=module)
     size = getattr(getattr(module, "patch_embed", None), "img_size", None)
     if isinstance(size, tuple):
         config["input_size"] = (3, *size)

@@ -93,6 +93,12 @@ def verify(
     nodes = [observed.pixels, *(leaf for end in ends for leaf in end.values())]
     found = observed.gradients(nodes)
     if all(grad is None for grad in found):
+        if not observed.connected(nodes):
+            raise Misread(
+                f"the output of {spec} is not connected with its blocks by gradients (they are "
+                "detached, or computed again in the backward pass by reentrant gradient "
+                "checkpointing); compute it differentiably."
+            )
         tails = [(Alignment(),) * len(observed.tail(b)) for b in range(len(backbones))]
         return [Verified((), tail, Alignment(), blank=True) for tail in tails]
     whole = _norm(found[1:])
@@ -157,7 +163,7 @@ def check_sequences(model: Model, seen: Seen) -> None:
     Raises:
         Misread: if they were not called, or with something else.
     """
-    shapes = [tuple(tokens.shape) for tokens in seen.inputs.values()]
+    shapes = [tuple(t.shape) for t in (*seen.inputs.values(), *seen.leaving.values())]
     if not shapes:
         raise Misread(f"{model.spec} does not run the modules that should be its blocks.")
     for shape in shapes:
@@ -169,8 +175,8 @@ def check_sequences(model: Model, seen: Seen) -> None:
             )
         if len(shape) != 3:
             raise Misread(
-                f"the modules that should be the blocks of {model.spec} take tensors of shape "
-                f"{shape}, and no tokens (images, tokens, channels)."
+                f"the modules that should be the blocks of {model.spec} take or make tensors of "
+                f"shape {shape}, and no tokens (images, tokens, channels)."
             )
 
 

@@ -1,0 +1,28 @@
+"""Blocks that compute parts of themselves again in the backward pass."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import torch
+
+from gradtoken.models.checkpointing import CheckpointRecorder
+from gradtoken.models.model import Model
+from gradtoken.models.observe import FAILURES, with_autograd
+from gradtoken.watch import Seen
+
+
+def check_inside(model: Model, seen: Seen) -> None:
+    """See that no block computes parts of itself again, by running the outer two on one token.
+
+    Raises:
+        ModelError: if one does.
+    """
+    anatomy = model.anatomy
+    for index in {0, len(anatomy.blocks) - 1}:
+        recorder = CheckpointRecorder()
+        recorder.place = index
+        token = seen.inputs[index][:, :1].detach().clone().requires_grad_()
+        with with_autograd(model), torch.enable_grad(), recorder, suppress(*FAILURES):
+            anatomy.step(anatomy.blocks[index], token, seen.given[index])
+        recorder.check(model.spec)

@@ -1,0 +1,227 @@
+"""Models inside other libraries' wrappers, and switches that change how a model runs."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradtoken
+from gradtoken.errors import ModelError
+from tests.models import own
+from tests.models.own import PREPROCESS, images, vit
+from tests.test_trace import Snapshot
+
+A, B = 2, 7
+METHODS = {
+    "gradtoken": {},
+    "raw-attention": {},
+    "rollout": {},
+    "gae": {},
+    "grad-cam": {},
+    "grad-sam": {},
+    "agcam": {},
+    "legrad": {},
+    "cdam": {},
+    "attcat": {},
+    "tokentm": {},
+    "beyond-intuition": {"steps": 2},
+    "tam": {"steps": 2},
+    "transformer-attribution": {},
+    "partial-lrp": {},
+    "attnlrp": {},
+    "saliency": {},
+}
+
+
+def maps(module: nn.Module, method: str = "gradtoken", **options: object) -> Tensor:
+    model = gradtoken.wrap(module, preprocess=PREPROCESS)
+    return gradtoken.explain(model, images(2), [A, B], method=method, **options).tokens
+
+
+def compiled_parts(what: str) -> nn.Module:
+    """A ViT of which parts went through torch.compile, and have run compiled."""
+    module = vit()
+    for index, block in enumerate(module.blocks):
+        if what == "blocks":
+            module.blocks[index] = torch.compile(block, backend="eager")
+        elif what == "attention":
+            block.attn = torch.compile(block.attn, backend="eager")
+        else:
+            block.compile(backend="eager")
+    with torch.no_grad():
+        module(images())
+    return module
+
+
+@pytest.fixture(scope="module", params=["blocks", "attention", "blocks in place"])
+def compiled(request: pytest.FixtureRequest) -> nn.Module:
+    return compiled_parts(request.param)
+
+
+@pytest.mark.parametrize("method", ["gradtoken", "gae", "rollout", "legrad", "tokentm", "attnlrp"])
+def test_parts_that_were_compiled(compiled: nn.Module, method: str) -> None:
+    before = Snapshot(compiled)
+    torch.testing.assert_close(maps(compiled, method), maps(vit(), method))
+    before.check(compiled)
+
+
+def test_compiled_parts_are_compiled_again_afterwards(compiled: nn.Module) -> None:
+    runs = []
+
+    def counting(graph: object, inputs: object) -> object:
+        runs.append(1)
+        return graph
+
+    function = torch.compile(lambda x: x * 2 + 1, backend=counting)
+    maps(compiled)
+    function(torch.ones(3))
+    assert runs
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("options", [{}, {"class_token": True, "reg_tokens": 2}])
+def test_gradient_checkpointing_is_off_while_a_model_is_explained(
+    method: str, options: dict[str, object]
+) -> None:
+    module = vit(**options)
+    module.set_grad_checkpointing(True)
+    before = Snapshot(module)
+    found = maps(module, method, **METHODS[method])
+    before.check(module)
+    assert module.grad_checkpointing
+    torch.testing.assert_close(found, maps(vit(**options), method, **METHODS[method]))
+
+
+@pytest.mark.parametrize("method", ["gradtoken", "cdam", "attcat", "gae"])
+def test_gradient_checkpointing_beside_a_position_bias(method: str) -> None:
+    """With a bias or a mask, recomputed attention was not even noticed by torch."""
+    from timm.models.vision_transformer_relpos import VisionTransformerRelPos
+
+    def build() -> nn.Module:
+        settings = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 3, "num_heads": 3}
+        return own.seeded(
+            lambda: VisionTransformerRelPos(
+                **settings, num_classes=10, class_token=True, global_pool="token"
+            )
+        )
+
+    module = build()
+    module.set_grad_checkpointing(True)
+    torch.testing.assert_close(maps(module, method), maps(build(), method))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_without_a_flag_is_refused(reentrant: bool) -> None:
+    class Checkpointed(own.Checkpointed):
+        pass
+
+    Checkpointed.reentrant = reentrant
+    with pytest.raises(ModelError, match="gradient checkpointing"):
+        maps(Checkpointed().eval())
+
+
+def test_checkpointing_inside_a_block_is_refused() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    class Half(nn.Module):
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.block.attn(self.block.norm1(x))
+            return x + checkpoint(
+                lambda t: self.block.mlp(self.block.norm2(t)), x, use_reentrant=False
+            )
+
+    module = own.TwoLists().eval()
+    module.second = nn.ModuleList(Half(block) for block in module.second)
+    module.first = nn.ModuleList(Half(block) for block in module.first)
+    with pytest.raises(ModelError, match="gradient checkpointing"):
+        maps(module)
+
+
+def test_a_low_rank_adapter_of_peft() -> None:
+    peft = pytest.importorskip("peft")
+    module = vit()
+    config = peft.LoraConfig(r=2, target_modules=["qkv", "proj"], init_lora_weights=False)
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(module, config).double().eval()
+    merged = copy.deepcopy(adapted).merge_and_unload()
+    for method in ("gradtoken", "gae"):
+        found, expected = maps(adapted, method), maps(merged, method)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(images()), merged(images()))
+    assert float((maps(merged) - maps(vit())).abs().max()) > 0
+
+
+def test_offloaded_parameters_are_refused() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    module = accelerate.cpu_offload(vit(), execution_device=torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"parameters without data.*accelerate offloads them"):
+        maps(module)
+
+
+def timm_wrapper() -> nn.Module:
+    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+    config = TimmWrapperConfig(
+        architecture="vit_tiny_patch16_224",
+        model_args={"img_size": 64, "depth": 3},
+        num_labels=10,
+        id2label={index: f"kind {index}" for index in range(10)},
+    )
+    return own.seeded(lambda: TimmWrapperForImageClassification(config))
+
+
+def test_transformers_wrapper_of_timm() -> None:
+    wrapper = timm_wrapper()
+    model = gradtoken.wrap(wrapper)
+    assert (model.anatomy.readout, len(model.anatomy.blocks)) == ("class token", 3)
+    assert list(model.labels)[:2] == ["kind 0", "kind 1"]
+    found = gradtoken.explain(model, images(2), [A, B])
+    torch.testing.assert_close(found.tokens, maps(wrapper.timm_model))
+
+
+def test_transformers_wrapper_of_timm_from_a_folder(tmp_path: object) -> None:
+    timm_wrapper().float().save_pretrained(tmp_path)
+    model = gradtoken.load(f"hf/{tmp_path}")
+    assert gradtoken.explain(model, images().float(), A).tokens.shape == (1, 1, 4, 4)
+
+
+def test_every_entry_point_leaves_parameters_and_buffers_alone() -> None:
+    """A module in training mode, with statistics that a forward in that mode would change."""
+    from gradtoken.checking import check
+    from gradtoken.metrics import cascading_randomisation
+
+    class Stem(own.Wrapped):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.vit(self.norm(x))
+
+    module = Stem().train()
+    state = copy.deepcopy(module.state_dict())
+    before = Snapshot(module)
+    model = gradtoken.wrap(module, preprocess=PREPROCESS)
+    before.check(module)
+    model(images())
+    gradtoken.explain(model, images(), A)
+    next(gradtoken.explain_each(model, images(), A))
+    for name, options in METHODS.items():
+        gradtoken.explain(model, images(), A, method=name, **options)
+    check(model, ["gradtoken", "occlusion"])
+
+    def explained(one: object, x: Tensor) -> Tensor:
+        return gradtoken.explain(one, x, A).tokens[:, 0].flatten(1)
+
+    cascading_randomisation(model, images(), explained)
+    before.check(module)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, state[name]), name
