@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
+from torchvision.transforms import v2
 
 import gradtoken
 from gradtoken.models import Model
@@ -34,6 +35,16 @@ def module() -> VisionTransformer:
         for parameter in found.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return found.eval()
+
+
+@cache
+def deep_model() -> Model:
+    """A model of twelve channels, which takes arrays and tensors alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = VisionTransformer(**ARCHITECTURE, in_chans=12).eval()
+    preprocess = gradtoken.Preprocess(v2.Resize((16, 16)), channels=12)
+    return gradtoken.wrap(found, preprocess=preprocess, labels=LABELS)
 
 
 @cache

@@ -61,6 +61,9 @@ _SHAPES = (
     (16, 16, 1),
     (1, 3, 16, 16),
     (2, 3, 16, 16),
+    (16, 16, 12),
+    (17, 40, 12),
+    (2, 12, 16, 16),
 )
 
 
@@ -164,9 +167,11 @@ def _one(rng: Random) -> Any:
 
 def attempt(rng: Random, folder: Path) -> None:
     given = [_one(rng) for _ in range(rng.randrange(4))] if rng.random() < 0.3 else _one(rng)
-    found = gradtoken.explain(small.model(), given, 1)
+    model = small.deep_model() if rng.random() < 0.25 else small.model()
+    found = gradtoken.explain(model, given, 1)
     assert bool(torch.isfinite(found.tokens).all())
     assert len(found.sources) == len(found)
+    assert [source.picture.mode for source in found.sources] == ["RGB"] * len(found)
 
 
 TARGET = Target(attempt, seconds=10, megabytes=128)

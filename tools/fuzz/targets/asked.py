@@ -99,6 +99,11 @@ def attempt(rng: Random, folder: Path) -> None:
             [_item(rng) for _ in range(rng.choice((0, 1, 2)))]
             for _ in range(rng.choice((1, 2, 2, 2, 3)))
         ]
+    elif draw < 0.985:
+        shape = rng.choice(((2, 5), (2, 5), (5,), (2, 4), (1, 5), (2, 2, 5), (0, 5)))
+        marks = np.random.default_rng(rng.randrange(1 << 30)).random(shape) < rng.random()
+        kind = rng.choice((bool, np.float32, np.int64, np.float64, np.uint8))
+        targets = marks.astype(kind) if rng.random() < 0.5 else torch.from_numpy(marks.astype(kind))
     else:
         targets = rng.choice((None, "all", "ALL", [[[1]]], {1, 2}, range(3), iter([1]), object()))
     top_k: Any = rng.choice((1, 1, 5, 6, 0, -1, 1.5, None, "2", True, 10**30))

@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import zipfile
+from argparse import Namespace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ import gradtoken
 from fuzz import small
 from fuzz.mutate import damaged, distorted, nested, value, word
 from fuzz.target import Target
-from gradtoken.models.checkpoint import fit, read_checkpoint
+from gradtoken.models.checkpoint import fit, own_names, read_checkpoint
 
 _RAN: list[str] = []
 """What a pickle got to run; must stay empty."""
@@ -143,9 +144,13 @@ def _header(data: bytes, rng: Random) -> bytes:
 
 def _pickled(rng: Random, path: Path) -> None:
     content: Any = _altered(_state(), rng)
-    wrap = rng.randrange(8)
+    wrap = rng.randrange(9)
     if wrap == 0:
         content = {"state_dict": content, "epoch": 3}
+    elif wrap == 8:
+        front = rng.choice(("model.", "module.model.", "_orig_mod.", "net.", "model." * 20))
+        state = {f"{front}{key}": part for key, part in content.items()}
+        content = {"state_dict": state, "args": Namespace(lr=value(rng))}
     elif wrap == 1:
         content = {"model": {"x": value(rng)}, "state_dict_ema": content}
     elif wrap == 2:
@@ -181,7 +186,7 @@ def _bomb(buffer: io.BytesIO, content: Any, rng: Random) -> None:
 
 
 def attempt(rng: Random, folder: Path) -> None:
-    suffix = rng.choice((".safetensors", ".pt", ".pth", ".bin"))
+    suffix = rng.choice((".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pth.tar"))
     path = folder / f"weights{suffix}"
     make = _safetensors if (suffix == ".safetensors") == (rng.random() < 0.97) else _pickled
     make(rng, path)
@@ -193,7 +198,7 @@ def attempt(rng: Random, folder: Path) -> None:
             gradtoken.explain(model, torch.zeros(1, 3, 16, 16), 0)
         else:
             state, _ = read_checkpoint(path)
-            fit(small.module(), state, "the model")
+            fit(small.module(), own_names(state, small.module().state_dict()), "the model")
     finally:
         small.module().load_state_dict(_state())
         assert not _RAN, _RAN
