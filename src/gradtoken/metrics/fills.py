@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from gradtoken.errors import MethodError
+from gradtoken.precision import wide
 
 Fill: TypeAlias = Literal["black", "grey", "mean", "blur"]
 _KERNEL, _SIGMA = 11, 5.0
@@ -51,5 +52,6 @@ def filled(
     if fill == "mean":
         return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
     if fill == "blur":
-        return gaussian_blur(images, [_KERNEL, _KERNEL], [_SIGMA, _SIGMA])
+        blurred = gaussian_blur(wide(images), [_KERNEL, _KERNEL], [_SIGMA, _SIGMA])
+        return blurred.to(images.dtype)
     raise MethodError(f"no fill is named {fill!r}; use {', '.join(map(repr, get_args(Fill)))}.")
