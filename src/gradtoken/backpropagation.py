@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.differentiated import each_gradient, gradients
+from gradtoken.in_place import writes
 from gradtoken.precision import wide
 from gradtoken.readouts import Readout, Readouts, averaged, called
 from gradtoken.tap import TAIL, Recorder
@@ -25,11 +26,11 @@ _TAIL_ELEMENTS = 1 << 20
 def through_model(trace: Trace, targets: Targets) -> Readouts:
     """All steps, by a second forward, with a graph, and one backward for each target."""
     anatomy, rows = trace.model.anatomy, trace.rows()
-    recorder = Recorder()
+    recorder = Recorder(apart=writes(trace.model.module))
     with trace.differentiating():
         images = trace.images.clone().requires_grad_()
         with watching(anatomy, recorder, tail_graph=False) as seen, recorder:
-            logits = anatomy.forward(trace.model.module, images)
+            logits = trace.model.run(images)
         calls = on_the_way(recorder.calls, logits)
         at: list[Tensor] = [call.output for call in calls if call.output is not None]
         if seen.pooled is not None:

@@ -69,7 +69,7 @@ class FrozenContext(AttentionTap):
         live = (rows.of(attention, -1)[..., None] * change[:, :, None]).sum(-2)
         output = times_context(attention, values) + live
         self.outputs.append(output)
-        return output
+        return output.clone()
 
 
 def follow(trace: Trace, arriving: Float[Tensor, "batch targets rows dim"]) -> list[list[Readout]]:
@@ -98,7 +98,8 @@ def follow(trace: Trace, arriving: Float[Tensor, "batch targets rows dim"]) -> l
 def _run(trace: Trace, linears: list[LinearCall]) -> tuple[Tensor, FrozenContext, KnownLinears]:
     """The readout tokens (B, R, D) at the end, with a graph, and what was seen on the way."""
     anatomy, rows = trace.model.anatomy, trace.model.layout.rows
-    token = trace.seen.inputs[trace.start][:, list(rows)].detach().clone().requires_grad_()
+    entering = trace.seen.inputs[trace.start][:, list(rows)].detach().requires_grad_()
+    token = entering.clone()
     known = KnownLinears(linears)
     tap = FrozenContext(trace.block_calls, rows, known)
     with tap:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.in_place import apart, writes
 from gradtoken.models.anatomy import as_given
 from gradtoken.norms import Norms
 from gradtoken.precision import wide
@@ -48,15 +49,15 @@ def sublayers(
     Raises:
         MethodError: if the blocks are not pre-norm.
     """
-    found = []
+    found, module = [], trace.model.module
     with trace.model.evaluating(), torch.no_grad():
         for block, given, tokens in zip(
             trace.model.anatomy.blocks, trace.seen.given, entering, strict=True
         ):
-            with Norms(block) as norms:
-                leaving = first(as_given(block, tokens, given))
-            with Norms(block) as alone, SelfAttention():
-                as_given(block, tokens, given)
+            with Norms(block, apart=writes(module)) as norms:
+                leaving = first(as_given(block, apart(module, tokens), given))
+            with Norms(block, apart=writes(module)) as alone, SelfAttention():
+                as_given(block, apart(module, tokens), given)
             written = wide(alone.middle(method)) - wide(tokens)
             parts = (tokens, written, norms.middle(method), leaving)
             found.append(Sublayers(*(wide(part) for part in parts)))

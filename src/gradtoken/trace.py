@@ -20,6 +20,7 @@ from torch import Tensor
 from gradtoken.backpropagation import through_model, through_tail
 from gradtoken.differentiated import Differentiated, gradients
 from gradtoken.errors import MethodError, ModelError
+from gradtoken.in_place import apart, note, writable, writes
 from gradtoken.known_linear import LinearCall
 from gradtoken.models.anatomy import Pool, as_given
 from gradtoken.models.model import Model
@@ -138,12 +139,13 @@ class Trace:
             MethodError: if not every token attends to every token in each block.
         """
         self.global_calls(method)
-        anatomy, tap = self.model.anatomy, WrittenOut()
+        anatomy, kept_apart = self.model.anatomy, writes(self.model.module)
+        tap = WrittenOut(apart=kept_apart)
         with _plain_autograd(self.model), torch.enable_grad():
             pixels = (self.images if images is None else images).clone().requires_grad_()
             watch = watching(anatomy, tap, tail_graph=False, every_block=True)
-            with watch as seen, tap, Norms(anatomy.blocks[-1], normed) as norms:
-                logits = anatomy.forward(self.model.module, pixels)
+            with watch as seen, tap, Norms(anatomy.blocks[-1], normed, apart=kept_apart) as norms:
+                logits = self.model.run(pixels)
             used = {id(call) for call in on_the_way(tap.calls, logits)}
             weights = [
                 w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used
@@ -173,18 +175,19 @@ class Trace:
         Yields the weights (B, H, N, N), which are leaves, and the tokens (B, N, D) that leave the
         blocks; gradients are on inside the `with`.
         """
-        anatomy = self.model.anatomy
+        anatomy, module = self.model.anatomy, self.model.module
         with _plain_autograd(self.model):
-            watch = watching(anatomy, Recorder(), tail_graph=False, every_block=True)
+            recorder = Recorder(apart=writes(module))
+            watch = watching(anatomy, recorder, tail_graph=False, every_block=True)
             with torch.no_grad(), watch as seen:
-                anatomy.forward(self.model.module, self.images)
+                self.model.run(self.images)
             with torch.enable_grad():
                 weights, leaving = [], []
                 for index in chosen:
                     tap = WrittenOut(leaves=True)
                     tap.place = index
                     with tap:
-                        block, tokens = anatomy.blocks[index], seen.inputs[index]
+                        block, tokens = anatomy.blocks[index], apart(module, seen.inputs[index])
                         leaving.append(first(as_given(block, tokens, seen.given[index])))
                     weights += tap.weights
                 yield weights, leaving
@@ -209,7 +212,7 @@ class Trace:
 
         handle = anatomy.blocks[-1].register_forward_hook(replace)
         try:
-            logits = wide(anatomy.forward(self.model.module, self.images[:1]))
+            logits = wide(self.model.run(self.images[:1]))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -292,18 +295,26 @@ def record(
             f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
             "it; build it outside."
         )
-    recorder, anatomy = Recorder(model.layout.rows, queries=queries), model.anatomy
+    known, anatomy = writes(model.module), model.anatomy
+    recorder = Recorder(model.layout.rows, queries=queries, apart=known)
     with _plain_autograd(model), torch.no_grad():
         images = images.to(model.device, model.dtype).clone()
+        recorder.input = images
         with watching(anatomy, recorder, tail_graph=True, start=start) as seen, recorder:
             try:
-                output: Any = anatomy.forward(model.module, images)
+                output: Any = model.run(images)
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, AssertionError, ValueError) as error:
-                raise ModelError(
-                    f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: {error}"
-                ) from error
+                if known or not recorder.written:
+                    raise ModelError(
+                        f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: "
+                        f"{error}"
+                    ) from error
+    if recorder.written and not known:
+        assert recorder.input is not None
+        note(model.module)
+        return record(model, recorder.input, start=start, queries=queries)
     _check_output(model, output, len(images))
     calls = on_the_way(recorder.calls, output)
     _check_seen(model, calls, seen, start)
@@ -363,4 +374,5 @@ def _plain_autograd(model: Model) -> Iterator[None]:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(model.evaluating())
+        stack.enter_context(writable(model.module))
         yield

@@ -56,16 +56,23 @@ def watching(
     blocks, pool = anatomy.blocks, anatomy.pool
 
     def enter(index: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
             # torch can call it without keywords in a thread that runs the model while it is removed
-            if threading.get_ident() == thread:
-                recorder.place = index if anatomy.attends and index >= start else None
-                more = dict(kwargs or {})
-                tokens = args[0] if args else more.pop("hidden_states")
-                recorder.tokens = tokens.shape[1]
-                seen.given.append(Given(args[1:], more))
-                if every_block or index in (start, affinity_block(len(blocks))):
-                    seen.inputs[index] = tokens
+            if threading.get_ident() != thread:
+                return None
+            recorder.place = index if anatomy.attends and index >= start else None
+            more = dict(kwargs or {})
+            named = not args
+            tokens = more.pop("hidden_states") if named else args[0]
+            recorder.tokens = tokens.shape[1]
+            seen.given.append(Given(args[1:], dict(more)))
+            if not every_block and index not in (start, affinity_block(len(blocks))):
+                return None
+            seen.inputs[index] = tokens
+            following = recorder.following(tokens)
+            if named:
+                return args, {**more, "hidden_states": following}
+            return (following, *args[1:]), more
 
         return hook
 
@@ -82,14 +89,15 @@ def watching(
     def pooled(_: nn.Module, args: tuple[Any, ...], output: Any = None) -> Any:
         if threading.get_ident() != thread:
             return None
-        found = args[0] if output is None else first(output)
-        seen.pooled, following = found, None
+        seen.pooled = args[0] if output is None else first(output)
         if tail_graph and not blocks:
             recorder.place = TAIL
-            seen.pooled, following = _leaf(found)
-        if following is None:
-            return None
-        return (following, *args[1:]) if output is None else following
+            seen.pooled, following = _leaf(seen.pooled)
+        else:
+            following = recorder.following(seen.pooled)
+        if output is None:
+            return (following, *args[1:])
+        return (following, *output[1:]) if isinstance(output, tuple) else following
 
     with ExitStack() as stack:
         for index, block in enumerate(blocks):

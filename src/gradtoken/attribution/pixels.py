@@ -22,6 +22,7 @@ from gradtoken.metrics.fills import Fill
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
+from gradtoken.widened import widened_if_narrow
 
 Score: TypeAlias = Callable[[Float[Tensor, "pictures 3 height width"]], Float[Tensor, " pictures"]]
 """One target's score y of some pictures."""
@@ -45,9 +46,9 @@ class PixelMethod(Method):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         require_captum(self.name)
         maps = []
-        with trace.differentiating():
+        with trace.differentiating(), widened_if_narrow(trace.model, self.name):
             for b in range(len(trace.images)):
-                image = trace.images[b : b + 1].clone()
+                image = wide(trace.images[b : b + 1].clone())
                 for k in range(targets.count):
                     found = self._attribute(score_of(trace, targets, b, k), image, trace)
                     maps.append(self._pooled(wide(found.detach()), trace.grid))
@@ -68,7 +69,7 @@ def score_of(trace: Trace, targets: Targets, image: int, k: int) -> Score:
     target, model = targets.rows[image][k], trace.model
 
     def score(pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, " pictures"]:
-        logits = wide(model.anatomy.forward(model.module, pictures.to(model.dtype)))
+        logits = wide(model.run(pictures.to(model.dtype)))
         return target.score(logits)
 
     return score

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradtoken.forks import after_fork, one_thread_in_forks
+from gradtoken.in_place import apart
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
@@ -86,10 +87,14 @@ class Model:
         with self.evaluating(), torch.no_grad():
             return self.prompts(texts)
 
+    def run(self, images: Float[Tensor, "batch 3 h w"]) -> Any:
+        """What the module makes of a batch on its device; the batch stays as it is."""
+        return self.anatomy.forward(self.module, apart(self.module, images))
+
     def __call__(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch classes"]:
         """Logits of a preprocessed batch, in evaluation mode and without a graph."""
         with self.evaluating(), torch.no_grad():
-            out: Tensor = self.anatomy.forward(self.module, images.to(self.device, self.dtype))
+            out: Tensor = self.run(images.to(self.device, self.dtype))
             return out
 
 
