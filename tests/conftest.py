@@ -1,8 +1,13 @@
-"""Small seeded models and pictures that the tests share."""
+"""Small seeded models and pictures that the tests share, and how workers share the machine."""
 
 from __future__ import annotations
 
+import os
 import signal
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core, and one thread for each worker
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
 
 import numpy as np
 import pytest
@@ -18,6 +23,12 @@ def pytest_configure() -> None:
     """What a shell runs in the background ignores SIGINT: not so the commands started here."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: workers that take up what is left then end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def tiny_vit(seed: int = 0, **options: object) -> VisionTransformer:

@@ -42,17 +42,27 @@ def test_a_blank_map_is_no_explanation() -> None:
     assert "blank map" in found.methods["gradtoken"]
 
 
+def test_one_logit_has_no_second_output_to_compare_with() -> None:
+    found = check(gradtoken.wrap(tiny_vit(num_classes=1)))
+    assert found.methods == dict.fromkeys(gradtoken.methods(), WORKS)
+    assert found.activation == "sigmoid"
+
+
+@pytest.mark.slow
 def test_json_and_exit_code() -> None:
     result = run(app, ["check", "timm/vit_tiny_patch16_224", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    keys = ["works", "spec", "blocks", "attention_calls", "grid", "prefix", "readout", "methods"]
-    assert list(found) == keys
+    keys = ["works", "spec", "blocks", "attention_calls", "grid", "prefix", "readout"]
+    assert list(found) == [*keys, "verified", "activation", "methods"]
+    assert len(found["verified"]) == 7
+    assert all(fact["value"] <= fact["allowed"] for fact in found["verified"])
     assert found["works"] is True
     assert found["grid"] == [14, 14]
     assert found["methods"]["gradtoken"] == WORKS
 
 
+@pytest.mark.slow
 def test_windowed_models_say_why_other_methods_do_not_work() -> None:
     result = run(app, ["check", "timm/swin_tiny_patch4_window7_224", "--json"])
     assert result.exit_code == 0, result.output
@@ -64,7 +74,8 @@ def test_windowed_models_say_why_other_methods_do_not_work() -> None:
 def test_a_table_for_people_and_the_demo() -> None:
     result = run(app, ["check", "demo"])
     assert result.exit_code == 0, result.output
-    assert "14x14, 1 prefix tokens" in result.stdout
+    assert "14x14, 1 other tokens" in result.stdout
+    assert "gradient at tokens that the head is not said to read" in result.stdout
 
 
 @pytest.mark.parametrize("spec", ["timm/resnet18", "timm/convit_tiny", "timm/no_such_vit", "nil"])

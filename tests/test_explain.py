@@ -211,6 +211,7 @@ def test_save_writes_everything_a_run_needs_to_be_redone(
         "label": "class 1",
         "score": float(found.scores[0, 0]),
         "probability": float(found.probabilities[0, 0]),
+        "evidence": found.evidence[0, 0].to_dict(),
     }
     assert manifest["targets"][1]["probability"] is None
     assert manifest["input"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

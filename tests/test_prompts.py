@@ -68,6 +68,33 @@ def test_prompts_in_contrast(clip: Model, images: Tensor) -> None:
         gradtoken.explain(clip, images, gradtoken.contrast(cat, "cat"))
 
 
+def test_prompts_are_written_as_they_are_asked_for(
+    clip: Model, model: Model, images: Tensor
+) -> None:
+    cat, dog = text("a cat", "a dog")
+    assert (repr(cat), repr(gradtoken.contrast(cat, dog))) == (
+        "text('a cat')",
+        "contrast(text('a cat'), text('a dog'))",
+    )
+    assert repr(gradtoken.log_prob(3)) == "log_prob(3)"
+    apart = gradtoken.contrast(text("a cat"), text("a dog"))
+    found = gradtoken.explain(clip, images, [gradtoken.contrast(cat, dog), apart])
+    assert found.labels[0] == ["a cat vs a dog"] * 2
+    torch.testing.assert_close(found.tokens[:, 0], found.tokens[:, 1])
+    for wrong, words in [
+        (gradtoken.contrast("a cat", "a dog"), 'targets=contrast(*text("a cat", "a dog")).'),
+        (gradtoken.log_prob("a cat"), "log_prob('a cat') is no target of a model"),
+    ]:
+        with pytest.raises(TargetError) as caught:
+            gradtoken.explain(clip, images, wrong)
+        assert words in str(caught.value)
+        assert "object at 0x" not in str(caught.value)
+    with pytest.raises(TargetError, match=r"each side of contrast.*it got 2 in a list"):
+        gradtoken.contrast(text("a", "b"), cat)
+    with pytest.raises(TargetError, match="this one has classes"):
+        gradtoken.explain(model, images, gradtoken.contrast(cat, dog))
+
+
 def test_one_image_forward_serves_all_prompts(clip: Model, images: Tensor) -> None:
     calls: list[int] = []
     handle = clip.module.visual.conv1.register_forward_hook(lambda *_: calls.append(1))

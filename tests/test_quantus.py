@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import gradtoken
-from gradtoken.metrics.replacing import to_pixels
 from gradtoken.models import Model
+from gradtoken.patch_grid import to_pixels
 from gradtoken.quantus import quantus_explain_func
 
 quantus = pytest.importorskip("quantus", reason="Quantus cannot be loaded", exc_type=ImportError)
@@ -19,6 +19,16 @@ def test_maps_are_explains(model: Model, batch: Tensor) -> None:
     found = quantus_explain_func(model.module, batch.numpy(), np.array([3, 7]), method="gae")
     tokens = gradtoken.explain(model, batch, [[3], [7]], method="gae").tokens[:, 0]
     assert found.shape == (2, 1, 64, 64)
+    np.testing.assert_allclose(found[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
+
+
+def test_the_activation_of_a_live_module(model: Model, batch: Tensor) -> None:
+    options = {"method": "rise", "masks": 6, "cells": 3}
+    found = quantus_explain_func(
+        model.module, batch.numpy(), np.array([3, 7]), activation="sigmoid", **options
+    )
+    other = gradtoken.wrap(model.module, activation="sigmoid")
+    tokens = gradtoken.explain(other, batch, [[3], [7]], **options).tokens[:, 0]
     np.testing.assert_allclose(found[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
 
 

@@ -22,7 +22,10 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_two_commands_are_there() -> None:
     text = README.read_text()
-    for command in ("pip install . && gradtoken demo", 'pip install ".[test]" && pytest'):
+    for command in (
+        "pip install . && gradtoken demo",
+        'pip install -c constraints.txt ".[test]" && pytest',
+    ):
         assert f"```bash\n{command}\n```" in text
 
 

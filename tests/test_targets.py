@@ -11,7 +11,7 @@ import torch
 from gradtoken import contrast, log_prob
 from gradtoken.errors import TargetError
 from gradtoken.labels import Labels
-from gradtoken.targets import ClassTarget, Targets, resolve
+from gradtoken.targets import ClassTarget, LogProb, Targets, resolve
 
 NAMES = ["tabby, tabby cat", "Egyptian cat", "dog", "crane", "crane"]
 LABELS = Labels(NAMES)
@@ -76,10 +76,47 @@ def test_contrast_log_prob_and_functions() -> None:
 
 def test_probabilities_are_of_classes_only() -> None:
     found = resolve(["dog", log_prob("dog"), contrast(0, 1)], LOGITS, LABELS)
-    probabilities = found.probabilities(LOGITS)
+    probabilities = found.probabilities(LOGITS, "softmax")
     torch.testing.assert_close(probabilities[:, 0], LOGITS.softmax(-1)[:, 2])
     torch.testing.assert_close(probabilities[:, 1], LOGITS.softmax(-1)[:, 2])
     assert probabilities[:, 2].isnan().all()
+
+
+def test_probabilities_by_the_activation() -> None:
+    each = [[1 / (1 + math.exp(-z)) for z in row] for row in LOGITS.tolist()]
+    found = resolve(["dog", contrast(0, 1)], LOGITS, LABELS, activation="sigmoid")
+    assert found.probabilities(LOGITS, "sigmoid")[:, 0].tolist() == pytest.approx(
+        [each[0][2], each[1][2]]
+    )
+    assert found.probabilities(LOGITS, "sigmoid")[:, 1].isnan().all()
+    classes = resolve([2, 1], LOGITS, LABELS, activation="sigmoid")
+    assert classes.probabilities(LOGITS, "sigmoid")[0].tolist() == pytest.approx(
+        [each[0][2], each[0][1]]
+    )
+    assert classes.probabilities(LOGITS, "none").isnan().all()
+    assert found.probabilities(LOGITS, "none").isnan().all()
+
+
+def test_log_probabilities_by_the_activation() -> None:
+    found = resolve([log_prob("dog"), LogProb(2)], LOGITS, LABELS, activation="sigmoid")
+    expected = [[-math.log(1 + math.exp(-z[2]))] * 2 for z in LOGITS.tolist()]
+    torch.testing.assert_close(scores(found), torch.tensor(expected))
+    assert found.rows[0][0].to_dict() == {"kind": "log_prob", "id": 2, "activation": "sigmoid"}
+    far = torch.tensor([[-200.0, 0, 0, 0, 0]])
+    alone = resolve([log_prob(0)], far, LABELS, activation="sigmoid")
+    assert alone.scores(far[:, None]).item() == -200
+    with pytest.raises(TargetError, match="log_prob needs a probability"):
+        resolve(log_prob("dog"), LOGITS, LABELS, activation="none")
+    with pytest.raises(TargetError, match="log_prob needs a probability"):
+        resolve("dog", LOGITS, LABELS).sharpen("log_prob", LOGITS, "none")
+    with pytest.raises(TargetError, match="does not know the model's activation"):
+        LogProb(2).score(LOGITS)
+
+
+def test_sharpening_to_log_probabilities_by_the_activation() -> None:
+    found = resolve(["dog"], LOGITS, LABELS).sharpen("log_prob", LOGITS, "sigmoid")
+    expected = [[-math.log(1 + math.exp(-z[2]))] for z in LOGITS.tolist()]
+    torch.testing.assert_close(scores(found), torch.tensor(expected))
 
 
 @pytest.mark.parametrize(

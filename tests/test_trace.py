@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import gradtoken
-from gradtoken import stream
 from gradtoken.errors import ModelError
+from gradtoken.frozen_context import run_stream
+from gradtoken.known_linear import KnownLinears
 from gradtoken.models import Model
-from gradtoken.targets import resolve
 from gradtoken.trace import record
 from tests.conftest import images_for, inputs, tiny_vit
 
@@ -115,10 +115,10 @@ def test_the_forward_keeps_a_graph_of_its_tail_only(model: Model, batch: Tensor)
         assert not any(t.requires_grad for t in (call.query, call.key, call.value))
         assert call.output is None
     assert not trace.logits.requires_grad
-    assert trace.seen.last is not None
-    assert trace.seen.last.is_leaf
-    (found,) = torch.autograd.grad(trace.output[:, 3].sum(), trace.seen.last)
-    last = trace.seen.last.detach().clone().requires_grad_()
+    leaf = trace.seen.leaving[trace.depth - 1]
+    assert leaf.is_leaf
+    (found,) = torch.autograd.grad(trace.output[:, 3].sum(), leaf)
+    last = leaf.detach().clone().requires_grad_()
     logits = model.module.forward_head(model.module.norm(last))
     torch.testing.assert_close(found, torch.autograd.grad(logits[:, 3].sum(), last)[0])
 
@@ -133,11 +133,10 @@ def test_the_stream_leads_to_the_models_logits(variant: Model) -> None:
     images = inputs(variant)
     trace = record(variant, images)
     torch.testing.assert_close(trace.logits, variant(images), rtol=0, atol=0)
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "_check", lambda _, tokens: seen.append(tokens))
-        trace.readouts(resolve([1], trace.logits, variant.labels))
-    logits = variant.module.forward_head(variant.module.norm(seen[0]))
+    stream = run_stream(
+        variant.anatomy, variant.layout.rows, trace.seen, trace.calls, KnownLinears([])
+    )
+    logits = variant.module.forward_head(variant.module.norm(stream.tokens[trace.depth - 1]))
     torch.testing.assert_close(logits, trace.logits, rtol=1e-10, atol=1e-12)
 
 
@@ -197,7 +196,9 @@ def test_attention_by_hand_is_refused_with_the_remedy(batch: Tensor) -> None:
 def test_a_model_without_logits_is_refused(batch: Tensor) -> None:
     module = tiny_vit()
     module.head = nn.Unflatten(1, (6, 8))
-    with pytest.raises(ModelError, match=r"returned \(2, 6, 8\) for 2 images"):
+    with pytest.raises(
+        ModelError, match=r"returned a tensor of shape \(1, 6, 8\) where logits \(B, C\) are"
+    ):
         gradtoken.explain(gradtoken.wrap(module), batch, 1)
 
 

@@ -28,7 +28,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -388,7 +388,7 @@ def measure(model: VisionTransformer, split: str, single: int, several: int) -> 
 
 def write(log: Any, line: dict[str, Any]) -> None:
     """Append one JSON line to the log and print it."""
-    text = json.dumps({"utc": datetime.now(timezone.utc).strftime("%H:%M:%S"), **line})
+    text = json.dumps({"utc": datetime.now(UTC).strftime("%H:%M:%S"), **line})
     print(text, flush=True)
     log.write(text + "\n")
     log.flush()
@@ -427,6 +427,7 @@ def read_trained(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "mean": [MEAN] * 3,
         "std": [STD] * 3,
         "input_size": saved["architecture"]["img_size"],
+        "activation": "softmax",
         "training": {
             "minutes": round(saved["state"]["seconds"] / 60, 1),
             "steps": saved["state"]["step"],

@@ -66,9 +66,10 @@ class Person:
         self._ticked: list[int] = []
 
     def live(self, until: float, seed: int) -> None:
-        """Look at pictures until the time is over."""
+        """Look at pictures until the time is over, at one at least."""
         chance = np.random.default_rng(seed)
         try:
+            self._visit(chance, until)
             while time.monotonic() < until:
                 self._visit(chance, until)
         except Exception as error:  # whatever it is, it is an error that a person would see
@@ -79,8 +80,8 @@ class Person:
         picture = self._pictures[chance.integers(len(self._pictures))]
         self._maps = picture.maps
         offered = self._open(picture.path)
-        for _ in range(3):
-            if time.monotonic() >= until:
+        for round in range(3):
+            if round and time.monotonic() >= until:
                 return
             some = chance.permutation(offered)[: chance.integers(1, 4)]
             self._ask([int(index) for index in some])

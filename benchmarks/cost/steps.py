@@ -49,7 +49,7 @@ def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]
         note("forward alone", partial(forward, model, images))
         trace: Trace = note("forward, recorded", partial(record, model, images))
         targets = resolve([TARGET], trace.logits, model.labels)
-        sharpened = targets.sharpen(method.target, trace.logits)
+        sharpened = targets.sharpen(method.target, trace.logits, model.activation)
         _, arriving = note("gradient of the head", partial(through_tail, trace, sharpened))
         with trace.differentiating():
             blocks = note("stream", partial(follow, trace, arriving))

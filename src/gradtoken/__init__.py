@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gradtoken.models import Model, load, wrap
     from gradtoken.preprocess import Preprocess
     from gradtoken.semantic_coupling import coupling
-    from gradtoken.targets import contrast, log_prob, text
+    from gradtoken.targets import above, contrast, log_prob, text
 
 _HOMES = {
     "DatasetError": "errors",
@@ -38,6 +38,7 @@ _HOMES = {
     "Style": "display",
     "TargetError": "errors",
     "TokenLayout": "layout",
+    "above": "targets",
     "contrast": "targets",
     "coupling": "semantic_coupling",
     "explain": "explaining",
@@ -66,6 +67,7 @@ __all__ = [
     "Style",
     "TargetError",
     "TokenLayout",
+    "above",
     "contrast",
     "coupling",
     "explain",

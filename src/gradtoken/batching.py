@@ -39,7 +39,7 @@ class Batch:
     tensors: list[Tensor]
 
     def pixels(self, model: Model) -> Tensor:
-        """The batch (B, 3, H, W) on the model's device."""
+        """The batch (B, C, H, W) on the model's device."""
         stacked = torch.stack(self.tensors)
         if model.device.type == "cuda" and stacked.device.type == "cpu":
             return stacked.pin_memory().to(model.device, model.dtype, non_blocking=True)
@@ -47,7 +47,7 @@ class Batch:
 
     @property
     def shape(self) -> torch.Size:
-        """That of each tensor, (3, H, W)."""
+        """That of each tensor, (C, H, W)."""
         return self.tensors[0].shape
 
     def add(self, index: int, item: Input) -> None:

@@ -1,4 +1,4 @@
-"""What works on a model: found out by trying, on noise."""
+"""How a model is read, and which methods work on it: found out by running it on noise."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torch
 from gradtoken.attribution import Method, make_method, methods
 from gradtoken.errors import GradTokenError, MethodError
 from gradtoken.models.model import Model
+from gradtoken.models.observe import sample_input
+from gradtoken.models.verify import Fact
 from gradtoken.targets import OutputTarget, Targets
 from gradtoken.trace import Trace, record
 
 WORKS = "works"
-_SIDE = 256
 _SAME = 1e-6
 """Maps that differ by less, relative to the largest relevance, are the same but for rounding."""
 
@@ -29,8 +30,11 @@ class Check:
         blocks: transformer blocks followed (0: only the last stage's average is).
         attention_calls: attention calls seen in them and after them.
         grid: rows and columns of spatial tokens.
-        prefix: tokens before them.
+        prefix: tokens other than these.
         readout: how the class is read.
+        verified: what was verified of this, each with a number and the bound that it keeps.
+        activation: how logits become probabilities; "by prompt" for a model that compares images
+            with text.
         methods: for every method, "works" or why not.
     """
 
@@ -40,6 +44,8 @@ class Check:
     grid: tuple[int, int]
     prefix: int
     readout: str
+    verified: tuple[Fact, ...]
+    activation: str
     methods: dict[str, str]
 
     @property
@@ -53,7 +59,7 @@ class Check:
 
 
 def check(model: Model, names: Sequence[str] | None = None) -> Check:
-    """Try methods on a picture of noise and two outputs of the model.
+    """Verify how a model is read, and run methods on noise for two of its outputs.
 
     Args:
         model: to be tried on.
@@ -64,25 +70,20 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
         MethodError: if a method is unknown.
     """
     kinds = {name: make_method(name).__class__ for name in names or methods()}
-    trace = record(model, _noise(model)[None])
-    targets = Targets([[OutputTarget(_first), OutputTarget(_last)]])
+    trace = record(model, sample_input(model))
+    outputs = [_first, _last] if trace.logits.shape[-1] > 1 else [_first]
+    targets = Targets([[OutputTarget(output) for output in outputs]])
     return Check(
         spec=model.spec,
         blocks=trace.depth,
         attention_calls=len(trace.calls),
         grid=trace.grid,
         prefix=model.layout.prefix,
-        readout=model.anatomy.readout,
+        readout=" + ".join(one.model.anatomy.readout for one in trace.backbones),
+        verified=tuple(fact for one in trace.backbones for fact in one.reading.facts),
+        activation=model.probability,
         methods={name: _try(kind, trace, targets) for name, kind in kinds.items()},
     )
-
-
-def _noise(model: Model) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    from PIL import Image
-
-    values = torch.randint(0, 256, (_SIDE, _SIDE, 3), generator=generator, dtype=torch.uint8)
-    return model.preprocess(Image.fromarray(values.numpy()))
 
 
 def _first(output: torch.Tensor) -> torch.Tensor:
@@ -110,6 +111,8 @@ def _judge(name: str, class_aware: bool, relevance: torch.Tensor) -> None:
         raise MethodError(f"{name} gave NaN or infinite relevance.")
     if not bool(relevance.abs().amax(dim=-1).all()):
         raise MethodError(f"{name} gave a blank map.")
-    one, other = relevance[0]
+    one, other = relevance[0, 0], relevance[0, -1]
+    if relevance.shape[1] == 1:
+        return
     if class_aware and torch.allclose(one, other, rtol=0, atol=_SAME * float(one.abs().max())):
         raise MethodError(f"{name} gave the same map for two outputs.")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from gradtoken.alignment import along_sequence
 from gradtoken.norms import Norms
+from gradtoken.patch_grid import PatchGrid
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Differentiated:
         norms: the normalisations of the last block.
         scores: y of every target.
         rows: the rows of the blocks' attention that belong to the readout.
-        spatial: N, how many of the last tokens are spatial.
+        grid: which of the tokens are spatial.
+        keys: for each token of the sequence, its position among those that the attention after the
+            last block attends to, or -1; empty without such attention.
     """
 
     attention: list[Float[Tensor, "batch heads tokens tokens"]]
@@ -34,7 +37,8 @@ class Differentiated:
     norms: Norms
     scores: Float[Tensor, "batch targets"]
     rows: list[int]
-    spatial: int
+    grid: PatchGrid
+    keys: tuple[int, ...]
 
     @property
     def steps(self) -> list[Tensor]:
@@ -54,16 +58,16 @@ class Differentiated:
         found = []
         for grads in self.each_target(at):
             with torch.no_grad():
-                found.append(combine(grads)[:, -self.spatial :])
+                found.append(self.grid.pick(combine(grads)))
         return torch.stack(found, dim=1)
 
     def readout_row(
         self, matrix: Float[Tensor, "batch heads queries tokens"], *, step: int = -1
     ) -> Float[Tensor, "batch tokens"]:
         """The mean over heads and readout rows of a matrix that belongs to an attention step."""
-        step %= len(self.steps)
-        rows = matrix if step >= len(self.attention) else matrix[:, :, self.rows]
-        return self._padded(rows.mean(dim=(1, 2)))
+        if step % len(self.steps) >= len(self.attention):
+            return self._padded(matrix.mean(dim=(1, 2)))
+        return matrix[:, :, self.rows].mean(dim=(1, 2))
 
     def start(
         self, tail: Float[Tensor, "batch queries tokens"] | None
@@ -81,33 +85,41 @@ class Differentiated:
         return row
 
     def _padded(self, row: Float[Tensor, "batch seen"]) -> Float[Tensor, "batch tokens"]:
-        """With zeros for prefix tokens that an attention after the last block does not see."""
-        return F.pad(row, (self.attention[-1].shape[-1] - row.shape[-1], 0))
+        """With zeros for tokens that an attention after the last block does not see."""
+        return along_sequence(row, self.keys)
 
 
 def gradients(
-    score: Tensor, at: list[Tensor], retain_graph: bool = False, *, vector: Tensor | None = None
+    score: Tensor | Sequence[Tensor],
+    at: list[Tensor],
+    retain_graph: bool = False,
+    *,
+    vector: Tensor | Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients of a score at some nodes: zeros where it does not depend on one."""
     found = torch.autograd.grad(score, at, vector, retain_graph=retain_graph, allow_unused=True)
     return tuple(torch.zeros_like(o) if g is None else g for o, g in zip(at, found, strict=True))
 
 
-def each_gradient(output: Tensor, at: list[Tensor], vectors: Tensor) -> list[Tensor]:
-    """The vector-Jacobian products of many vectors (K, *output) at some nodes, each (K, *node).
+def each_gradient(
+    outputs: Sequence[Tensor], at: list[Tensor], vectors: Sequence[Tensor]
+) -> list[Tensor]:
+    """The vector-Jacobian products of many vectors at some nodes, each (K, *node).
+
+    The vectors of one output are (K, *output); products are summed over outputs.
 
     They take one batched backward pass; what cannot run batched (a custom function of the model's,
     say) runs vector by vector. The graph is kept.
     """
-    if len(vectors) > 1:
+    if len(vectors[0]) > 1:
         try:
-            return list(torch.vmap(partial(_product, output, at))(vectors))
+            return list(torch.vmap(partial(_product, outputs, at))(*vectors))
         except RuntimeError as error:
             if "vmap" not in str(error) and "functorch" not in str(error):
                 raise
-    each = [gradients(output, at, True, vector=vector) for vector in vectors]
+    each = [_product(outputs, at, *row) for row in zip(*vectors, strict=True)]
     return [torch.stack(column) for column in zip(*each, strict=True)]
 
 
-def _product(output: Tensor, at: list[Tensor], vector: Tensor) -> tuple[Tensor, ...]:
-    return gradients(output, at, True, vector=vector)
+def _product(outputs: Sequence[Tensor], at: list[Tensor], *vectors: Tensor) -> tuple[Tensor, ...]:
+    return gradients(outputs, at, True, vector=vectors)

@@ -1,13 +1,15 @@
 """How relevance is shown. Every display choice and its default is stated here, and only here.
 
 Maps are kept raw and signed; what is drawn is a choice: by default positive relevance only, scaled
-to its own largest value, over a dimmed picture. Colours are readable for colour-blind eyes.
+to its own largest value, over a dimmed picture. A map without positive evidence is not scaled up to
+full colour (`fitted_to`). Colours are readable for colour-blind eyes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from gradtoken.evidence import evidence_of
 from gradtoken.geometry import Box
 from gradtoken.spread import spread_by_nearness
 
@@ -44,6 +47,27 @@ class Style:
     smoothing: float = 0.0
 
 
+def full_without_evidence(tokens: Tensor) -> float:
+    """The full colour of a map (h, w) without positive evidence; 0 for one that has some.
+
+    It is the largest absolute relevance divided by the share that is positive, so that what little
+    speaks for the target stays faint, in a hot corner too.
+    """
+    evidence = evidence_of(tokens)
+    if not bool(evidence.none):
+        return 0.0
+    return float(tokens.abs().max()) / (float(evidence.positive) or 1.0)
+
+
+def fitted_to(tokens: Tensor, style: Style) -> Style:
+    """The style that a map (h, w) is drawn in: without positive evidence, not in full colour.
+
+    Signed colours stay as they are: what is negative is seen in them.
+    """
+    full = 0.0 if style.signed else full_without_evidence(tokens)
+    return replace(style, scale=max(full, style.scale or 0.0)) if full else style
+
+
 def smoothed(tokens: Tensor, style: Style) -> Tensor:
     """Token maps (K, h, w) with the style's smoothing, whose weights sum to 1 at every token."""
     if style.smoothing <= 0:
@@ -68,6 +92,23 @@ def full_colour(relevance: np.ndarray[Any, Any], style: Style) -> float:
     """The largest value that is shown of a map (H, W): its full colour, unless a scale is given."""
     shown = relevance if style.signed else relevance.clip(min=0)
     return float(np.abs(shown).max(initial=0))
+
+
+def shared_full_colour(
+    maps: Sequence[Tensor], laid_out: Sequence[np.ndarray[Any, Any]], style: Style
+) -> float:
+    """One full colour for several maps: the largest value shown of those with positive evidence.
+
+    Args:
+        maps: tokens (h, w) of each.
+        laid_out: the same on pixels, (H, W).
+        style: how they are shown.
+    """
+    full = [full_colour(values, style) for values in laid_out]
+    if style.signed:
+        return max(full)
+    kept = [one for one, tokens in zip(full, maps, strict=True) if not evidence_of(tokens).none]
+    return max(kept, default=0.0)
 
 
 def fitted(picture: Image.Image, box: Box, side: int = MAX_SIDE) -> tuple[Image.Image, Box]:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from gradtoken.about import about
 from gradtoken.attribution import Method, make_method
 from gradtoken.batching import Batch, BatchSize, batches, run_fitting
 from gradtoken.boxes import Boxes
 from gradtoken.errors import ImageError, MethodError, ModelError, TargetError
-from gradtoken.explanation import Explanation, joined
+from gradtoken.explanation import Explanation
 from gradtoken.forks import one_thread_in_forks
 from gradtoken.inputs import Inputs
+from gradtoken.joining import joined
 from gradtoken.memory import free_bytes
 from gradtoken.models.model import Model
 from gradtoken.precision import wide
+from gradtoken.ragged import Explained, padded, trimmed
 from gradtoken.sources import Source
-from gradtoken.targets import per_image, resolve
+from gradtoken.targets import Above, Target, Targets, per_image, resolve_rows
+from gradtoken.targets.many import refuse_ragged
 from gradtoken.trace import record
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many pictures are done, and of how many."""
+OnError: TypeAlias = Callable[[int, ImageError | TargetError], None]
+"""Told the position of an image that is left out, and why."""
 
 
 def explain(
@@ -49,11 +53,14 @@ def explain(
     Args:
         model: from `load` or `wrap`.
         images: a path, a picture file's bytes, a PIL image, an array (H, W, 3), a preprocessed
-            tensor (3, H, W) or (B, 3, H, W), or a list of these.
-        targets: None for the `top_k` predicted classes; "all" for every class; a class id or
-            name, `contrast(a, b)`, `log_prob(c)` or a function of one image's logits; a
-            list of these for all images, or one list per image. `text("a photo of a cat", …)` for
-            models such as CLIP.
+            tensor (3, H, W) or (B, 3, H, W), or a list of these; for a model of C channels, C in
+            the place of 3 (files and PIL images for one and three channels).
+        targets: None for the `top_k` predicted classes; "all" for every class; `above(p)` for
+            every class with a higher probability; a class id or name, `contrast(a, b)`,
+            `log_prob(c)` or a function of one image's logits; a list of these for all images, or
+            one list per image, each of the same length. Of tensors and arrays, integers are ids,
+            and bools (or floats 0.0 and 1.0), one for each class, mark the classes to explain
+            (multi-hot rows). `text("a photo of a cat", …)` for models such as CLIP.
         method: a name from `methods()`, a `Method` class, or a method already made.
         top_k: how many predicted classes to explain where no targets are given.
         batch_size: how many pictures go through the model at once; "auto" takes what fits into
@@ -81,7 +88,7 @@ def explain(
                 _check_room(model, len(job.inputs), explanation)
             parts.append(explanation)
     sources = [source for part in parts for source in part.sources]
-    return joined(parts, sources, Boxes(model.preprocess, sources))
+    return joined(parts, sources, Boxes(model.preprocess, sources, parts[0].boxes.grid))
 
 
 def explain_each(
@@ -94,24 +101,26 @@ def explain_each(
     batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
-    on_error: Callable[[int, ImageError], None] | None = None,
+    on_error: OnError | None = None,
     **options: Any,
 ) -> Iterator[Explanation]:
     """As `explain`, picture by picture: for more pictures or maps than fit into memory at once.
 
-    Pictures still go through the model in batches, and may differ in the shape of their input.
+    Pictures still go through the model in batches, and may differ in the shape of their input and
+    in the number of their targets.
 
     Args:
         model: from `load` or `wrap`.
         images: as for `explain`; a list of B images.
-        targets: as for `explain`.
+        targets: as for `explain`; lists for each image may have different lengths.
         method: a name from `methods()`, a `Method` class, or a method already made.
         top_k: how many predicted classes to explain where no targets are given.
         batch_size: how many images go through the model at once, or "auto".
         workers: processes that decode and preprocess; None starts them where they help.
         progress: called with the number of images done, and of all.
-        on_error: called with the position of each picture that cannot be read and the reason; it
-            is then left out. Without it, the error is raised.
+        on_error: called with the position of each image that cannot be read, or that has no class
+            above p where `above(p)` is requested, and the reason (an `ImageError`, a
+            `TargetError`); it is then left out. Without it, the error is raised.
         **options: the method's options, such as `preset="sharp"`.
 
     Yields:
@@ -122,11 +131,7 @@ def explain_each(
         ...     strongest = one.tokens[0].amax(dim=(1, 2)).topk(5)
     """
     job = _Job(model, images, targets, method, top_k, batch_size, workers, options)
-    return (
-        one
-        for explanation in job.run(one_shape=False, progress=progress, on_error=on_error)
-        for one in explanation
-    )
+    return job.run(one_shape=False, progress=progress, on_error=on_error)
 
 
 class _Job:
@@ -161,6 +166,7 @@ class _Job:
         self.inputs = Inputs(model, images, workers=workers)
         self._targets = targets
         self._rows = per_image(targets, len(self.inputs))
+        self._count = 0
         self._prompts = cache(model.read_text) if model.prompts is not None else None
 
     def run(
@@ -168,20 +174,24 @@ class _Job:
         *,
         one_shape: bool,
         progress: Progress | None,
-        on_error: Callable[[int, ImageError], None] | None = None,
+        on_error: OnError | None = None,
     ) -> Iterator[Explanation]:
-        """Explanations of the pictures, batch by batch."""
+        """Explanations of the images: of each batch where they have one shape, else of each."""
         found = batches(self.inputs, self._size, one_shape=one_shape, on_error=on_error)
+        work = partial(self._explain, together=one_shape, raising=on_error is None)
         for batch in found:
-            yield from run_fitting(batch, self._size, self._explain)
+            for done in run_fitting(batch, self._size, work):
+                for index, error in done.refused:
+                    assert on_error is not None
+                    on_error(index, error)
+                yield from done.explanations
             if progress is not None:
                 progress(batch.at[-1] + 1, len(self.inputs))
 
-    def _explain(self, batch: Batch) -> Explanation:
+    def _explain(self, batch: Batch, *, together: bool, raising: bool) -> Explained:
         model, method = self._model, self._method
-        boxes = Boxes(model.preprocess, batch.sources)
-        if batch.at[0] == 0:
-            _ = boxes[0]
+        if batch.at[0] == 0 and batch.sources[0].kind != "tensor":
+            model.preprocess.box(batch.sources[0].size)
         with model.evaluating():
             trace = record(
                 model,
@@ -191,30 +201,66 @@ class _Job:
             )
             logits = wide(trace.logits)
             _check_logits(model, logits)
-            rows = self._rows
-            found = resolve(
-                self._targets if rows is None else [rows[index] for index in batch.at],
-                logits,
-                model.labels,
-                top_k=self._top_k,
-                prompts=self._prompts,
-            )
+            rows = self._resolved(batch, logits)
+            refused = self._refused(batch, logits, rows)
+            if refused and raising:
+                index, error = refused[0]
+                raise TargetError(f"image {index}: {error}")
+            if not any(rows):
+                return Explained([], refused)
+            found = self._together(rows) if together else padded(rows)
             with torch.no_grad():
                 relevance = method(trace, found)
                 _check_relevance(model, method, relevance)
                 scores = found.scores(logits[:, None].expand(-1, found.count, -1))
-                probabilities = found.probabilities(logits)
+                probabilities = found.probabilities(logits, model.activation)
         self._size.judge(trace)
-        return Explanation(
+        whole = Explanation(
             tokens=relevance.detach().float().unflatten(-1, trace.grid).contiguous(),
             targets=found,
             labels=found.labels(model.labels),
             scores=scores,
             probabilities=probabilities,
             sources=batch.sources,
-            boxes=boxes,
-            about=_about(model, method),
+            boxes=Boxes(model.preprocess, batch.sources, trace.patch_grid),
+            about=about(model, method),
         )
+        if together:
+            return Explained([whole], refused)
+        each = zip(whole, rows, strict=True)
+        return Explained([trimmed(one, len(row)) for one, row in each if row], refused)
+
+    def _resolved(self, batch: Batch, logits: Tensor) -> list[list[Target]]:
+        """The targets of each image of a batch; none only where `above(p)` finds none."""
+        rows, model = self._rows, self._model
+        found = resolve_rows(
+            self._targets if rows is None else [rows[index] for index in batch.at],
+            logits,
+            model.labels,
+            top_k=self._top_k,
+            prompts=self._prompts,
+            activation=model.activation,
+        )
+        if not all(found) and not isinstance(self._targets, Above):
+            raise TargetError("there is nothing to explain: give at least one target.")
+        return found
+
+    def _refused(
+        self, batch: Batch, logits: Tensor, rows: Sequence[Sequence[Target]]
+    ) -> list[tuple[int, TargetError]]:
+        """The images without a class above p, by their positions, and a sentence for each."""
+        model, above = self._model, self._targets
+        return [
+            (index, TargetError(above.none(logits[place], model.activation, model.labels)))
+            for place, (index, row) in enumerate(zip(batch.at, rows, strict=True))
+            if isinstance(above, Above) and not row
+        ]
+
+    def _together(self, rows: Sequence[Sequence[Target]]) -> Targets:
+        """Targets of a batch that is to be one result with the batches before it."""
+        refuse_ragged({len(row) for row in rows} | {self._count or len(rows[0])})
+        self._count = len(rows[0])
+        return Targets(rows)
 
 
 def _check_logits(model: Model, logits: Tensor) -> None:
@@ -245,44 +291,11 @@ def _check_room(model: Model, count: int, first: Explanation) -> None:
         )
 
 
-def read_batch(model: Model, images: Any) -> tuple[list[Source], Boxes, Tensor]:
-    """Whatever pictures a user gives, as sources, boxes and one preprocessed batch."""
+def read_batch(model: Model, images: Any) -> tuple[list[Source], Tensor]:
+    """Whatever images a user gives, as sources and one preprocessed batch."""
     batch = Batch([], [], [])
     for index, item in enumerate(Inputs(model, images)):
         if isinstance(item, ImageError):
             raise item
         batch.add(index, item)
-    return batch.sources, Boxes(model.preprocess, batch.sources), batch.pixels(model)
-
-
-def _about(model: Model, method: Method) -> dict[str, Any]:
-    return {
-        "versions": dict(_versions()),
-        "model": {
-            "spec": model.spec,
-            "weights": model.weights,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(model.device),
-        },
-        "method": {"name": method.name, "options": method.options()},
-    }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in (
-        "gradtoken",
-        "torch",
-        "timm",
-        "transformers",
-        "torchvision",
-        "open_clip_torch",
-        "numpy",
-        "pillow",
-    ):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return batch.sources, batch.pixels(model)

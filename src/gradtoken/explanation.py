@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from gradtoken import display
+from gradtoken.boxes import Boxes
 from gradtoken.errors import ImageError, TargetError
+from gradtoken.evidence import Evidence, evidence_of
 from gradtoken.geometry import Box, lay_out
 from gradtoken.sources import Source
 from gradtoken.targets import Targets
@@ -36,9 +38,11 @@ class Explanation:
         targets: what was explained, B rows of K.
         labels: their names, B rows of K.
         scores: (B, K) each target's scalar y.
-        probabilities: (B, K) softmax probability of each target's class; NaN where it is none.
+        probabilities: (B, K) the probability of each target's class, by the model's activation; NaN
+            where the target is no class or the outputs are no probabilities.
         sources: where each picture is from, and the picture.
-        boxes: the part of each original that was the model's input.
+        boxes: the part of each image that the grid of tokens covers: the model's input, but for
+            pixels at its edges that belong to no token.
         about: model, method, options and versions, as plain data.
     """
 
@@ -48,7 +52,7 @@ class Explanation:
     scores: Float[Tensor, "batch targets"]
     probabilities: Float[Tensor, "batch targets"]
     sources: Sequence[Source]
-    boxes: Sequence[Box]
+    boxes: Boxes
     about: dict[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
@@ -71,6 +75,15 @@ class Explanation:
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[index] for index in range(len(self)))
+
+    @property
+    def evidence(self) -> Evidence:
+        """How much in each map speaks for its target, and which have no positive evidence, (B, K).
+
+        A map has none if less than a tenth of its absolute relevance is positive
+        (`gradtoken.evidence`).
+        """
+        return evidence_of(self.tokens)
 
     @property
     def relevance(self) -> Float[Tensor, "batch targets height width"]:
@@ -104,7 +117,8 @@ class Explanation:
         """
         style = style or display.Style()
         picture, values, box = self.laid_out(k, image=image, style=style)
-        return display.overlay(picture, values, box, style)
+        tokens = self.tokens[image, self.position(k, image)]
+        return display.overlay(picture, values, box, display.fitted_to(tokens, style))
 
     def laid_out(
         self, k: int | str = 0, *, image: int = 0, style: display.Style | None = None
@@ -224,13 +238,15 @@ class Explanation:
                         "label": label,
                         "score": float(score),
                         "probability": None if torch.isnan(probability) else float(probability),
+                        "evidence": evidence[k].to_dict(),
                     }
-                    for target, label, score, probability in zip(*row, strict=True)
+                    for k, (target, label, score, probability) in enumerate(zip(*row, strict=True))
                 ],
             }
-            for source, box, *row in zip(
+            for source, box, evidence, *row in zip(
                 self.sources,
                 self.boxes,
+                map(evidence_of, self.tokens),
                 self.targets.rows,
                 self.labels,
                 self.scores,
@@ -271,22 +287,6 @@ class Explanation:
 
         names = ", ".join(dict.fromkeys(label for row in self.labels for label in row))
         return escape(f"Relevance maps for {names}", quote=True)
-
-
-def joined(
-    parts: Sequence[Explanation], sources: Sequence[Source], boxes: Sequence[Box]
-) -> Explanation:
-    """Explanations of some images each, by one method on one model, as one."""
-    return replace(
-        parts[0],
-        tokens=torch.cat([part.tokens for part in parts]),
-        targets=Targets([row for part in parts for row in part.targets.rows]),
-        labels=[row for part in parts for row in part.labels],
-        scores=torch.cat([part.scores for part in parts]),
-        probabilities=torch.cat([part.probabilities for part in parts]),
-        sources=sources,
-        boxes=boxes,
-    )
 
 
 def token_array(explanation: Explanation) -> np.ndarray[Any, Any]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from gradtoken import display
 from gradtoken.errors import TargetError, one_line
+from gradtoken.evidence import evidence_of
 from gradtoken.explanation import Explanation
 from gradtoken.geometry import Box
 
@@ -29,6 +30,8 @@ MOST_COLUMNS = 8
 """Panels in a row, unless told."""
 _TITLE, _CAPTION, _BAR = 0.42, 0.3, 0.75
 """Inches of height for a panel's title and a figure's caption, and of width for its colour bar."""
+_LINE = 0.15
+"""Inches of a title's third line, which says that a map has no positive evidence."""
 _LONGEST_BAR = 4.0
 _LETTERS = 200
 """Letters of a title that are looked at; what does not fit into two lines is left out."""
@@ -99,7 +102,7 @@ def summary(
         for image, (panels, _) in enumerate(drawn)
         for start in range(0, len(panels), across)
     ]
-    heights = [_height(panels, side) + _TITLE for _, panels in rows]
+    heights = [_height(panels, side) + _title_height(panels) for _, panels in rows]
     size = (side * across + _BAR * look.colorbar, sum(heights) + _CAPTION)
     figure = TextFigure(figsize=size if width is None else (width, size[1]), layout="constrained")
     grid = figure.subplots(len(rows), across, squeeze=False, height_ratios=heights)
@@ -131,7 +134,8 @@ def plot(
     """One image's panels in axes; see `Explanation.plot`."""
     panels, scale = _panels(explanation, image, targets, look)
     if axes is None:
-        size = (PANEL * len(panels) + _BAR * look.colorbar, _height(panels, PANEL) + _TITLE)
+        high = _height(panels, PANEL) + _title_height(panels)
+        size = (PANEL * len(panels) + _BAR * look.colorbar, high)
         axes = TextFigure(figsize=size, layout="constrained").subplots(1, len(panels))
     given: list[Axes] = list(np.atleast_1d(np.asarray(axes, dtype=object)).flat)
     if len(given) != len(panels):
@@ -166,14 +170,15 @@ def _panels(
         raise TargetError("there is nothing to draw: name at least one target.")
     found = [explanation.laid_out(k, image=image, style=look.style) for k in chosen]
     scale, style = 0.0 if look.style.scale is None else look.style.scale, look.style
+    maps = [explanation.tokens[image, k] for k in chosen]
     if look.shared_scale and style.scale is None:
-        scale = max(display.full_colour(values, style) for _, values, _ in found)
+        scale = display.shared_full_colour(maps, [v for _, v, _ in found], style)
         style = replace(style, scale=scale)
     panels = (
         [_Panel(found[0][0], one_line(explanation.sources[image].name))] if look.picture else []
     )
-    for k, (picture, values, box) in zip(chosen, found, strict=True):
-        drawn = display.overlay(picture, values, box, style)
+    for k, tokens, (picture, values, box) in zip(chosen, maps, found, strict=True):
+        drawn = display.overlay(picture, values, box, display.fitted_to(tokens, style))
         panels.append(_Panel(drawn, _title(explanation, image, k)))
     return panels, scale
 
@@ -181,9 +186,11 @@ def _panels(
 def _title(explanation: Explanation, image: int, k: int) -> str:
     label = one_line(explanation.labels[image][k].split(",")[0])[:_LETTERS]
     probability = float(explanation.probabilities[image, k])
+    said = f"p = {probability:.3f}"
     if math.isnan(probability):
-        return f"{label}\ny = {float(explanation.scores[image, k]):.2f}"
-    return f"{label}\np = {probability:.3f}"
+        said = f"y = {float(explanation.scores[image, k]):.2f}"
+    words = evidence_of(explanation.tokens[image, k]).words()
+    return "\n".join([label, said, words] if words else [label, said])
 
 
 def _show(axis: Axes, panel: _Panel, inches: float) -> None:
@@ -192,6 +199,10 @@ def _show(axis: Axes, panel: _Panel, inches: float) -> None:
     lines = textwrap.wrap(name[:_LETTERS], letters, max_lines=2, placeholder=" …") or [name]
     axis.imshow(panel.drawn)
     axis.set_title("\n".join([*lines, *rest]), fontsize=_SIZE, parse_math=False)
+
+
+def _title_height(panels: Sequence[_Panel]) -> float:
+    return _TITLE + _LINE * any(panel.title.count("\n") > 1 for panel in panels)
 
 
 def _height(panels: Sequence[_Panel], side: float) -> float:

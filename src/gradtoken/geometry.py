@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradtoken.channels import OF_IMAGES
 from gradtoken.errors import ImageError
 
 Profile: TypeAlias = np.ndarray[Any, Any]
@@ -66,7 +68,7 @@ def lay_out(tokens: Tensor, box: Box, size: tuple[int, int], *, mode: str = "bil
     return out
 
 
-def probe(transform: Callable[[Image.Image], Any], size: tuple[int, int]) -> Box:
+def probe(transform: Callable[[Any], Any], size: tuple[int, int], *, channels: int = 3) -> Box:
     """Find the box a transform keeps of a picture, by sending grey pictures through it.
 
     Works for any deterministic resize, crop, squash or pad, whatever library it is from: a black
@@ -74,18 +76,20 @@ def probe(transform: Callable[[Image.Image], Any], size: tuple[int, int]) -> Box
     of its output comes from. Steeper ramps over the part found so far sharpen the answer.
 
     Args:
-        transform: PIL image to tensor (3, H, W).
+        transform: PIL image (of other than one or three channels, tensor) to tensor (C, H, W).
         size: (width, height) of the pictures it will be used on.
+        channels: C.
 
     Raises:
         ImageError: if the output is no shifted and scaled copy of the input: random, flipped,
             turned, or the same whatever the input.
     """
     width, height = size
+    seen_of = partial(_grey, transform, channels)
     noise = np.random.default_rng(0).random((height, width))
-    first, second = (_grey(transform, noise) for _ in range(2))
-    black = _grey(transform, np.zeros((height, width)))
-    span = _grey(transform, np.ones((height, width))) - black
+    first, second = (seen_of(noise) for _ in range(2))
+    black = seen_of(np.zeros((height, width)))
+    span = seen_of(np.ones((height, width))) - black
     inside = np.abs(span) > 0.5 * np.abs(span).max()
     if first.shape != second.shape or not np.array_equal(first, second) or not inside.any():
         raise ImageError(_NOT_FIXED)
@@ -93,7 +97,7 @@ def probe(transform: Callable[[Image.Image], Any], size: tuple[int, int]) -> Box
 
     def seen(ramp: Profile, axis: int) -> np.ndarray[Any, Any]:
         picture = np.broadcast_to(ramp if axis == 1 else ramp[:, None], (height, width))
-        values = np.where(inside, (_grey(transform, picture) - black) / scale, np.nan)
+        values = np.where(inside, (seen_of(picture) - black) / scale, np.nan)
         return values if axis == 1 else values.T
 
     left, right = _find_ends(lambda ramp: seen(ramp, 1), width)
@@ -147,8 +151,12 @@ def _find_ends(seen: Callable[[Profile], Profile], length: int) -> tuple[float, 
     return low + start * (high - low), low + (start + slope * len(profile)) * (high - low)
 
 
-def _grey(transform: Callable[[Image.Image], Any], values: Profile) -> Profile:
-    """What a transform makes of a grey picture with values in 0..1, first channel."""
-    picture = Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
-    channel: Profile = torch.as_tensor(transform(picture))[0].double().numpy()
+def _grey(transform: Callable[[Any], Any], channels: int, values: Profile) -> Profile:
+    """What a transform makes of a grey image with values in 0..1, first channel."""
+    given: Any
+    if channels in OF_IMAGES:
+        given = Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
+    else:
+        given = torch.from_numpy(np.array(values, np.float32)).expand(channels, -1, -1).clone()
+    channel: Profile = torch.as_tensor(transform(given))[0].double().numpy()
     return channel

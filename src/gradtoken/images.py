@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from gradtoken.errors import ImageError
 
 MAX_PIXELS = 100_000_000
 """Pictures of more pixels than this are refused before they are decoded."""
 
+OF_FILES = (1, 3, 4)
+"""Channels of arrays that are read as image files are: grey, RGB, and RGB with transparency."""
+
 _FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
 SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
 """How the names of pictures end."""
+
+ORIENTATION = ExifTags.Base.Orientation
+"""EXIF's tag of how an image is turned."""
 
 _PROGRAMS = ("EPS", "WMF")
 """Formats that Pillow hands to Ghostscript, or Windows to its own interpreter."""
@@ -58,6 +64,29 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         f"cannot read a picture from {type(source).__name__}; give a path, a file's bytes, a PIL "
         "image, a NumPy array or a preprocessed tensor."
     )
+
+
+def load_turned(path: Path) -> tuple[Image.Image, int]:
+    """As `load_image`, with how the file's pixels lie: for masks that were drawn on these.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The upright RGB image, and the EXIF orientation (1 to 8; 1 is upright) of the stored pixels.
+
+    Raises:
+        ImageError: as for `load_image`.
+    """
+    orientation = 1
+
+    def use(image: Image.Image) -> Image.Image:
+        nonlocal orientation
+        image.load()
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return _to_rgb(image, str(path))
+
+    return read_file(path, use), orientation
 
 
 def _from_bytes(content: bytes, max_pixels: int) -> Image.Image:
@@ -180,7 +209,7 @@ def _from_array(
     array = np.asarray(array)  # of a masked array, what is behind the mask too
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+    if array.ndim != 3 or array.shape[-1] not in OF_FILES or 0 in array.shape:
         raise ImageError(
             f"an array of shape {tuple(array.shape)} is not a picture; give (H, W), (H, W, 3) or "
             "(H, W, 4), and preprocessed batches as a torch tensor (B, 3, H, W)."

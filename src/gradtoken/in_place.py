@@ -1,17 +1,17 @@
 """Modules that write into tensors in place (`x += …`, `add_`, `out=`), where autograd often fails.
 
-A forward without a graph shows whether a module does; from then on whatever of it is kept is kept
-apart from what it writes into, and its graphs are made as if it wrote nothing. Modules that write
-nothing in place run as ever, without a copy.
+Reading a model shows whether it does (`Reading.writes_in_place`). What is kept of one that does is
+kept apart from what it writes into, and its graphs are made as if it wrote nothing. Modules that
+write nothing in place run as ever, without a copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
@@ -46,23 +46,6 @@ _NO_VALUES = {
 _PARTS = {"chunk": 2, "split": 2, "split_with_sizes": 2, "tensor_split": 2, "unbind": 1}
 """Functions that return several views of a tensor, which autograd lets nobody write into, and where
 their dimension is given."""
-
-_WRITERS: WeakSet[nn.Module] = WeakSet()
-
-
-def writes(module: nn.Module) -> bool:
-    """Whether a module was seen to write in place."""
-    return module in _WRITERS
-
-
-def note(module: nn.Module) -> None:
-    """Remember that a module writes in place."""
-    _WRITERS.add(module)
-
-
-def apart(module: nn.Module, tensor: Tensor) -> Tensor:
-    """A tensor for a module to work on: a copy if the module may write into it."""
-    return tensor.clone() if writes(module) else tensor
 
 
 def written_to(
@@ -147,21 +130,32 @@ def _parts(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return tuple(tensor.narrow(dim, *span) for span in zip(starts, widths, strict=True))
 
 
+class SavedApart(saved_tensors_hooks):
+    """Copies what a backward pass will need when it is saved, parameters excepted."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(self._keep, lambda tensor: tensor)
+        self._parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self._saved = 0
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self._saved += 1
+        own = tensor.untyped_storage().data_ptr() in self._parameters
+        return tensor if own else tensor.clone()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether what an operation saves now comes here: not so where other such hooks are on,
+        which is how gradient checkpointing drops it."""
+        before = self._saved
+        with torch.enable_grad():
+            torch.ones(1, requires_grad=True) * torch.ones(1)
+        return self._saved > before
+
+
 @contextmanager
-def writable(module: nn.Module) -> Iterator[None]:
-    """Lets autograd differentiate a module that writes in place; for others nothing changes.
-
-    What a backward pass will need is copied when it is kept, parameters excepted.
-    """
-    if not writes(module):
-        yield
-        return
-    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        return tensor if tensor.untyped_storage().data_ptr() in own else tensor.clone()
-
-    with ExitStack() as stack:
-        stack.enter_context(saved_tensors_hooks(keep, lambda tensor: tensor))
-        stack.enter_context(OutOfPlace())
-        yield
+def writable(module: nn.Module) -> Iterator[SavedApart]:
+    """Lets autograd differentiate a module that writes in place."""
+    saved = SavedApart(module)
+    with saved, OutOfPlace():
+        yield saved

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gradtoken.channels import as_channels
 from gradtoken.errors import ImageError
+from gradtoken.images import OF_FILES
 from gradtoken.models.model import Model
 from gradtoken.preprocess import Preprocess, check_tensor
 from gradtoken.sources import Source
@@ -32,7 +35,7 @@ class Input:
     """One picture and what the model gets of it."""
 
     source: Source
-    tensor: Float[Tensor, "3 height width"]
+    tensor: Float[Tensor, "channels height width"]
 
 
 class Inputs:
@@ -49,7 +52,7 @@ class Inputs:
 
     def __init__(self, model: Model, images: Any, *, workers: int | None = 0) -> None:
         self._preprocess = model.preprocess
-        self._items = _listed(images)
+        self._items = _listed(images, model.channels)
         if not self._items:
             raise ImageError("the list of pictures is empty; give at least one.")
         if workers is not None and (type(workers) is not int or workers < 0):
@@ -80,7 +83,10 @@ class Inputs:
                 yield made
             else:
                 tensor, size, sha256 = made
-                yield Input(Source.later(item, size, sha256), tensor)
+                if _is_deep(self._preprocess, item):
+                    yield Input(Source.of_array(self._preprocess, item), tensor)
+                else:
+                    yield Input(Source.later(item, size, sha256), tensor)
 
     def _now(self, item: Any) -> Input | ImageError:
         if isinstance(item, Tensor):
@@ -110,25 +116,35 @@ class _Rows(Dataset[Any]):
 
 def _read(preprocess: Preprocess, item: Any) -> Input | ImageError:
     try:
+        if _is_deep(preprocess, item):
+            source = Source.of_array(preprocess, item)
+            return Input(source, preprocess(as_channels(item, preprocess.depth)))
         source = Source.read(item)
         return Input(source, preprocess(source.picture))
     except ImageError as error:
         return error
 
 
+def _is_deep(preprocess: Preprocess, item: Any) -> bool:
+    """Whether an array is no image as files hold it, or the model takes none such."""
+    if not isinstance(item, np.ndarray):
+        return False
+    return not preprocess.takes_images or (item.ndim == 3 and item.shape[-1] not in OF_FILES)
+
+
 def _as_it_is(row: Any) -> Any:
     return row
 
 
-def _listed(images: Any) -> list[Any]:
-    """One item for each picture: paths, bytes, PIL images, arrays and tensors (3, H, W)."""
+def _listed(images: Any, channels: int) -> list[Any]:
+    """One item for each picture: paths, bytes, PIL images, arrays and tensors (C, H, W)."""
     if isinstance(images, Tensor):
-        return list(check_tensor(images))
+        return list(check_tensor(images, channels))
     if not isinstance(images, Sequence) or isinstance(images, _ONE):
         return [images]
     items: list[Any] = []
     for item in images:
-        items += list(check_tensor(item)) if isinstance(item, Tensor) else [item]
+        items += list(check_tensor(item, channels)) if isinstance(item, Tensor) else [item]
     return items
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
-from gradtoken.errors import TargetError, did_you_mean, printable
+import numpy as np
+
+from gradtoken.errors import ModelError, TargetError, did_you_mean, printable
+
+Names: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, str] | Mapping[str, int]
+"""Class names as users have them: in order, or by id (`id2label`), or their ids (`label2id`)."""
 
 
 class Labels(Sequence[str]):
@@ -27,6 +32,29 @@ class Labels(Sequence[str]):
     def numbered(cls, count: int) -> Labels:
         """Names for classes nobody named: "class 0", "class 1", …"""
         return cls([f"class {index}" for index in range(count)])
+
+    @classmethod
+    def given(cls, names: Names, count: int, spec: str) -> Labels:
+        """The names that a user gives for a model's classes.
+
+        Args:
+            names: one name per class, in order; or a complete map from id to name (ids may be
+                text, as in JSON) or from name to id.
+            count: the number of classes.
+            spec: the model, for errors.
+
+        Raises:
+            ModelError: another number of names, an incomplete map, or names in no order.
+        """
+        found = _from_map(names, count, spec) if isinstance(names, Mapping) else _listed(names)
+        if found is None:
+            raise ModelError(
+                f"the labels are a {type(names).__name__}, which is no list of names; give one "
+                "name per class in a list, or a map from id to name."
+            )
+        if len(found) != count:
+            raise ModelError(f"{len(found)} labels were given for the {count} classes of {spec}.")
+        return cls(found)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -65,6 +93,15 @@ class Labels(Sequence[str]):
         hint = did_you_mean(item, known) or "; model.labels lists the names."
         raise TargetError(f"no class is named {item!r}{hint}")
 
+    def named(self, name: str) -> int | None:
+        """The id of the one class that has a name or synonym; None if none has it, or several."""
+        ids = self.all_named(name)
+        return ids[0] if len(ids) == 1 else None
+
+    def all_named(self, name: str) -> list[int]:
+        """The ids of the classes that have a name or synonym (any case), in order."""
+        return sorted(self._ids.get(_fold(name), ()))
+
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self._names):
             raise TargetError(
@@ -72,6 +109,52 @@ class Labels(Sequence[str]):
                 f"0 to {len(self._names) - 1}."
             )
         return index
+
+
+def _listed(names: Any) -> list[Any] | None:
+    """Names in an order, or None where they are in none."""
+    if isinstance(names, np.ndarray):
+        return list(names.tolist()) if names.ndim == 1 else None
+    text = isinstance(names, (str, bytes, bytearray, memoryview))
+    return list(names) if isinstance(names, Sequence) and not text else None
+
+
+def _from_map(names: Mapping[Any, Any], count: int, spec: str) -> list[str]:
+    """The names in a map from id to name or from name to id, by id."""
+    by_name = all(isinstance(key, str) for key in names) and all(
+        _is_id(value) for value in names.values()
+    )
+    pairs = [(value, key) if by_name else (key, value) for key, value in names.items()]
+    found = {_id(index): name for index, name in pairs}
+    if not all(isinstance(name, str) for name in found.values()) or -1 in found:
+        raise ModelError(
+            "the labels are a map neither from ids to names nor from names to ids; give "
+            "{0: 'first class', 1: 'second class', …}, or a list of names."
+        )
+    if sorted(found) != list(range(count)) or len(found) < len(names):
+        raise ModelError(
+            f"the map of labels {_misfit(found, len(names), count)}: {spec} has {count} classes, "
+            f"0 to {count - 1}, and each needs one name."
+        )
+    return [found[index] for index in range(count)]
+
+
+def _misfit(found: Mapping[Any, str], given: int, count: int) -> str:
+    """What is wrong with a map from ids to names."""
+    missing = [index for index in range(count) if index not in found]
+    if missing:
+        return f"has no name for class {missing[0]} ({len(missing)} missing)"
+    return "names a class twice" if len(found) < given else f"has an id {max(found)}"
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+
+
+def _id(value: Any) -> int:
+    """An id, also as text; -1 where it is none."""
+    as_text = isinstance(value, str) and value.isdecimal()
+    return max(int(value), -1) if as_text or _is_id(value) else -1
 
 
 def _fold(name: str) -> str:

@@ -16,7 +16,8 @@ _MEMINFO = Path("/proc/meminfo")
 
 def kept_bytes(trace: Trace) -> int:
     """Bytes that a trace keeps of its forward's attention calls."""
-    parts = (p for call in trace.calls for p in (call.query, call.key, call.value, call.output))
+    calls = [call for one in trace.backbones for call in one.calls]
+    parts = (p for call in calls for p in (call.query, call.key, call.value, call.output))
     storages = [part.untyped_storage() for part in parts if part is not None]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

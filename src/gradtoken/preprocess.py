@@ -1,23 +1,28 @@
-"""From a picture to the model's input, and back to where it lay."""
+"""From an image to the model's input, and back to where it lay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from gradtoken.channels import OF_IMAGES, Grey, TensorsOnly
 from gradtoken.errors import ImageError, ModelError
 from gradtoken.geometry import Box, probe
 from gradtoken.images import MAX_PIXELS
+from gradtoken.rendering import Rendering, check_rendering, render
 
 MAX_ASPECT = 1000
 """Resizing the short side of a longer strip than this would need an enormous picture."""
+
+_NOISE_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -25,61 +30,159 @@ class Preprocess:
     """A model's preprocessing together with its geometry.
 
     Args:
-        transform: PIL image (RGB) to a normalised tensor (3, H, W); any deterministic resize,
-            crop, squash or pad.
-        mean: per channel, what the transform subtracts; needed to show preprocessed tensors.
-        std: per channel, what the transform divides by.
+        transform: any deterministic resize, crop, squash or pad to a normalised tensor (C, H, W):
+            of a PIL image (RGB), or, where the model takes another number of channels than one or
+            three, of a float tensor (C, H, W) that an array (H, W, C) becomes. For one channel, a
+            transform that makes three of an RGB image is given a grey one (mode L).
+        mean: per channel, or one for all, what the transform subtracts; needed to show
+            preprocessed tensors.
+        std: per channel, or one for all, what the transform divides by.
         geometry: the box of an original of a size (width, height) that the transform keeps, where
             it is known; otherwise it is found by probing the transform.
+        channels: C, how many channels the transform returns; None is as many as the means, or as
+            the model takes.
+        rendering: how images are shown: the indices of the channels for red, green and blue, of
+            one for grey, or a function from the channels (C, H, W), normalisation undone, to a PIL
+            image. None shows one channel as grey, two as their mean, and of more the first three.
+
+    Raises:
+        ModelError: means, standard deviations or a rendering of another number of channels.
     """
 
-    transform: Callable[[Image.Image], Tensor]
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    transform: Callable[[Any], Tensor]
+    mean: Sequence[float] = (0.5,)
+    std: Sequence[float] = (0.5,)
     geometry: Callable[[tuple[int, int]], Box] | None = None
+    channels: int | None = None
+    rendering: Rendering | None = None
     _box: Callable[[tuple[int, int]], Box] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        find = self.geometry or partial(probe, self.transform)
+        mean, std, channels = _normalisation(self.mean, self.std, self.channels)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+        object.__setattr__(self, "channels", channels)
+        check_rendering(self.rendering, self.depth)
+        find = self.geometry or partial(probe, self.transform, channels=self.depth)
         object.__setattr__(self, "_box", lru_cache(maxsize=256)(find))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Preprocess, (self.transform, self.mean, self.std, self.geometry)
+        given = (self.transform, self.mean, self.std, self.geometry, self.channels, self.rendering)
+        return Preprocess, given
 
-    def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """The model's input for one RGB picture.
+    @property
+    def depth(self) -> int:
+        """C, the number of channels: three where none is told."""
+        return 3 if self.channels is None else self.channels
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether it takes image files and PIL images, which have one or three channels."""
+        return self.depth in OF_IMAGES
+
+    def __call__(self, image: Any) -> Float[Tensor, "channels height width"]:
+        """The model's input for one image.
+
+        Args:
+            image: a PIL image (RGB), or, for other than one or three channels, a float tensor
+                (C, H, W) as arrays become.
 
         Raises:
-            ImageError: if the picture is more than `MAX_ASPECT` times longer than wide.
+            ImageError: if it is more than `MAX_ASPECT` times longer than wide, or has other
+                channels than the model takes.
+            ModelError: if the transform does not return C channels.
         """
-        width, height = image.size
+        width, height = self._size(image)
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ImageError(
                 f"a picture of {width}x{height} pixels is too elongated to resize for a model "
                 f"(over {MAX_ASPECT}:1); crop it first."
             )
         out: Any = self.transform(image)
-        if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[0] != 3:
+        if self.depth == 1 and isinstance(out, Tensor) and out.ndim == 3 and len(out) == 3:
+            out = self.transform(image.convert("L"))
+        if not isinstance(out, Tensor) or out.ndim != 3 or len(out) != self.depth:
             shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ModelError(
-                f"the preprocessing must return a tensor of shape (3, H, W), it returned {shape}."
+                f"the preprocessing must return a tensor of shape ({self.depth}, H, W), it "
+                f"returned {shape}."
             )
         return out
+
+    def _size(self, image: Any) -> tuple[int, int]:
+        """Width and height of an image that has the channels the model takes."""
+        if isinstance(image, Image.Image) and self.takes_images:
+            return image.size
+        if isinstance(image, Tensor) and not self.takes_images and len(image) == self.depth:
+            return image.shape[-1], image.shape[-2]
+        got = len(image) if isinstance(image, Tensor) else 3
+        raise ImageError(
+            f"the model takes {self.depth} channels, and this image has {got}; give an array "
+            f"(H, W, {self.depth}) or a preprocessed tensor (B, {self.depth}, H, W)."
+        )
 
     def box(self, size: tuple[int, int]) -> Box:
         """The box of an original of `size` (width, height) that the model's input covers."""
         return self._box(size)
 
-    def picture(self, tensor: Float[Tensor, "3 height width"]) -> Image.Image:
-        """A preprocessed tensor shown as a picture again (normalisation undone, clipped)."""
+    def picture(self, tensor: Float[Tensor, "channels height width"]) -> Image.Image:
+        """A preprocessed tensor shown as a picture again (normalisation undone)."""
         values = tensor.detach().float().cpu()
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
-        pixels = ((values * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        mean, std = (torch.tensor(v).to(values).view(-1, 1, 1) for v in (self.mean, self.std))
+        return render(values * std + mean, self.rendering)
+
+    def sample(self, seed: int = 0) -> Float[Tensor, "channels height width"]:
+        """A model's input made of noise, the same for each seed, to try the model on."""
+        rng = np.random.default_rng(seed)
+        if isinstance(self.transform, TensorsOnly):
+            shape = (self.depth, *self.transform.size)
+            return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        if self.takes_images:
+            pixels = rng.integers(0, 256, (_NOISE_SIDE, _NOISE_SIDE, 3), dtype=np.uint8)
+            return self(Image.fromarray(pixels))
+        values = rng.random((self.depth, _NOISE_SIDE, _NOISE_SIDE), dtype=np.float32)
+        return self(torch.from_numpy(values))
+
+    def for_model(self, channels: int) -> Preprocess:
+        """A user's preprocessing, for a model of so many channels where it does not tell itself."""
+        return self if self.channels is not None else replace(self, channels=channels)
+
+    def of_library(self, channels: int) -> Preprocess:
+        """A library's preprocessing, as it is for images, for a model of so many channels."""
+        if channels == self.depth:
+            return replace(self, channels=channels)
+        if channels == 1:
+            grey = Grey(self.transform, tuple(self.mean), tuple(self.std))
+            mean, std = (sum(v) / len(v) for v in (self.mean, self.std))
+            return Preprocess(grey, (mean,), (std,), self.geometry, channels=1)
+        return Preprocess(TensorsOnly(self.transform, channels), channels=channels)
 
 
-def check_tensor(images: Tensor) -> Float[Tensor, "batch 3 height width"]:
+def _normalisation(
+    mean: Any, std: Any, channels: int | None
+) -> tuple[tuple[float, ...], tuple[float, ...], int | None]:
+    """Means and standard deviations of as many channels, and that number where it is told."""
+    mean, std = tuple(mean), tuple(std)
+    told = {len(values) for values in (mean, std) if len(values) != 1}
+    told |= set() if channels is None else {channels}
+    if len(told) > 1 or not mean or not std or (channels is not None and channels < 1):
+        raise ModelError(
+            f"the preprocessing has {len(mean)} means, {len(std)} standard deviations and "
+            f"channels={channels}; give one for all channels, or one for each."
+        )
+    if not told:
+        return mean, std, None
+    count = told.pop()
+    mean, std = (v * count if len(v) == 1 else v for v in (mean, std))
+    return mean, std, count
+
+
+def check_tensor(images: Tensor, channels: int = 3) -> Float[Tensor, "batch channels height width"]:
     """A preprocessed tensor made a batch, or an error that says what is wrong with it.
+
+    Args:
+        images: (B, C, H, W) or (C, H, W).
+        channels: C, that the model takes.
 
     Raises:
         ImageError: wrong number of dimensions or channels, too many pixels, empty, integer, NaN or
@@ -89,14 +192,15 @@ def check_tensor(images: Tensor) -> Float[Tensor, "batch 3 height width"]:
     if not plain or images.is_meta:
         raise ImageError(
             "a sparse, nested, quantised or meta tensor is no preprocessed batch; give a plain "
-            "tensor (B, 3, H, W)."
+            f"tensor (B, {channels}, H, W)."
         )
     if images.ndim == 3:
         images = images[None]
-    if images.ndim != 4 or images.shape[1] != 3:
+    if images.ndim != 4 or images.shape[1] != channels:
+        got = f", and this has {images.shape[1]}" if images.ndim == 4 else ""
         raise ImageError(
-            f"a tensor of shape {tuple(images.shape)} is not a preprocessed batch; "
-            "give (B, 3, H, W) or (3, H, W)."
+            f"a tensor of shape {tuple(images.shape)} is not a preprocessed batch of a model that "
+            f"takes {channels} channels{got}; give (B, {channels}, H, W) or ({channels}, H, W)."
         )
     if 0 in images.shape:
         raise ImageError(
@@ -111,7 +215,7 @@ def check_tensor(images: Tensor) -> Float[Tensor, "batch 3 height width"]:
     if not images.is_floating_point() or images.dtype.itemsize < 2:
         raise ImageError(
             f"a tensor of {images.dtype} is not preprocessed; pass pictures as PIL images or uint8 "
-            "arrays (H, W, 3), or apply the model's preprocessing first."
+            f"arrays (H, W, {channels}), or apply the model's preprocessing first."
         )
     if not bool(torch.isfinite(images).all()):
         raise ImageError("the tensor holds NaN or infinite values; clean it first.")

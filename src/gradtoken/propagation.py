@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradtoken.differentiated import gradients
 from gradtoken.errors import MethodError
-from gradtoken.in_place import OutOfPlace, writes
+from gradtoken.in_place import OutOfPlace
 from gradtoken.relevance import Relevance
 from gradtoken.tap import WrittenOut
 from gradtoken.targets import Targets
@@ -36,7 +36,7 @@ def attention_relevance(trace: Trace, targets: Targets, method: str) -> list[lis
             float64.
     """
     _check_class_token(trace, method)
-    tap = Relevance(apart=writes(trace.model.module))
+    tap = Relevance(apart=trace.model.writes_in_place)
     found = []
     with _relevant_forward(trace, tap, method) as (output, seen):
         at = [*tap.weights, seen.inputs[0]]
@@ -76,7 +76,7 @@ def _relevant_forward(trace: Trace, tap: WrittenOut, method: str) -> Iterator[tu
     with trace.differentiating(), widening(model, torch.float64, method) as widened:
         pixels = trace.images.double().requires_grad_()
         beside = OutOfPlace() if tap.apart else nullcontext()
-        watch = watching(model.anatomy, tap, tail_graph=False, every_block=True)
+        watch = watching(model.anatomy, tap, graph="whole", every_block=True)
         with watch as seen, tap, beside, widened:
             output = model.run(pixels)
         yield output, seen

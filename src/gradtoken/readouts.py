@@ -29,6 +29,8 @@ class Readout:
     output: Float[Tensor, "batch heads rows width"]
     gradient: Float[Tensor, "batch heads targets rows width"]
     """The class-aware gradient: of each target's score by `output`."""
+    order: tuple[int, ...] | None = None
+    """Positions of the spatial tokens among the step's; None for the last ones."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,12 @@ class Readouts:
     tail: list[Readout]
 
 
-def called(call: AttentionCall, rows: slice | list[int], gradients: Iterable[Tensor]) -> Readout:
+def called(
+    call: AttentionCall,
+    rows: slice | list[int],
+    gradients: Iterable[Tensor],
+    order: tuple[int, ...] | None,
+) -> Readout:
     """An attention call as a step, with each target's gradient (B, H, queries, d) by its output."""
     assert call.output is not None
     with torch.no_grad():
@@ -49,28 +56,42 @@ def called(call: AttentionCall, rows: slice | list[int], gradients: Iterable[Ten
             wide(call.value.detach()),
             wide(call.output.detach()[:, :, rows]),
             wide(torch.stack([grad[:, :, rows] for grad in gradients], dim=2)),
+            order,
         )
 
 
-def averaged(model: Model, tokens: Tensor, gradients: Iterable[Tensor]) -> Readout:
+def averaged(
+    model: Model,
+    tokens: Tensor,
+    gradients: Iterable[Tensor],
+    rows: list[int],
+    order: tuple[int, ...] | None,
+) -> Readout:
     """The average of tokens (B, N, D) as an attention step with equal weights.
+
+    Args:
+        model: whose head averages.
+        tokens: what it averages, among others.
+        gradients: each target's gradient by them, as the model shapes it.
+        rows: which of the tokens it averages.
+        order: see `Readout`.
 
     Raises:
         ModelError: if the tokens do not matter equally, as those of a maximum, say.
     """
     pool = model.anatomy.pool
     assert pool is not None
-    start = model.layout.pool or 0
     tokens = wide(tokens.detach())
     weight = tokens.new_zeros(len(tokens), 1, 1, tokens.shape[1])
-    weight[..., start:] = 1 / (tokens.shape[1] - start)
-    each = torch.stack([wide(pool.flat(g))[:, start:] for g in gradients], dim=1)
+    weight[..., rows] = 1 / len(rows)
+    each = torch.stack([wide(pool.flat(g))[:, rows] for g in gradients], dim=1)
     _check_average(each, model.spec)
     return Readout(
         weight,
         tokens[:, None],
         (weight[:, 0] @ tokens)[:, None],
         each.sum(dim=2)[:, None, :, None],
+        order,
     )
 
 

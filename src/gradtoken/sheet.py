@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from gradtoken import display
 from gradtoken.errors import one_line
+from gradtoken.evidence import evidence_of
 from gradtoken.explanation import Explanation
 from gradtoken.figures import TextFigure
 
@@ -27,13 +29,25 @@ class SheetRow:
         picture: RGB.
         title: what is asked about.
         overlays: by method; a text where the method cannot serve the model.
+        notes: by method, what is to be said below its overlay.
         outline: the object's pixels, to be drawn around, in the overlays' proportions.
     """
 
     picture: Image.Image
     title: str
     overlays: Mapping[str, Image.Image | str]
+    notes: Mapping[str, str] = field(default_factory=dict)
     outline: np.ndarray[Any, Any] | None = None
+
+
+def notes_on(maps: Mapping[str, Tensor], k: int) -> dict[str, str]:
+    """What is to be said of a target's maps by several methods.
+
+    Args:
+        maps: tokens (K, h, w) by method.
+        k: which target.
+    """
+    return {name: "no positive evidence" for name, one in maps.items() if evidence_of(one[k]).none}
 
 
 def rows_of(
@@ -43,6 +57,7 @@ def rows_of(
 ) -> list[SheetRow]:
     """Rows of one picture's explanations (or reasons why there is none), by method."""
     given = next(e for e in found.values() if not isinstance(e, str))
+    maps = {name: e.tokens[0] for name, e in found.items() if not isinstance(e, str)}
     return [
         SheetRow(
             picture=given.sources[0].picture,
@@ -51,6 +66,7 @@ def rows_of(
                 name: e if isinstance(e, str) else e.overlay(k, style=style)
                 for name, e in found.items()
             },
+            notes=notes_on(maps, k),
             outline=None if outlines is None else outlines[k],
         )
         for k, label in enumerate(given.labels[0])
@@ -75,6 +91,7 @@ def sheet(rows: Sequence[SheetRow], caption: str) -> Figure:
                 axis.text(0.5, 0.5, "refuses", ha="center", va="center", fontsize=8, color="0.5")
                 continue
             axis.imshow(overlay)
+            axis.set_xlabel(row.notes.get(method, ""), fontsize=6, labelpad=1)
             if row.outline is not None:
                 axis.contour(row.outline, levels=[0.5], colors="white", linewidths=0.6)
     for axis, method in zip(axes[0], ["", *methods], strict=True):

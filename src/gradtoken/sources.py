@@ -9,12 +9,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from gradtoken.channels import as_channels
 from gradtoken.errors import ImageError
 from gradtoken.images import load_image
 from gradtoken.preprocess import Preprocess
+from gradtoken.rendering import render
 
 _CHUNK = 1 << 20
 
@@ -26,7 +29,8 @@ class Source:
         picture: upright RGB, or what makes it when it is asked for.
         path: the file it is from, if it is from one.
         kind: what it was given as: "file", "picture" or "tensor".
-        file_sha256: of the file's bytes as they were when it was read.
+        file_sha256: of the file's bytes as they were when it was read, or of all the values of
+            what is shown by some of its channels.
         size: (width, height), where the picture is made later.
     """
 
@@ -61,10 +65,22 @@ class Source:
         return cls(partial(load_image, given), size=size)
 
     @classmethod
+    def of_array(cls, preprocess: Preprocess, array: np.ndarray[Any, Any]) -> Source:
+        """An array (H, W, C) of as many channels as the model takes, shown when it is asked for.
+
+        Raises:
+            ImageError: if it is none.
+        """
+        values = as_channels(array, preprocess.depth)
+        make = partial(_rendered, array, preprocess)
+        return cls(make, file_sha256=_digest(values), size=(values.shape[-1], values.shape[-2]))
+
+    @classmethod
     def shown(cls, preprocess: Preprocess, tensor: Tensor) -> Source:
-        """A preprocessed tensor (3, H, W), made a picture again when it is asked for."""
+        """A preprocessed tensor (C, H, W), made a picture again when it is asked for."""
         size = (tensor.shape[-1], tensor.shape[-2])
-        return cls(partial(preprocess.picture, tensor), kind="tensor", size=size)
+        sha256 = None if preprocess.takes_images else _digest(tensor)
+        return cls(partial(preprocess.picture, tensor), None, "tensor", sha256, size=size)
 
     @cached_property
     def picture(self) -> Image.Image:
@@ -110,6 +126,14 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from None
     return digest.hexdigest()
+
+
+def _rendered(array: np.ndarray[Any, Any], preprocess: Preprocess) -> Image.Image:
+    return render(as_channels(array, preprocess.depth), preprocess.rendering)
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.detach().float().cpu().numpy().tobytes()).hexdigest()
 
 
 def _unchanged(path: Path, sha256: str | None) -> Image.Image:

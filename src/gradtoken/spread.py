@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import full_precision, wide
 from gradtoken.tap import AttentionCall
 
@@ -68,10 +69,11 @@ def _gaussian(side: int, deviation: float) -> Float[Tensor, "side side"]:
     return (-(place[:, None] - place).square() / width).softmax(-1)
 
 
-def spread_by_attention(relevance: Relevance, calls: list[AttentionCall], prefix: int) -> Relevance:
+def spread_by_attention(
+    relevance: Relevance, calls: list[AttentionCall], grid: PatchGrid
+) -> Relevance:
     """R <- A R, A being the patches' own attention, mean over heads and blocks, rows sum to 1."""
-    affinity = torch.stack(
-        [call.rows(slice(prefix, None))[..., prefix:].mean(dim=1) for call in calls]
-    ).mean(dim=0)
+    rows = list(grid.positions)
+    affinity = torch.stack([grid.pick(call.rows(rows)).mean(dim=1) for call in calls]).mean(dim=0)
     affinity = affinity / affinity.sum(-1, keepdim=True)
     return (affinity.to(relevance.dtype) @ relevance.transpose(1, 2)).transpose(1, 2)

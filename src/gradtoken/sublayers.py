@@ -9,13 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.in_place import apart, writes
 from gradtoken.models.anatomy import as_given
+from gradtoken.models.calls import first
 from gradtoken.norms import Norms
 from gradtoken.precision import wide
 from gradtoken.tap import SelfAttention
 from gradtoken.trace import Trace
-from gradtoken.watch import first
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,15 @@ def sublayers(
     Raises:
         MethodError: if the blocks are not pre-norm.
     """
-    found, module = [], trace.model.module
-    with trace.model.evaluating(), torch.no_grad():
+    found, model = [], trace.model
+    with model.evaluating(), torch.no_grad():
         for block, given, tokens in zip(
-            trace.model.anatomy.blocks, trace.seen.given, entering, strict=True
+            model.anatomy.blocks, trace.seen.given, entering, strict=True
         ):
-            with Norms(block, apart=writes(module)) as norms:
-                leaving = first(as_given(block, apart(module, tokens), given))
-            with Norms(block, apart=writes(module)) as alone, SelfAttention():
-                as_given(block, apart(module, tokens), given)
+            with Norms(block, apart=model.writes_in_place) as norms:
+                leaving = first(as_given(block, model.apart(tokens), given))
+            with Norms(block, apart=model.writes_in_place) as alone, SelfAttention():
+                as_given(block, model.apart(tokens), given)
             written = wide(alone.middle(method)) - wide(tokens)
             parts = (tokens, written, norms.middle(method), leaving)
             found.append(Sublayers(*(wide(part) for part in parts)))

@@ -231,8 +231,6 @@ class Recorder(AttentionTap):
     ) -> None:
         super().__init__()
         self.apart = apart
-        self.input: Tensor | None = None
-        """What the model is given; a copy of it once the model writes in place."""
         self.written = False
         """Whether the model was seen to write in place."""
         self.place: int | None = None
@@ -250,9 +248,7 @@ class Recorder(AttentionTap):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if not self.written and written_to(func, args, kwargs or {}) is not None:
-            self.written = True
-            self.input = None if self.input is None else self.input.clone()
+        self.written = self.written or written_to(func, args, kwargs or {}) is not None
         return super().__torch_function__(func, types, args, kwargs)
 
     def following(self, kept: Tensor) -> Tensor:
@@ -271,13 +267,13 @@ class Recorder(AttentionTap):
         output = run()
         if self.place is not None:
             kept = output if output.requires_grad else None
-            if self.apart:
-                call = replace(
-                    call, query=call.query.clone(), key=call.key.clone(), value=call.value.clone()
-                )
+            key, value = self.following(call.key), self.following(call.value)
+            call = replace(call, key=key, value=value, output=kept, place=self.place)
             if not self._queries and self.place != TAIL:
                 call = call.without_queries()
-            self.calls.append(replace(call, output=kept, place=self.place))
+            else:
+                call = replace(call, query=self.following(call.query))
+            self.calls.append(call)
             return self.following(output)
         return output
 

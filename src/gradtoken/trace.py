@@ -10,27 +10,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.backpropagation import through_model, through_tail
+from gradtoken.alignment import Alignment, along_sequence
+from gradtoken.backpropagation import own_calls, through_model, through_tail
 from gradtoken.differentiated import Differentiated, gradients
 from gradtoken.errors import MethodError, ModelError
-from gradtoken.in_place import apart, note, writable, writes
 from gradtoken.known_linear import LinearCall
-from gradtoken.models.anatomy import Pool, as_given
+from gradtoken.models.anatomy import as_given
+from gradtoken.models.calls import first, with_first
 from gradtoken.models.model import Model
+from gradtoken.models.observe import check_output, run, with_autograd
+from gradtoken.models.reading import Reading, current, grid_of
+from gradtoken.models.verify import check_blocks
 from gradtoken.norms import Norms
+from gradtoken.patch_grid import PatchGrid, averaged_tokens, pick
 from gradtoken.precision import wide
 from gradtoken.readouts import Readouts
 from gradtoken.stream import follow
 from gradtoken.tap import TAIL, AttentionCall, Recorder, WrittenOut
 from gradtoken.targets import Targets
-from gradtoken.watch import Seen, affinity_block, first, on_the_way, watching
+from gradtoken.watch import Seen, affinity_block, on_the_way, watching
 
 _TARGET_ELEMENTS = 1 << 26
 """Gradients that one call of `readouts` should hold; see `Trace.targets_at_once`."""
@@ -44,10 +49,10 @@ class Trace:
     """
 
     model: Model
-    images: Float[Tensor, "batch 3 height width"]
+    images: Float[Tensor, "batch channels height width"]
     logits: Float[Tensor, "batch classes"]
     calls: list[AttentionCall]
-    grid: tuple[int, int]
+    patch_grid: PatchGrid
     seen: Seen
     output: Float[Tensor, "batch classes"]
     """`logits` with the tail's graph."""
@@ -55,6 +60,8 @@ class Trace:
     """What linear layers of the blocks made of the readout tokens."""
     start: int = 0
     """The first block whose attention was kept."""
+    others: tuple[Trace, ...] = ()
+    """The same forward as the model's further backbones showed it."""
 
     @property
     def depth(self) -> int:
@@ -62,9 +69,25 @@ class Trace:
         return len(self.model.anatomy.blocks)
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of spatial tokens."""
+        return self.patch_grid.shape
+
+    @property
     def spatial(self) -> int:
-        """N, the number of spatial tokens: the last ones of every sequence."""
-        return self.grid[0] * self.grid[1]
+        """N, the number of spatial tokens."""
+        return self.patch_grid.count
+
+    @property
+    def reading(self) -> Reading:
+        """What was verified of the model."""
+        assert self.model.reading is not None
+        return self.model.reading
+
+    @property
+    def backbones(self) -> tuple[Trace, ...]:
+        """This trace and those of the model's further backbones."""
+        return (self, *self.others)
 
     @property
     def block_calls(self) -> list[AttentionCall]:
@@ -80,8 +103,10 @@ class Trace:
     def affinity_tokens(self) -> Float[Tensor, "batch patches dim"]:
         """The spatial tokens entering the second-last block, or those pooled if none is known."""
         inputs = self.seen.inputs
-        tokens = inputs[affinity_block(self.depth)] if inputs else self.pooled().detach()
-        return tokens[:, -self.spatial :]
+        if inputs:
+            return self.patch_grid.pick(inputs[affinity_block(self.depth)], 1)
+        tokens = self.pooled().detach()
+        return pick(tokens, self.pooled_order(), self.spatial, 1)
 
     def global_calls(self, method: str) -> list[AttentionCall]:
         """One call per block in which every token attends to every token.
@@ -90,7 +115,8 @@ class Trace:
             MethodError: if the model's attention is not of that kind, or is not seen.
         """
         calls = self.block_calls
-        shape = (self.spatial + self.model.layout.prefix,) * 2
+        shape = (self.patch_grid.tokens,) * 2
+        self.check_one_chain(method)
         whole = all((c.query.shape[-2], c.key.shape[-2]) == shape for c in calls)
         if not calls or not whole or [c.place for c in calls] != list(range(self.depth)):
             raise MethodError(
@@ -99,22 +125,99 @@ class Trace:
             )
         return calls
 
+    def check_one_chain(self, method: str) -> None:
+        """See that the class is read at the end of one chain of blocks.
+
+        Raises:
+            MethodError: if it is read from several blocks or backbones.
+        """
+        anatomy = self.model.anatomy
+        if self.others:
+            what = f"{len(self.backbones)} backbones"
+        elif len(anatomy.reads) > 1:
+            what = f"several blocks ({anatomy.readout})"
+        else:
+            return
+        raise MethodError(
+            f"{method} follows one chain of blocks to its end, and {self.model.spec} reads its "
+            f"class from {what}; use gradtoken."
+        )
+
     def rows(self) -> list[int]:
         """The rows of a block's attention that belong to the readout: its tokens and those pooled.
 
         Of a readout that attends for itself after the last block, all rows.
         """
         layout = self.model.layout
-        tokens = layout.prefix + self.spatial
         if not layout.rows and layout.pool is None:
-            return list(range(tokens))
-        pooled = range(tokens if layout.pool is None else layout.pool, tokens)
-        return sorted({*layout.rows, *pooled})
+            return list(range(self.patch_grid.tokens))
+        return sorted({*layout.rows, *self.averaged()})
+
+    def averaged(self) -> tuple[int, ...]:
+        """Positions of the tokens that the head averages; none where it does not average."""
+        pool = self.model.layout.pool
+        return () if pool is None else averaged_tokens(pool, self.patch_grid)
+
+    def tail_orders(self, calls: Sequence[AttentionCall]) -> list[tuple[int, ...] | None]:
+        """For each attention after the last block, positions of the spatial tokens among those it
+        attends to; None for the last ones. Calls that attend to no patches have none ().
+
+        Raises:
+            ModelError: if there are other calls than when the model was read.
+        """
+        if len(calls) != len(self.reading.tail):
+            raise ModelError(
+                f"{self.model.spec} made {len(calls)} attention calls after its last block, and "
+                f"{len(self.reading.tail)} when it was read; wrap it again."
+            )
+        return [
+            () if aligned is None else self._order(aligned, call.key.shape[-2])
+            for call, aligned in zip(calls, self.reading.tail, strict=True)
+        ]
+
+    def tail_keys(self, method: str) -> tuple[int, ...]:
+        """For each token of the sequence, its position among those that the last attention attends
+        to, or -1; empty where the class is not read by attention."""
+        if not self.tail_calls:
+            return ()
+        aligned, count = self.reading.tail[-1], self.tail_calls[-1].key.shape[-2]
+        if aligned is None:
+            raise MethodError(
+                f"{method} begins with the attention by which the class is read, which in "
+                f"{self.model.spec} is not to the patches; use gradtoken."
+            )
+        tokens = self.patch_grid.tokens
+        keys = aligned.positions(range(tokens), tokens, count)
+        return tuple(key if 0 <= key < count else -1 for key in keys)
+
+    def tail_patches(
+        self, row: Float[Tensor, "batch keys"], method: str
+    ) -> Float[Tensor, "batch patches"]:
+        """The patches' values in a row of the last attention after the blocks.
+
+        Raises:
+            MethodError: if it is not to the patches.
+        """
+        return self.patch_grid.pick(along_sequence(row, self.tail_keys(method)))
+
+    def pooled_order(self) -> tuple[int, ...] | None:
+        """Positions of the spatial tokens among those that the head averages; None: the last."""
+        return self._order(self.reading.pooled, self.pooled().shape[1])
+
+    def pooled_rows(self) -> list[int]:
+        """Positions, among the tokens that `pooled` gives, of those that the head averages."""
+        count, grid = self.pooled().shape[1], self.patch_grid
+        return list(self.reading.pooled.positions(self.averaged(), grid.tokens, count))
+
+    def _order(self, aligned: Alignment, count: int) -> tuple[int, ...] | None:
+        grid = self.patch_grid
+        order = aligned.positions(grid.positions, grid.tokens, count)
+        return None if order == tuple(range(count - grid.count, count)) else order
 
     @contextmanager
     def differentiating(self) -> Iterator[None]:
         """The model in evaluation mode with gradients on, whatever the caller's mode is."""
-        with _plain_autograd(self.model), torch.enable_grad():
+        with with_autograd(self.model), torch.enable_grad():
             yield
 
     @contextmanager
@@ -139,12 +242,12 @@ class Trace:
             MethodError: if not every token attends to every token in each block.
         """
         self.global_calls(method)
-        anatomy, kept_apart = self.model.anatomy, writes(self.model.module)
-        tap = WrittenOut(apart=kept_apart)
-        with _plain_autograd(self.model), torch.enable_grad():
+        anatomy, apart = self.model.anatomy, self.model.writes_in_place
+        tap = WrittenOut(apart=apart)
+        with with_autograd(self.model), torch.enable_grad():
             pixels = (self.images if images is None else images).clone().requires_grad_()
-            watch = watching(anatomy, tap, tail_graph=False, every_block=True)
-            with watch as seen, tap, Norms(anatomy.blocks[-1], normed, apart=kept_apart) as norms:
+            watch = watching(anatomy, tap, graph="whole", every_block=True)
+            with watch as seen, tap, Norms(anatomy.blocks[-1], normed, apart=apart) as norms:
                 logits = self.model.run(pixels)
             used = {id(call) for call in on_the_way(tap.calls, logits)}
             weights = [
@@ -157,7 +260,8 @@ class Trace:
                 norms=norms,
                 scores=targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)),
                 rows=self.rows(),
-                spatial=self.spatial,
+                grid=self.patch_grid,
+                keys=self.tail_keys(method),
             )
 
     def seeds(self, targets: Targets) -> Float[Tensor, "targets batch classes"]:
@@ -175,10 +279,9 @@ class Trace:
         Yields the weights (B, H, N, N), which are leaves, and the tokens (B, N, D) that leave the
         blocks; gradients are on inside the `with`.
         """
-        anatomy, module = self.model.anatomy, self.model.module
-        with _plain_autograd(self.model):
-            recorder = Recorder(apart=writes(module))
-            watch = watching(anatomy, recorder, tail_graph=False, every_block=True)
+        anatomy, recorder = self.model.anatomy, Recorder(apart=self.model.writes_in_place)
+        with with_autograd(self.model):
+            watch = watching(anatomy, recorder, graph="tail", every_block=True)
             with torch.no_grad(), watch as seen:
                 self.model.run(self.images)
             with torch.enable_grad():
@@ -187,7 +290,7 @@ class Trace:
                     tap = WrittenOut(leaves=True)
                     tap.place = index
                     with tap:
-                        block, tokens = anatomy.blocks[index], apart(module, seen.inputs[index])
+                        block, tokens = anatomy.blocks[index], self.model.apart(seen.inputs[index])
                         leaving.append(first(as_given(block, tokens, seen.given[index])))
                     weights += tap.weights
                 yield weights, leaving
@@ -207,8 +310,7 @@ class Trace:
         def replace(_: Any, args: Any, output: Any) -> Any:
             if threading.get_ident() != thread:
                 return None
-            tokens = torch.cat([t.to(first(output).dtype) for t in leaving])
-            return (tokens, *output[1:]) if isinstance(output, tuple) else tokens
+            return with_first(output, torch.cat([t.to(first(output).dtype) for t in leaving]))
 
         handle = anatomy.blocks[-1].register_forward_hook(replace)
         try:
@@ -241,7 +343,7 @@ class Trace:
         if self._goes_full(gradient):
             return through_model(self, targets)
         tail, arriving = through_tail(self, targets)
-        if arriving is None:
+        if not arriving:
             return Readouts([], tail)
         with self.differentiating():
             return Readouts(follow(self, arriving), tail)
@@ -250,8 +352,9 @@ class Trace:
         """The tokens that the head averages."""
         pool = self.model.anatomy.pool
         assert pool is not None
-        assert self.seen.pooled is not None
-        return pool.flat(self.seen.pooled)
+        pooled = self.seen.pooled(pool)
+        assert pooled is not None
+        return pool.flat(pooled)
 
     def targets_at_once(self, gradient: str) -> int:
         """How many targets one call of `readouts` should get, so that its gradients fit."""
@@ -273,7 +376,7 @@ class Trace:
 
 def record(
     model: Model,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     *,
     start: int = 0,
     queries: bool = True,
@@ -290,51 +393,55 @@ def record(
     Raises:
         ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
     """
-    if any(parameter.is_inference() for parameter in model.module.parameters()):
-        raise ModelError(
-            f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
-            "it; build it outside."
-        )
-    known, anatomy = writes(model.module), model.anatomy
-    recorder = Recorder(model.layout.rows, queries=queries, apart=known)
-    with _plain_autograd(model), torch.no_grad():
-        images = images.to(model.device, model.dtype).clone()
-        recorder.input = images
-        with watching(anatomy, recorder, tail_graph=True, start=start) as seen, recorder:
-            try:
-                output: Any = model.run(images)
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, AssertionError, ValueError) as error:
-                if known or not recorder.written:
-                    raise ModelError(
-                        f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: "
-                        f"{error}"
-                    ) from error
-    if recorder.written and not known:
-        assert recorder.input is not None
-        note(model.module)
-        return record(model, recorder.input, start=start, queries=queries)
-    _check_output(model, output, len(images))
-    calls = on_the_way(recorder.calls, output)
-    _check_seen(model, calls, seen, start)
-    tokens = seen.inputs[start] if seen.inputs else _flat(anatomy.pool, seen.pooled)
-    grid = model.layout.grid_for((images.shape[-2], images.shape[-1]), tokens.shape[1])
-    return Trace(model, images, output.detach(), calls, grid, seen, output, recorder.linears, start)
+    with with_autograd(model):
+        model = current(model)
+        batch = images.to(model.device, model.dtype).clone()
+        backbones = [replace(model, others=()), *model.others]
+        start = 0 if model.others else start
+        grids = [grid_of(one, batch) for one in backbones]
+        recorders, seen, output = _watched(backbones, batch, start, queries)
+    if recorders[0].written and not model.writes_in_place:
+        # by a part of the module that did not run when it was read
+        for one in backbones:
+            assert one.reading is not None
+            one.reading.writes_in_place = True
+        return record(model, images, start=start, queries=queries)
+    _check_output(model, output, len(batch))
+    traces = []
+    for one, grid, recorder, each in zip(backbones, grids, recorders, seen, strict=True):
+        calls = own_calls(one, each, on_the_way(recorder.calls, output))
+        check_blocks(one, each, calls, start)
+        _check_seen(one, calls, each)
+        logits = output.detach()
+        traces.append(Trace(one, batch, logits, calls, grid, each, output, recorder.linears, start))
+    return replace(traces[0], model=model, others=tuple(traces[1:]))
 
 
-def _flat(pool: Pool | None, pooled: Tensor | None) -> Tensor:
-    assert pool is not None
-    assert pooled is not None
-    return pool.flat(pooled)
+def _watched(
+    backbones: Sequence[Model], images: Tensor, start: int, queries: bool
+) -> tuple[list[Recorder], list[Seen], Any]:
+    """One forward, as each backbone's recorder and watcher saw it, and the output."""
+    apart = backbones[0].writes_in_place
+    recorders = [Recorder(one.layout.rows, queries=queries, apart=apart) for one in backbones]
+    with ExitStack() as stack:
+        # a model that turns gradients off for its blocks goes on after them in its caller's mode
+        turns_off = any(one.reading and not one.reading.differentiable for one in backbones)
+        stack.enter_context(torch.set_grad_enabled(turns_off))
+        seen = [
+            stack.enter_context(watching(one.anatomy, recorder, graph="tail", start=start))
+            for one, recorder in zip(backbones, recorders, strict=True)
+        ]
+        for recorder in recorders:
+            stack.enter_context(recorder)
+        return recorders, seen, run(backbones[0], images)
 
 
 def _check_output(model: Model, output: Any, count: int) -> None:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != count:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    check_output(model, output)
+    if len(output) != count:
         raise ModelError(
-            f"{model.spec} returned {shape} for {count} images where logits (B, C) are needed; "
-            "give it a classification head."
+            f"{model.spec} returned {tuple(output.shape)} for {count} images where logits (B, C) "
+            "are needed; give it a classification head."
         )
     if model.prompts is None and output.shape[-1] != len(model.labels):
         raise ModelError(
@@ -343,36 +450,13 @@ def _check_output(model: Model, output: Any, count: int) -> None:
         )
 
 
-def _check_seen(model: Model, calls: list[AttentionCall], seen: Seen, start: int) -> None:
+def _check_seen(model: Model, calls: list[AttentionCall], seen: Seen) -> None:
     """Refuse a model whose readout was not seen at work."""
-    layout, depth = model.layout, len(model.anatomy.blocks) - start
+    layout = model.layout
     places = {call.place for call in calls}
-    if layout.rows or (layout.pool is not None and depth):
-        missing = depth - len(places - {TAIL})
-        if missing:
-            raise ModelError(
-                f"{model.spec} has {depth} blocks but attention was seen in {depth - missing}, "
-                "because it computes attention by hand; build it with fused attention "
-                "(scaled_dot_product_attention or nn.MultiheadAttention)."
-            )
-    elif layout.pool is None and TAIL not in places:
+    if not layout.rows and layout.pool is None and TAIL not in places:
         raise ModelError(
             f"{model.spec} reads its class by attention after the last block, but none was seen, "
             "because it computes it by hand; build it with fused attention."
         )
-    if model.anatomy.pool is not None and seen.pooled is None:
-        raise ModelError(
-            f"{model.spec} did not run the module whose output its head pools; tell where the "
-            "class is read with wrap(…, layout=…)."
-        )
-
-
-@contextmanager
-def _plain_autograd(model: Model) -> Iterator[None]:
-    """Evaluation mode, with autograd usable even inside a caller's `torch.inference_mode`."""
-    with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(model.evaluating())
-        stack.enter_context(writable(model.module))
-        yield
+    seen.pooled(model.anatomy.pool)

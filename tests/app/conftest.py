@@ -13,6 +13,9 @@ import pytest
 import gradtoken
 from gradtoken.app import layout, serving
 from gradtoken.models import Model
+from tests.waiting import be_patient_with_servers
+
+be_patient_with_servers()
 
 
 @dataclass

@@ -58,6 +58,13 @@ def test_probabilities_of_classes(demo: Model) -> None:
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_probabilities_by_the_activation() -> None:
+    model = gradtoken.load("demo", device="cpu", activation="sigmoid")
+    source = scene_source(0)
+    logits = model(model.preprocess(source.picture)[None])[0]
+    torch.testing.assert_close(torch.tensor(asking.probabilities(model, source)), logits.sigmoid())
+
+
 def test_probabilities_of_prompts() -> None:
     clip = gradtoken.wrap(seeded(ZOO["open_clip ViT"].build))
     source = scene_source(0)

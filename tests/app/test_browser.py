@@ -6,15 +6,16 @@ import base64
 import io
 import json
 import re
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Request, expect
 
 from gradtoken.app import serving
 from gradtoken.app.callbacks import Callbacks
@@ -24,6 +25,9 @@ from gradtoken.errors import AppError
 from gradtoken.models import Model
 from tests.app import chromium
 from tests.app.conftest import Served
+from tests.waiting import PATIENCE
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 
 @dataclass
@@ -34,6 +38,8 @@ class Opened:
     served: Served
     shots: Path
     requests: list[str]
+    waiting: set[Request]
+    """Requests of the page for something to be done that are not answered yet."""
 
     def shot(self, name: str) -> None:
         self.page.wait_for_timeout(300)
@@ -57,25 +63,30 @@ class Opened:
     def slide(self, name: str, value: float) -> None:
         self.page.locator(f"#{name} input[type=range]").fill(str(value))
 
+    def until(self, holds: Callable[[], bool], otherwise: str) -> None:
+        """As `tests.waiting.until`, while the page goes on."""
+        begun = time.monotonic()
+        while not holds():
+            assert time.monotonic() < begun + PATIENCE, otherwise
+            self.page.wait_for_timeout(50)
+
     def wait_for_other(self, before: list[bytes]) -> list[bytes]:
         """The maps once they are not what they were."""
-        for _ in range(100):
-            now = self.heats()
-            if now and now != before:
-                return self.settled()
-            self.page.wait_for_timeout(50)
-        raise AssertionError("the maps did not change")
+        self.until(lambda: self.heats() not in ([], before), "the maps did not change")
+        return self.settled()
 
     def settled(self) -> list[bytes]:
-        """The maps once they have been the same for half a second."""
+        """The maps once nothing is under way and they have been the same ten times."""
         now, still = self.heats(), 0
-        for _ in range(200):
-            self.page.wait_for_timeout(50)
+
+        def stands() -> bool:
+            nonlocal now, still
             before, now = now, self.heats()
-            still = still + 1 if now == before else 0
-            if still == 10:
-                return now
-        raise AssertionError("the maps do not stop changing")
+            still = still + 1 if now == before and not self.waiting else 0
+            return still == 10
+
+        self.until(stands, "the maps do not stop changing")
+        return now
 
 
 def levels_apart(one: bytes, other: bytes) -> int:
@@ -96,11 +107,15 @@ def app(browser: BrowserContext, served: Served, shots: Path) -> Iterator[Opened
     page = browser.new_page()
     requests: list[str] = []
     problems: list[str] = []
+    waiting: set[Request] = set()
     page.on("request", lambda request: requests.append(request.url))
+    page.on("request", lambda request: waiting.add(request) if "/queue/" in request.url else None)
+    page.on("requestfinished", lambda request: waiting.discard(request))
+    page.on("requestfailed", lambda request: waiting.discard(request))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(served.url)
     page.wait_for_selector("#scenes button")
-    yield Opened(page, served, shots, requests)
+    yield Opened(page, served, shots, requests, waiting)
     page.close()
     assert problems == []
 
@@ -117,7 +132,6 @@ def test_two_classes_have_two_maps_and_sliders_need_no_forward(
     app: Opened, picture: Path, demo: Model
 ) -> None:
     names = Scenes("test", size=448, objects=2, seed=5)[0].names
-    app.page.wait_for_timeout(500)
     app.says("Drop a picture, or choose one of the scenes")
     app.shot("1-start")
     app.upload(picture)
@@ -147,13 +161,14 @@ def test_two_classes_have_two_maps_and_sliders_need_no_forward(
 def test_a_slider_that_is_dragged_fast_ends_where_it_is(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
+    plain = app.settled()
     app.slide("threshold", 0.6)
-    expected = app.settled()
+    expected = app.wait_for_other(plain)
     app.slide("threshold", 0)
     app.wait_for_other(expected)
     for step in range(1, 13):
         app.slide("threshold", step / 20)
-    app.page.wait_for_timeout(500)
+    app.until(lambda: app.heats() == expected, "the last value is not what is shown")
     assert app.settled() == expected
 
 
@@ -209,8 +224,9 @@ def test_search(app: Opened) -> None:
 def test_download(app: Opened, picture: Path) -> None:
     app.upload(picture)
     app.says("Maps of")
+    maps = app.settled()
     app.slide("last", 3)
-    app.page.wait_for_timeout(300)
+    app.wait_for_other(maps)
     with app.page.expect_download() as waiting:
         app.page.locator("#download").click()
     assert waiting.value.suggested_filename == "gradtoken-my-scene.zip"
@@ -395,11 +411,7 @@ def test_a_picture_is_deleted_when_its_page_is_closed(
     app.says("Maps of")
     assert kept == []
     app.page.goto("about:blank")
-    for _ in range(100):
-        if kept:
-            return
-        app.page.wait_for_timeout(100)
-    raise AssertionError("the session was not dropped")
+    app.until(lambda: bool(kept), "the session was not dropped")
 
 
 def test_nothing_is_requested_from_elsewhere(app: Opened) -> None:

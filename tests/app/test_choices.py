@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +35,12 @@ def test_the_likeliest_come_first_and_ticked_ones_stay() -> None:
     many = choices(list(MANY), [1 / 50] * 50, ticked=[40, 3])
     assert [index for _, index in many] == [*range(OFFERED), 40]
     assert [index for _, index in choices(NAMES, CHANCES, [4], "tiger")] == [3, 1, 4]
+
+
+def test_outputs_that_are_no_probabilities_are_offered_by_name() -> None:
+    unknown = [math.nan] * 5
+    assert choices(NAMES, unknown)[1] == ("tiger cat", 1)
+    assert ticked_at_first(unknown) == [0]
 
 
 @pytest.mark.parametrize(

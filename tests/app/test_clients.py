@@ -17,11 +17,13 @@ from gradtoken.app.wiring import FOR
 from gradtoken.datasets import Scenes
 from gradtoken.models import Model
 from tests.app.conftest import Served
+from tests.waiting import PATIENCE
 
 LOOK = (0.85, 0, 0, FOR, 1, 6)
 CLIENTS = 20
 
 
+@pytest.mark.slow
 def test_twenty_people_at_once_see_their_own_pictures(
     served: Served, demo: Model, tmp_path: Path
 ) -> None:
@@ -71,7 +73,7 @@ def given(path: str) -> dict[str, Any]:
 def call(http: httpx.Client, name: str, *data: Any) -> str:
     """What the server answers, to one who uploads nothing by the way as gradio's client does."""
     event = http.post(f"gradio_api/call/{name}", json={"data": data}).json()["event_id"]
-    return http.get(f"gradio_api/call/{name}/{event}", timeout=60).text
+    return http.get(f"gradio_api/call/{name}/{event}", timeout=PATIENCE).text
 
 
 def test_one_upload_is_read_once(served: Served, tmp_path: Path) -> None:

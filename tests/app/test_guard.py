@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gradio.routes import file_upload_statuses
 
 from tests.app.conftest import Served
 from tests.app.test_clients import LOOK, call, given
+from tests.waiting import until
 
 ADDRESS = "https://example.org/a.png"
 PARTS = ["redraw", "ask_prompts", "search", "compare", "ask"]
@@ -139,13 +140,5 @@ def test_an_upload_that_breaks_off_leaves_nothing(served: Served) -> None:
             b"POST /gradio_api/upload HTTP/1.1\r\nhost: here\r\ncontent-length: 3000000\r\n"
             b"content-type: multipart/form-data; boundary=x\r\n\r\n" + next(pieces(1))
         )
-        await_that(lambda: len(left(served)) == 1)
-    await_that(lambda: left(served) == [])
-
-
-def await_that(holds: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if holds():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come to hold")
+        until(lambda: len(left(served)) == 1)
+    until(lambda: left(served) == [])

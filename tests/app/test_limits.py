@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gradtoken.app.pictures import scene
 from gradtoken.app.server import serving
 from gradtoken.models import Model
 from tests.app.test_clients import LOOK
+from tests.waiting import PATIENCE, until
 
 
 class Held:
@@ -32,7 +32,7 @@ class Held:
         with self._lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
-        assert self.let_go.wait(60)
+        assert self.let_go.wait(PATIENCE)
 
     def leave(self, *_: Any) -> None:
         with self._lock:
@@ -54,13 +54,6 @@ def held(model: Model) -> Iterator[Held]:
             handle.remove()
 
 
-def until(there: Callable[[], bool]) -> None:
-    begun = time.monotonic()
-    while not there():
-        assert time.monotonic() - begun < 60
-        time.sleep(0.05)
-
-
 def test_two_use_the_model_and_the_rest_waits_or_is_told_to_come_back(
     demo: Model, tmp_path: Path
 ) -> None:
@@ -77,16 +70,17 @@ def test_two_use_the_model_and_the_rest_waits_or_is_told_to_come_back(
         waiting = [open_picture(person) for person in people[2:5]]
         until(lambda: all(job.status().code == Status.IN_QUEUE for job in waiting))
         with pytest.raises(Exception, match="Queue is full"):
-            open_picture(people[5]).result(60)
+            open_picture(people[5]).result(PATIENCE)
         assert forwards.inside == 2
         forwards.let_go.set()
         for job in [*first, *waiting]:
-            assert "gt-problem" not in job.result(60)[0]
+            assert "gt-problem" not in job.result(PATIENCE)[0]
         assert forwards.most == 2
 
 
 def test_the_page_of_the_app_names_the_limits() -> None:
-    limits, text = Limits(), Path("docs/app.md").read_text("utf-8")
+    page = Path(__file__).parents[2] / "docs" / "app.md"
+    limits, text = Limits(), page.read_text("utf-8")
     table = text.partition("## Limits\n")[2].strip().partition("\n\n")[0]
     rows = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in table.splitlines()}
     assert rows["a file"].startswith(f"{limits.file_bytes / 1e6:.0f} MB")

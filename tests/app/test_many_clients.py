@@ -18,16 +18,17 @@ from tests.app.conftest import Served
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 
 
+@pytest.mark.slow
 def test_nobody_gets_an_error_or_another_ones_map(
     served: Served, demo: Model, tmp_path: Path
 ) -> None:
     found = Found()
     everybody = people(served.url, 8, tmp_path, found, demo)
-    seen = watched(everybody, os.getpid(), 4)
-    outcome = judge(found, seen, [], 4)
+    seen = watched(everybody, os.getpid(), 2)
+    outcome = judge(found, seen, [], 2)
     assert outcome["errors"] == 0, found.errors
     assert outcome["wrong_maps"] == 0, found.wrong
-    assert sum(outcome["requests"].values()) >= 16
+    assert sum(outcome["requests"].values()) >= 3 * len(everybody)
     assert all(one.bytes > 0 and one.threads > 0 and one.files > 0 for one in seen)
 
 
@@ -68,7 +69,7 @@ def test_a_map_of_another_picture_is_noticed(served: Served, demo: Model, tmp_pa
     (person,) = people(served.url, 1, tmp_path, found, demo)
     first, second = person._pictures
     person._pictures = [Picture(second.path, first.maps)]
-    person.live(time.monotonic() + 0.5, 0)
+    person.live(time.monotonic(), 0)
     assert not found.errors
     assert found.wrong
 
@@ -78,7 +79,7 @@ def test_what_is_not_as_it_has_to_be_is_told(served: Served, demo: Model, tmp_pa
     (person,) = people(served.url, 1, tmp_path, found, demo)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     person._pictures = [Picture(tmp_path / "bad.png", {BLOCKS[0]: np.zeros((1, 1, 1))})]
-    person.live(time.monotonic() + 5, 0)
+    person.live(time.monotonic(), 0)
     assert "not a picture" in found.errors[0]
     seen = [Usage(float(at), int(1e9 + 1e7 * at), 20 + at, 30 + at) for at in range(61)]
     told = judge(found, seen, [tmp_path / "bad.png"], 60)["not_as_it_has_to_be"]

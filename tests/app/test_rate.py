@@ -10,6 +10,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
+from gradtoken.app import server
 from gradtoken.app.arrivals import Arrivals
 from gradtoken.app.guard import Guard
 from gradtoken.app.limits import Limits
@@ -101,7 +102,10 @@ def test_the_server_says_so_with_429() -> None:
     assert len(reached) == 2
 
 
-def test_behind_a_proxy_visitors_are_told_apart(demo: Model) -> None:
+def test_behind_a_proxy_visitors_are_told_apart(
+    demo: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "Rate", lambda per_minute: Rate(per_minute, Clock()))
     with serving(demo, limits=Limits(requests_per_minute=4)) as url:
         call = {"data": list(LOOK)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from gradtoken.app import server
+from gradtoken.app import callbacks, server
 from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import scene_source
 from gradtoken.app.server import read_login, serving
+from gradtoken.app.sessions import Sessions
 from gradtoken.errors import AppError
 from gradtoken.models import Model
 from tests.app.test_clients import LOOK
+from tests.waiting import until
 
 
 def test_read_login() -> None:
@@ -81,6 +82,8 @@ def test_the_environment_is_as_it_was(demo: Model, monkeypatch: pytest.MonkeyPat
 def test_gradio_forgets_pictures_too(
     demo: Model, pages: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    clock = 0.0
+    monkeypatch.setattr(callbacks, "Sessions", lambda limits: Sessions(limits, lambda: clock))
     monkeypatch.setattr(server, "_SWEEP_SECONDS", 0.1)
     path = tmp_path / "a.png"
     scene_source(0).picture.save(path)
@@ -89,14 +92,12 @@ def test_gradio_forgets_pictures_too(
         session = pages[0].state_holder.session_data[client.session_hash]
         return str([config["props"].get("value") for config in session.config_values.values()])
 
-    with serving(demo, limits=Limits(idle_seconds=3)) as url:
+    limits = Limits()
+    with serving(demo, limits=limits) as url:
         client = Client(url, verbose=False)
         client.predict(handle_file(path), "", *LOOK, api_name="/open_file")
-        begun = time.monotonic()
         packed = client.predict(*LOOK, api_name="/pack")[1]["data"]
-        while packed in kept(client) or pages[0].upload_file_set:
-            assert time.monotonic() < begun + 2
-            time.sleep(0.02)
+        until(lambda: packed not in kept(client) and not pages[0].upload_file_set)
         assert "--gt-picture" in kept(client)
         queue = pages[0]._queue
         assert len(queue.event_analytics) <= 1
@@ -108,7 +109,8 @@ def test_gradio_forgets_pictures_too(
             if way:
                 client.predict(api_name=way)
             else:
-                time.sleep(4)
+                clock += limits.idle_seconds + 1
+                until(lambda: "--gt-picture" not in kept(client))  # noqa: B023
             assert "--gt-picture" not in kept(client)
             assert "gt-heat" not in kept(client)
         link = f"{url}gradio_api/deep_link?session_hash={client.session_hash}"

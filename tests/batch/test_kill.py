@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.waiting import PATIENCE
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "batch_kill.py"
 
 
@@ -23,7 +25,7 @@ def kill(tmp_path: Path, *arguments: str) -> tuple[Path, dict[str, object]]:
         work, outcome = tmp_path / f"work-{seed}", tmp_path / "outcome.json"
         command = [sys.executable, str(SCRIPT), "--work", str(work), "--out", str(outcome)]
         command += ["--seed", str(seed), *arguments]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         if not any(words in found.stderr for words in TOO_FAST):
             break
     logs = "\n".join(path.read_text() for path in work.glob("*.log"))
@@ -41,6 +43,7 @@ def same_bytes(whole: Path, killed: Path, count: int) -> None:
     assert len({row["id"] for row in ids}) == sum(row["rank"] == 0 for row in ids) == count
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
 def test_the_local_engine(tmp_path: Path) -> None:
     work, outcome = kill(
@@ -53,6 +56,8 @@ def test_the_local_engine(tmp_path: Path) -> None:
     assert not list(killed.rglob(".part-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
 def test_the_ray_engine_and_its_workers(tmp_path: Path) -> None:
     pytest.importorskip("ray")

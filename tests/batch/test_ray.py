@@ -13,6 +13,7 @@ from gradtoken.errors import DatasetError, GradTokenError, ModelError
 from tests.batch.conftest import COUNT, JOB, shards, start
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")

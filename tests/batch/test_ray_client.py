@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ import pytest
 from gradtoken.batch import Job, Source
 from gradtoken.batch.ray_client import devices
 from tests.batch.conftest import COUNT, start
+from tests.waiting import PATIENCE, until
 
 for needed in ("ray", "grpc", "s3fs"):
     pytest.importorskip(needed)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
@@ -36,13 +37,12 @@ def free_port() -> int:
 
 
 def await_port(port: int, process: subprocess.Popen[bytes], said: Path) -> None:
-    for _ in range(240):
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
+    def open() -> bool:
         assert process.poll() is None, said.read_text()
-        time.sleep(0.25)
-    raise AssertionError(f"Ray did not begin to serve: {said.read_text()}")
+        with socket.socket() as tried:
+            return tried.connect_ex(("127.0.0.1", port)) == 0
+
+    until(open, "Ray did not begin to serve")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def address() -> Iterator[str]:
     port, folder = free_port(), tempfile.mkdtemp(prefix="ray-")
     command = [
         *(sys.executable, "-c", "from ray.scripts.scripts import main; main()"),
-        *("start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "4"),
+        *("start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--num-cpus", "2"),
         *("--port", str(free_port()), "--ray-client-server-port", str(port)),
         *("--include-dashboard", "false", "--object-store-memory", str(200 << 20)),
         *("--temp-dir", folder),
@@ -65,8 +65,8 @@ def address() -> Iterator[str]:
         await_port(port, cluster, said)
         yield f"ray://127.0.0.1:{port}"
     finally:
-        cluster.terminate()
-        cluster.wait(60)
+        cluster.kill()  # what it started goes with it, at once
+        cluster.wait(PATIENCE)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -79,7 +79,7 @@ def batch(address: str, options: dict[str, Any], *more: str) -> subprocess.Compl
     ]
     environment = {**os.environ, **SETTINGS, "COLUMNS": "300"}
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -109,7 +109,7 @@ def test_results_have_to_be_where_both_can_reach(address: str, folder: Path) -> 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert "cannot read maps on this machine; give a folder that both reach" in done.stderr
@@ -125,7 +125,7 @@ def test_a_token_that_is_missing_is_asked_for(folder: Path, tmp_path: Path) -> N
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

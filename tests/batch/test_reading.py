@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import gradtoken
 from gradtoken.batch import read, report
+from gradtoken.batch.plots import draw
 from gradtoken.batch.summarising import COLUMNS, inside, summarise
 from gradtoken.errors import DatasetError, GradTokenError
 from tests.batch.conftest import COUNT, start
@@ -125,21 +126,8 @@ def test_summaries_are_the_sums_they_say() -> None:
         _row(1, 1, "a", 0.8, corner),
         {"index": 2, "id": "2", "rank": 0, "error": "no"},
     ]
-    schema = pa.schema(
-        [
-            ("index", pa.int64()),
-            *((name, pa.string()) for name in ("id", "source", "sha256")),
-            ("rank", pa.int16()),
-            ("target_name", pa.string()),
-            ("probability", pa.float32()),
-            ("grid_height", pa.int16()),
-            ("grid_width", pa.int16()),
-            ("relevance", pa.list_(pa.float16())),
-            ("error", pa.string()),
-        ]
-    )
-    assert tuple(schema.names) == COLUMNS
-    batches = pa.Table.from_pylist(rows, schema).to_batches(max_chunksize=3)
+    assert tuple(_schema().names) == COLUMNS
+    batches = pa.Table.from_pylist(rows, _schema()).to_batches(max_chunksize=3)
     figures = summarise(batches, 5)
     assert (figures.pictures, figures.maps, figures.failed) == (3, 4, 1)
     assert figures.outside[0] == figures.outside[-1] == 2
@@ -153,6 +141,33 @@ def test_summaries_are_the_sums_they_say() -> None:
     assert mean[0, 0] == 0.5
     assert mean[7, 7] == 0
     assert figures.errors == [("2", "no")]
+
+
+def test_maps_without_evidence_are_left_out() -> None:
+    """Also where the likeliest class's map is one: the next class is not taken in its place."""
+    usual, negative = np.zeros((8, 8), np.float16), np.full((8, 8), -0.2, np.float16)
+    usual[3:5, 3:5] = 1
+    negative[0, 0] = 1
+    blank = np.zeros((8, 8), np.float16)
+    rows = [
+        _row(0, 0, "a", 0.9, negative),
+        _row(0, 1, "b", 0.1, usual),
+        _row(1, 0, "a", 0.9, usual),
+        _row(1, 1, "b", 0.1, blank),
+        _row(2, 0, "c", 0.9, negative),
+    ]
+    table = pa.Table.from_pylist(rows, _schema())
+    figures = summarise(table.to_batches(), 5)
+    assert (figures.maps, figures.weighed, figures.outside.sum()) == (5, 2, 2)
+    assert [(e.number, e.target) for e in figures.examples] == [(1, "a")]
+    found = figures.classes
+    assert [(found[n].maps, found[n].weighed) for n in "abc"] == [(2, 1), (2, 1), (1, 0)]
+    assert found["a"].border == found["a"].outside == 0
+    np.testing.assert_allclose(found["a"].mean(), usual / 4)
+    assert found["c"].tokens is None
+    nothing = summarise(pa.Table.from_pylist(rows[4:], _schema()).to_batches(), 5)
+    assert (nothing.maps, nothing.weighed, nothing.examples) == (1, 0, [])
+    draw(nothing, [], 12)
 
 
 def test_the_centre_of_odd_grids_is_shared_out() -> None:
@@ -185,6 +200,23 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert (result.exit_code, result.output) == (0, "")
 
 
+def _schema() -> pa.Schema:
+    return pa.schema(
+        [
+            ("index", pa.int64()),
+            *((name, pa.string()) for name in ("id", "source", "sha256")),
+            ("rank", pa.int16()),
+            ("target_name", pa.string()),
+            ("logit", pa.float32()),
+            ("probability", pa.float32()),
+            ("grid_height", pa.int16()),
+            ("grid_width", pa.int16()),
+            ("relevance", pa.list_(pa.float16())),
+            ("error", pa.string()),
+        ]
+    )
+
+
 def _row(
     index: int, rank: int, target: str, probability: float, tokens: np.ndarray
 ) -> dict[str, object]:
@@ -193,6 +225,7 @@ def _row(
         "id": str(index),
         "rank": rank,
         "target_name": target,
+        "logit": 0.0,
         "probability": probability,
         "grid_height": 8,
         "grid_width": 8,

@@ -33,9 +33,22 @@ def test_scenes_that_are_recognised_whole(demo: gradtoken.Model) -> None:
     assert len([case for _, case in cases(demo, samples, whole=False)]) == 20
 
 
+def test_sigmoids_are_recognised_where_all_are_above_a_half() -> None:
+    model = gradtoken.load("demo", device="cpu", activation="sigmoid")
+    samples = SceneSamples(Scenes("test", objects=(1, 2), seed=3), count=20)
+    expected = []
+    for i in range(20):
+        sample = samples[i]
+        p = model(model.preprocess(sample.image)[None])[0].sigmoid()
+        if all(p[model.labels.find(name)] > 0.5 for name in sample.names):
+            expected.append(sample.id)
+    assert [name for name, _ in cases(model, samples)] == expected
+    assert len(expected) > 0
+
+
 def test_done_pictures_are_passed_on_without_running_the_model(demo: gradtoken.Model) -> None:
     samples = SceneSamples(Scenes("test", objects=1), count=3)
-    found = list(cases(demo, samples, skip=lambda name: name == "scene-000001", whole=False))
+    found = list(cases(demo, samples, skip=lambda sample: sample.id == "scene-000001", whole=False))
     assert [name for name, _ in found] == [f"scene-{i:06d}" for i in range(3)]
     assert found[1][1] is None
 
@@ -46,14 +59,18 @@ def test_masks_follow_the_preprocessings_crop() -> None:
     mask[:, :300] = True
     image = Image.fromarray(np.where(mask[..., None], 255, 0).astype(np.uint8).repeat(3, -1))
     label = model.labels[5]
-    sample = Sample("x", image, (label, "no such class"), np.stack([mask, ~mask]), mask)
+    ignore = np.zeros_like(mask)
+    ignore[:, 400:] = True
+    sample = Sample("x", image, (label, "no such class"), np.stack([mask, ~mask]), ignore)
     ((_, case),) = cases(model, [sample], whole=False)
     assert case.classes == (5,)
     assert case.names == (label.split(",")[0],)
     white = model.preprocess.picture(case.pixels[0])
     seen = torch.from_numpy(np.asarray(white)[..., 0] > 127)
     assert (seen == case.masks[0]).double().mean() > 0.98
-    assert torch.equal(case.ignore, case.masks[0])
+    left, _, right, _ = model.preprocess.box(image.size)
+    centres = left + (torch.arange(224) + 0.5) * (right - left) / 224
+    assert torch.equal(case.ignore, (centres >= 400).expand(224, -1))
     assert not case.masks[0, :, 113:].any()
 
 

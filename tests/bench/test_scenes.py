@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import gradtoken
 from gradtoken.attribution import make_method
 from gradtoken.bench import FIGURES, column, measure, recognised
 from gradtoken.datasets import Scenes
 from gradtoken.metrics import Coverage, token_ap
+from gradtoken.preprocess import Preprocess
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,25 @@ def test_records_are_the_figures_of_each_object(demo: gradtoken.Model) -> None:
     assert records[0]["coupling"] == pytest.approx(gradtoken.coupling(found))
     assert np.allclose(column(records, "rollout", "coupling"), 1)
     assert set(FIGURES) < set(records[0])
+
+
+def test_masks_follow_a_models_crop(demo: gradtoken.Model) -> None:
+    """The left half of the scene alone: what is measured is the metric on the left half's masks."""
+
+    def left_half(image: Image.Image) -> torch.Tensor:
+        return demo.preprocess(image.crop((0, 0, 56, 112)).resize((112, 112)))
+
+    model = gradtoken.wrap(demo.module, preprocess=Preprocess(left_half), labels=list(demo.labels))
+    scenes = Scenes("test", objects=(1, 2), seed=5)
+    records, _ = measure(model, {"ours": make_method("gae")}, scenes, 2)
+    scene = scenes[records[0]["scene"]]
+    found = gradtoken.explain(model, scene.image, list(scene.labels), method="gae")
+    cut = torch.from_numpy(scene.masks[:, :, :56].copy()).repeat_interleave(2, 2)
+    tokens = torch.nn.functional.avg_pool2d(cut.double()[None], 8)[0].flatten(1)
+    relevance = found.tokens[0].flatten(1).double()
+    for k in range(len(scene.labels)):
+        expected = float((relevance[k] * tokens[k]).sum() / relevance[k].sum())
+        assert records[k]["energy"] == pytest.approx(expected, abs=0.02)
 
 
 def test_gradtoken_is_ahead_of_attention_alone_on_the_bundled_scenes(demo: gradtoken.Model) -> None:

@@ -12,7 +12,9 @@ from gradtoken.bench.cases import Case, cases
 from gradtoken.bench.scores import GROUPS, Maps, maps_of
 from gradtoken.datasets import SceneSamples
 from gradtoken.metrics.class_sensitivity import painted_out
-from gradtoken.metrics.replacing import to_pixels
+from gradtoken.patch_grid import to_pixels
+from tests.bench.toys import Fixed, sample
+from tests.conftest import tiny_vit
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +103,69 @@ def test_contrast_response_paints_each_object_out(case: Case, maps: Maps) -> Non
     painted = painted_out(case.pixels, case.masks[:1])
     assert torch.equal(painted[0, :, 0, 0], case.pixels[0, :, 0, 0])
     assert not torch.equal(painted, case.pixels)
+
+
+def test_a_class_set_against_the_others_is_so_against_those_asked_for(
+    demo: gradtoken.Model, case: Case
+) -> None:
+    """The absent class that is explained beside them is none of the others."""
+    against = make_method("gradtoken", target="others")
+    found = gradtoken.explain(demo, case.sample.image, list(case.classes), method=against)
+    torch.testing.assert_close(Maps.made(case, against).tokens, found.tokens[0])
+    joint = maps_of(against, case.trace, [*case.classes, 0 if 0 not in case.classes else 1])
+    assert not torch.allclose(joint[:-1], found.tokens[0])
+
+
+def test_with_every_class_asked_for_no_map_is_of_an_absent_one() -> None:
+    model = gradtoken.wrap(tiny_vit(num_classes=2))
+    one = sample("a", 0, names=("class 0", "class 1"))
+    ((_, case),) = cases(model, [one])
+    assert GROUPS["top1-random"](Maps.made(case, make_method("gae"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("known", "label"),
+    [
+        ({"names": ("class 3",), "masks": None}, 3),
+        ({"names": (), "masks": None, "label": 3}, 3),
+        ({"names": ("class 3", "class 7")}, None),
+        ({"names": (), "masks": None, "unnamed": True}, "predicted"),
+    ],
+    ids=["name", "number", "objects", "unnamed"],
+)
+def test_a_hit_of_perturbation_is_the_data_sets_label(known: dict, label: object) -> None:
+    """Also where the model is wrong about the image, and whether a folder's class is a number or a
+    name."""
+    model = gradtoken.wrap(tiny_vit())
+    one = sample("a", 0, **known)
+    ((_, case),) = cases(model, [one], whole=False)
+    logits = model(case.pixels)[0]
+    predicted = int(logits.argmax())
+    assert predicted not in (3, 7)
+    expected = {None: [3, 7][int(logits[[3, 7]].argmax())], "predicted": predicted}.get(
+        label, label
+    )
+    maps = Maps.made(case, make_method("gae"))
+    found = GROUPS["perturbation"](maps)
+    leading = case.classes.index(expected)
+    order = maps.pixels[leading].flatten().argsort(descending=True, stable=True)
+    black = -torch.tensor(model.preprocess.mean) / torch.tensor(model.preprocess.std)
+    for k in range(10):
+        changed = case.pixels.clone().flatten(2)
+        changed[0, :, order[: k * 4096 // 10]] = black.double()[:, None]
+        hit = int(model(changed.view_as(case.pixels))[0].argmax()) == expected
+        assert found[f"positive@{k / 10:.1f}"][case.names[leading]] == hit
+    assert found["positive@0.0"][case.names[leading]] == (label == "predicted")
+
+
+def test_blank_maps_are_misses_and_not_missing() -> None:
+    model = gradtoken.wrap(tiny_vit())
+    masks = np.zeros((2, 64, 64), bool)
+    masks[0, :30, :30], masks[1, 40:, 40:] = True, True
+    ((_, case),) = cases(model, [sample("a", 0, masks=masks)], whole=False)
+    for value in (0.0, -1.0):
+        found = GROUPS["localization"](Maps.made(case, Fixed(value=value)))
+        for metric in ("pointing", "share", "energy"):
+            assert found[metric] == {"class 3": 0.0, "class 7": 0.0}, metric
+    found = GROUPS["localization"](Maps.made(case, Fixed(value=1.0)))
+    assert found["pointing"] == {"class 3": 1.0, "class 7": 0.0}

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,14 @@ from typer.testing import CliRunner
 
 from gradtoken.cli.app import app
 from gradtoken.errors import GradTokenError
+from tests.waiting import until
 
 ARGUMENTS = [
     "bench",
     "--methods",
     "gradtoken,rollout,legrad",
     "--limit",
-    "4",
+    "3",
     "--slow-limit",
     "1",
 ]
@@ -41,6 +41,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(*ARGUMENTS, "--out", str(whole))
@@ -51,7 +52,7 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         found = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
     assert found["rollout", "coupling"]["mean"] == "1"
     assert found["gradtoken", "positive_auc"]["n"] == "1"
-    assert int(found["gradtoken", "pointing"]["n"]) >= 8
+    assert int(found["gradtoken", "pointing"]["n"]) >= 6
     assert float(found["gradtoken", "share"]["mean"]) > float(found["rollout", "share"]["mean"])
     for name in ("curves", "bars", "sheet"):
         assert min(Image.open(whole / f"{name}.png").size) > 300
@@ -60,11 +61,11 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     add, calls = Store.add, []
 
-    def add_twice(self: Store, picture: str, records: object) -> None:
+    def add_twice(self: Store, picture: str, *records: object) -> None:
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(picture)
-        add(self, picture, records)
+        add(self, picture, *records)
 
     monkeypatch.setattr(Store, "add", add_twice)
     CliRunner().invoke(app, [*ARGUMENTS, "--out", str(broken)])
@@ -79,6 +80,7 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert (broken / name).read_text() == (whole / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -91,12 +93,13 @@ def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+    def recorded() -> list[Path]:
+        assert process.poll() is None, "it ended before it could be killed"
+        return list(broken.glob("records/*.parquet"))
+
     try:
-        deadline = time.monotonic() + 120
-        while not list(broken.glob("records/*.parquet")):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline, "no record in two minutes"
-            time.sleep(0.002)
+        until(recorded)
     finally:
         process.kill()
         process.wait()
@@ -109,6 +112,7 @@ def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
     assert {p.name for p in broken.glob("records/*")} == {p.name for p in whole.glob("records/*")}
 
 
+@pytest.mark.slow
 def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
     from gradtoken.datasets import Scenes
 
@@ -178,6 +182,73 @@ def test_methods_with_options(tmp_path: Path) -> None:
     settings = json.loads((out / "settings.json").read_text())
     assert settings["methods"][names[1]]["rectify"] == "head"
     assert settings["methods"][names[1]]["layers"] == [-1]
+
+
+def test_a_method_that_fails_on_an_image_is_told_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradtoken.attribution.legrad import LeGrad
+    from gradtoken.errors import MethodError
+
+    made, calls = LeGrad.__call__, []
+
+    def first_fails(self: LeGrad, *args: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            raise MethodError("legrad gave NaN or infinite relevance for demo.")
+        return made(self, *args)
+
+    monkeypatch.setattr(LeGrad, "__call__", first_fails)
+    command = [
+        "bench",
+        "--methods",
+        "gradtoken,legrad",
+        "--metrics",
+        "localization",
+        "--limit",
+        "4",
+    ]
+    result = CliRunner().invoke(app, [*command, "--json", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "legrad failed on 1 of 4 pictures: legrad gave NaN or infinite" in result.stderr
+    told = json.loads(result.stdout)
+    assert told["refused"] == {}
+    assert told["failed"]["legrad"]["count"] == 1
+    assert told["failed"]["legrad"]["of"] == 4
+    assert set(told["left_out"]) == {"images", "names", "objects"}
+    with (tmp_path / "summary.csv").open() as file:
+        found = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
+    assert found["legrad", "failed"]["mean"] == "0.25"
+    assert found["gradtoken", "failed"]["mean"] == "0"
+    assert int(found["legrad", "pointing"]["n"]) < int(found["gradtoken", "pointing"]["n"])
+    assert "| failed" in (tmp_path / "summary.md").read_text()
+
+
+def test_other_weights_at_the_same_path_are_another_run(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    import gradtoken
+    from gradtoken.datasets import Scenes
+
+    folder = tmp_path / "pictures" / "3"
+    folder.mkdir(parents=True)
+    Scenes("test", objects=1)[3].image.save(folder / "a.png")
+    name, weights, out = "timm/vit_tiny_patch16_224", tmp_path / "w.safetensors", tmp_path / "out"
+    state = gradtoken.load(name, pretrained=False).module.state_dict()
+    save_file(state, weights)
+    command = [
+        *("bench", "--model", name, "--checkpoint", str(weights), "--every-picture"),
+        *("--data", f"folder:{tmp_path / 'pictures'}", "--methods", "raw-attention"),
+        *("--metrics", "top1-random", "--out", str(out)),
+    ]
+    run(*command)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    state["blocks.3.attn.qkv.weight"][0, 0] += torch.tensor(1e-3)
+    save_file(state, weights)
+    result = CliRunner().invoke(app, command)
+    assert "holds a run of other settings (weights_sha256)" in str(result.exception)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
 
 
 def test_another_runs_folder_is_refused(tmp_path: Path) -> None:

@@ -99,8 +99,9 @@ def test_patterns_and_folders(
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["other", "scene"]
 
 
+@pytest.mark.slow
 def test_coupling_prints_every_method(capsys: pytest.CaptureFixture[str], scene: Path) -> None:
-    code, out, err = run(capsys, "coupling", scene, "--top-k", "3")
+    code, out, err = run(capsys, "coupling", scene, "--top-k", "3", "--image-size", "64")
     assert (code, err) == (0, "")
     values = dict(re.findall(r"(gradtoken|raw-attention|rollout) │ (-?\d\.\d{3})", out))
     assert values["raw-attention"] == values["rollout"] == "1.000"

@@ -26,13 +26,21 @@ def test_names_and_numbers(tmp_path: Path) -> None:
     assert numbered[0].names == ()
 
 
-def test_imagenets_thousand_folders_are_its_classes(tmp_path: Path) -> None:
-    names = [f"n{8 * i + 1440764:08d}" for i in range(1000)]
-    for name in names:
+def test_imagenets_folders_are_its_classes_all_or_some(tmp_path: Path) -> None:
+    wordnet = {"n01440764": 0, "n02510455": 388, "n15075141": 999}
+    for name in wordnet:
         (tmp_path / name).mkdir()
-    picture(0).save(tmp_path / names[388] / "ILSVRC2012_val_00000001.JPEG", "JPEG")
-    (sample,) = ImageFolder(tmp_path)
-    assert sample.label == 388
+        picture(0).save(tmp_path / name / "ILSVRC2012_val_00000001.JPEG", "JPEG")
+    found = list(ImageFolder(tmp_path))
+    assert [sample.label for sample in found] == [0, 388, 999]
+    assert {sample.classes for sample in found} == {1000}
+
+
+def test_other_wordnet_ids_are_no_classes_of_imagenet(tmp_path: Path) -> None:
+    for name in ("n01440764", "n00000001"):
+        (tmp_path / name).mkdir()
+        picture(0).save(tmp_path / name / "a.png")
+    assert [s.names for s in ImageFolder(tmp_path)] == [("n00000001",), ("n01440764",)]
 
 
 def test_no_pictures_or_broken_ones_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 import gradtoken.datasets.scenes as module
 from gradtoken.datasets import Scene, Scenes
 from gradtoken.datasets.sprites import LEVELS, PAD, Level, Sprite
+from tests.waiting import PATIENCE
 
 DIGEST = """
 import hashlib, sys
@@ -48,7 +49,7 @@ def test_iteration_yields_the_indexed_scenes() -> None:
 def test_fresh_process_draws_the_same_scene() -> None:
     code = DIGEST.format(path=[path for path in sys.path if path], split="test")
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert run.stdout.split()[0] == digest(Scenes("test", 64, 3, seed=5)[11])
 

@@ -12,6 +12,7 @@ import pytest
 
 _SOUND = {"name": "a", "version": "1", "vulns": []}
 _SKIPPED = {"name": "b", "skip_reason": "not found"}
+_INSTALLER = {"name": "pip", "version": "1", "vulns": [{"id": "X-2", "fix_versions": ["2"]}]}
 _HOLE = {"name": "c", "version": "2", "vulns": [{"id": "X-1", "fix_versions": ["3"]}]}
 
 
@@ -19,11 +20,12 @@ _HOLE = {"name": "c", "version": "2", "vulns": [{"id": "X-1", "fix_versions": ["
     ("packages", "holes", "unknown"),
     [
         ([_SOUND, _SKIPPED], [], None),
+        ([_SOUND, _INSTALLER], [], None),
         ([_SOUND, _HOLE], ["c 2: X-1, mended in 3"], None),
         ([_SKIPPED], [], "the service knows none of 1 packages"),
         (None, [], "cannot connect"),
     ],
-    ids=["sound", "hole", "nothing known", "no service"],
+    ids=["sound", "the installer's", "hole", "nothing known", "no service"],
 )
 def test_what_is_found(
     monkeypatch: pytest.MonkeyPatch, packages: Any, holes: list[str], unknown: str | None

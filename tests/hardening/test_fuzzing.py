@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 from random import Random
@@ -17,10 +17,14 @@ from fuzz import target as targets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import PATIENCE
+
 _ROOT = Path(__file__).parents[2]
 _INPUTS = {"command_line": 60, "checkpoints": 120, "options": 200, "manifests": 150}
+_INPUTS |= {"app_requests": 150, "batch_results": 150}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", targets.names())
 def test_nothing_gets_out_but_a_sentence(
     name: str, tmp_path_factory: pytest.TempPathFactory
@@ -44,10 +48,10 @@ def test_nothing_gets_out_but_a_sentence(
     hand_in()
 
 
+@pytest.mark.slow
 def test_the_runner_notices_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{_ROOT}:{_ROOT / 'src'}")
-    monkeypatch.setattr(runner, "_GRACE", 2.0)
-    found = runner.run("tests.hardening.misbehaving", 0, 0, 9, 120)
+    found = runner.run("tests.hardening.misbehaving", 0, 0, 9, PATIENCE)
     assert (found["inputs"], found["taken"], found["refused"]) == (9, 1, 1)
     kinds = {failure["index"]: failure["kind"] for failure in found["failures"]}
     assert kinds == {
@@ -64,18 +68,21 @@ def test_the_runner_notices_every_failure(monkeypatch: pytest.MonkeyPatch) -> No
     assert 80 <= found["largest"]["megabytes"] < 200
 
 
-def test_slices_of_a_run_are_kept_and_shown(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_slices_of_a_run_are_kept_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        return runner.main()
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     record = tmp_path / "runs" / "fuzz.json"
-    command = [sys.executable, str(_ROOT / "tools" / "fuzz" / "run.py")]
     for start in ("0", "5"):
-        subprocess.run(
-            [*command, "--target", "voc", "--inputs", "5", "--start", start, "--record", record],
-            check=True,
-            capture_output=True,
-        )
+        slices = ("--inputs", "5", "--start", start, "--record", str(record))
+        assert main("--target", "voc", *slices) == 0
     held = json.loads(record.read_text())
     assert [(part["start"], part["inputs"]) for part in held["voc"]] == [(0, 5), (5, 5)]
-    shown = subprocess.run(
-        [*command, "--table", record], check=True, capture_output=True, text=True
-    ).stdout
-    assert "| voc | 10 |" in shown
+    capsys.readouterr()
+    assert main("--table", str(record)) == 0
+    assert "| voc | 10 |" in capsys.readouterr().out

@@ -30,6 +30,7 @@ from gradtoken.datasets.sample import Sample
 from gradtoken.models import Model
 from tests.conftest import images_for, tiny_vit
 from tests.hardening.state import files_in, state_of
+from tests.waiting import PATIENCE, until
 
 _HOME = str(Path(gradtoken.__file__).parent)
 _SKIPPED = {"leave", "_put_back", "forget", "__enter__", "__exit__"}
@@ -297,10 +298,10 @@ def test_at_random_lines_of_a_benchmark(training: Model, tmp_path: Path) -> None
         np.testing.assert_array_equal(work(), expected)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path: Path) -> None:
     import signal
     import subprocess
-    import time
 
     Image.effect_noise((64, 64), 60).convert("RGB").save(tmp_path / "a.png")
     for number in range(400):
@@ -311,11 +312,14 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit and not list((tmp_path / "out").glob("*/manifest.json")):
-        time.sleep(0.05)
+
+    def explained() -> list[Path]:
+        assert process.poll() is None, "it ended before it could be interrupted"
+        return list((tmp_path / "out").glob("*/manifest.json"))
+
+    until(explained)
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=30)
+    _, words = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, words
     assert "interrupted; what was saved before is complete" in words
     assert "Traceback" not in words

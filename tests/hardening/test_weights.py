@@ -146,7 +146,7 @@ def _described(path: Path, **changes: Any) -> Path:
         ({"architecture": {**_SMALL, "img_size": 1 << 20}}, "the model's"),
         ({"architecture": [1]}, "does not describe its architecture"),
         ({"input_size": 1 << 20}, "its input_size is 1048576"),
-        ({"mean": [0.5, float("nan"), 0.5]}, "its mean is not three numbers"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "its mean is not a number for each of 3 channels"),
         ({"std": [0.5, 0, 0.5]}, "its std holds a zero"),
         ({"classes": "ab"}, "its classes are no list"),
         ({"classes": ["a", "b" * 2000]}, "a name of more than 1000 letters"),

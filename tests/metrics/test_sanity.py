@@ -37,6 +37,18 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation(unknown, torch.tensor([[1.0, 2.0, 3.0]])).isnan().all()
 
 
+def test_copies_have_the_models_activation(model: Model) -> None:
+    said = gradtoken.wrap(model.module, activation="sigmoid")
+    seen = []
+
+    def explain(one: Model, images: Tensor) -> Tensor:
+        seen.append(one.activation)
+        return by("gradtoken")(one, images)
+
+    cascading_randomisation(said, images_for((64, 64)), explain)
+    assert set(seen) == {"sigmoid"}
+
+
 def test_a_map_of_the_class_changes_with_the_head_and_attention_does_not(
     model: Model, batch: Tensor
 ) -> None:

@@ -162,5 +162,7 @@ def test_open_clip_names_and_weights() -> None:
 def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
     monkeypatch.delitem(__import__("sys").modules, "gradtoken.models.open_clip", raising=False)
-    with pytest.raises(ModelError, match=r"need open_clip_torch.*install gradtoken\[open_clip\]"):
+    with pytest.raises(
+        ModelError, match=r"need open_clip_torch.*pip install \"gradtoken\[clip\]\""
+    ):
         gradtoken.load("open_clip/ViT-B-32/openai")

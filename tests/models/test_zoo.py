@@ -56,7 +56,12 @@ def targets_of(trace: Trace):
     return resolve(TARGETS, trace.logits, trace.model.labels)
 
 
-@pytest.fixture(params=NAMES)
+def grouped(name: str) -> object:
+    """One model's tests go to one worker, which builds and traces it once."""
+    return pytest.param(name, marks=pytest.mark.xdist_group(name))
+
+
+@pytest.fixture(params=map(grouped, NAMES))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -40,6 +40,11 @@ def seeded(build: Callable[[], nn.Module]) -> nn.Module:
     return module.double().eval()
 
 
+NARROW = {"embed_dim": 96, "num_heads": 3}
+NARROW_STAGES = {"depths": (1, 1, 1, 2), "embed_dim": 24, "num_heads": (1, 2, 4, 8)}
+"""Large models with few channels and blocks: all that is read of them is the same."""
+
+
 def _timm(
     name: str,
     size: int | tuple[int, int],
@@ -56,9 +61,10 @@ def _timm(
 
 
 def _vit(name: str, patch: int, prefix: int, readout: str, **options: Any) -> Entry:
-    """A plain timm ViT cut to three blocks and an input of four by four patches."""
+    """A plain timm ViT cut to three blocks, few channels and an input of four by four patches."""
     size = (4 * patch, 4 * patch)
-    return _timm(name, size, 4, prefix, readout, img_size=size, depth=3, **options)
+    given = {"img_size": size, "depth": 3, **NARROW, **options}
+    return _timm(name, size, 4, prefix, readout, **given)
 
 
 CLASS, MEAN, LAST = "class token", "mean of patch tokens", "mean of the last stage"
@@ -98,7 +104,9 @@ TIMM = {
     "vit_small_patch16_18x2_224": _vit("vit_small_patch16_18x2_224", 16, 1, CLASS),
     "vit_base_patch16_rpn_224": _vit("vit_base_patch16_rpn_224", 16, 0, MEAN),
     "vit_small_patch16_rope_224": _vit("vit_small_patch16_rope_224", 16, 1, CLASS),
-    "vit_small_patch16_dinov3": _vit("vit_small_patch16_dinov3", 16, 5, MEAN),
+    "vit_small_patch16_dinov3": _vit(
+        "vit_small_patch16_dinov3", 16, 5, MEAN, embed_dim=384, num_heads=6
+    ),
     "vit_small_patch16_dinov3, class token": _vit(
         "vit_small_patch16_dinov3", 16, 5, CLASS, global_pool="token"
     ),
@@ -115,21 +123,31 @@ TIMM = {
         "eva02_tiny_patch14_224", 14, 1, CLASS, global_pool="token"
     ),
     "naflexvit_base_patch16_gap": _timm(
-        "naflexvit_base_patch16_gap", (48, 64), (3, 4), 4, MEAN, depth=2
+        "naflexvit_base_patch16_gap", (48, 64), (3, 4), 4, MEAN, depth=2, **NARROW
     ),
     "cait_xxs24_224": _timm("cait_xxs24_224", 64, 4, 0, "class attention", img_size=64, depth=3),
     "xcit_nano_12_p16_224": _timm("xcit_nano_12_p16_224", 64, 4, 0, "class attention", depth=3),
-    "pit_ti_224": _timm("pit_ti_224", 224, 7, 1, "class token of the last stage"),
-    "pit_ti_distilled_224": _timm("pit_ti_distilled_224", 224, 7, 2, f"{BOTH} of the last stage"),
+    "pit_ti_224": _timm("pit_ti_224", 224, 7, 1, "class token of the last stage", depth=(1, 2, 2)),
+    "pit_ti_distilled_224": _timm(
+        "pit_ti_distilled_224", 224, 7, 2, f"{BOTH} of the last stage", depth=(1, 2, 2)
+    ),
     "swin_tiny_patch4_window7_224": _timm(
-        "swin_tiny_patch4_window7_224", 112, 4, 0, LAST, img_size=112, depths=(1, 1, 1, 2)
+        "swin_tiny_patch4_window7_224", 112, 4, 0, LAST, img_size=112, **NARROW_STAGES
     ),
     "swinv2_tiny_window8_256": _timm(
-        "swinv2_tiny_window8_256", (128, 192), (4, 6), 0, LAST, img_size=(128, 192)
+        "swinv2_tiny_window8_256", (128, 192), (4, 6), 0, LAST, img_size=(128, 192), **NARROW_STAGES
     ),
-    "swinv2_cr_tiny_224": _timm("swinv2_cr_tiny_224", 224, 7, 0, LAST, depths=(1, 1, 1, 2)),
-    "hiera_tiny_224": _timm("hiera_tiny_224", 224, 7, 0, LAST),
-    "maxvit_tiny_tf_224": _timm("maxvit_tiny_tf_224", 224, 7, 0, LAST),
+    "swinv2_cr_tiny_224": _timm("swinv2_cr_tiny_224", 224, 7, 0, LAST, **NARROW_STAGES),
+    "hiera_tiny_224": _timm(
+        "hiera_tiny_224", 128, 4, 0, LAST, img_size=(128, 128), embed_dim=24, stages=(1, 1, 2, 1)
+    ),
+    "maxvit_tiny_tf_224": _timm(
+        *("maxvit_tiny_tf_224", 128, 4, 0, LAST),
+        img_size=128,
+        depths=(1,) * 4,
+        embed_dim=(32, 32, 64, 96),
+        stem_width=16,
+    ),
 }
 
 _SMALL = {
@@ -250,20 +268,44 @@ def _torchvision_vit() -> nn.Module:
     )
 
 
-def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:
+def _torchvision_swin(version: int) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
-        import torchvision.models as zoo
+        from torchvision.models import swin_transformer as swin
 
-        return zoo.get_model(name, weights=None, num_classes=5, **options)
+        second = {"block": swin.SwinTransformerBlockV2, "downsample_layer": swin.PatchMergingV2}
+        return swin.SwinTransformer(
+            patch_size=[4, 4],
+            embed_dim=24,
+            depths=[1, 1, 1, 2],
+            num_heads=[1, 2, 4, 8],
+            window_size=[7, 7] if version == 1 else [8, 8],
+            num_classes=5,
+            **(second if version == 2 else {}),
+        )
 
     return build
 
 
+def _torchvision_maxvit() -> nn.Module:
+    from torchvision.models import MaxVit
+
+    return MaxVit(
+        input_size=(128, 128),
+        stem_channels=16,
+        partition_size=4,
+        block_channels=[16, 32, 32, 64],
+        block_layers=[1, 1, 1, 1],
+        head_dim=16,
+        stochastic_depth_prob=0.0,
+        num_classes=5,
+    )
+
+
 TORCHVISION = {
     "torchvision VisionTransformer": Entry(_torchvision_vit, (64, 64), (4, 4), 1, CLASS),
-    "torchvision swin_t": Entry(_torchvision("swin_t"), (128, 128), (4, 4), 0, LAST),
-    "torchvision swin_v2_t": Entry(_torchvision("swin_v2_t"), (128, 192), (4, 6), 0, LAST),
-    "torchvision maxvit_t": Entry(_torchvision("maxvit_t"), (224, 224), (7, 7), 0, LAST),
+    "torchvision swin_t": Entry(_torchvision_swin(1), (128, 128), (4, 4), 0, LAST),
+    "torchvision swin_v2_t": Entry(_torchvision_swin(2), (128, 192), (4, 6), 0, LAST),
+    "torchvision maxvit_t": Entry(_torchvision_maxvit, (128, 128), (4, 4), 0, LAST),
 }
 
 
@@ -288,6 +330,7 @@ def _open_clip_timm(name: str, readout: str, prefix: int, pool: str) -> Entry:
         return CustomTextCLIP(
             embed_dim=16,
             vision_cfg=CLIPVisionCfg(
+                image_size=64,
                 timm_model_name=name,
                 timm_model_pretrained=False,
                 timm_pool=pool,
@@ -296,7 +339,7 @@ def _open_clip_timm(name: str, readout: str, prefix: int, pool: str) -> Entry:
             text_cfg=CLIPTextCfg(width=32, heads=2, layers=2, context_length=77),
         )
 
-    return Entry(build, (224, 224), (14, 14), prefix, readout)
+    return Entry(build, (64, 64), (4, 4), prefix, readout)
 
 
 OPEN_CLIP = {
@@ -304,8 +347,8 @@ OPEN_CLIP = {
     "open_clip ViT, mean": _open_clip(MEAN, 1, pool_type="avg"),
     "open_clip ViT, mean then norm": _open_clip(MEAN, 1, pool_type="avg", final_ln_after_pool=True),
     "open_clip ViT, attention pool": _open_clip("attention pool", 1, attentional_pool=True),
-    "open_clip timm, class token": _open_clip_timm("vit_tiny_patch16_224", CLASS, 1, "token"),
-    "open_clip timm, mean": _open_clip_timm("vit_tiny_patch16_224", MEAN, 1, "avg"),
+    "open_clip timm, class token": _open_clip_timm("test_vit", CLASS, 1, "token"),
+    "open_clip timm, mean": _open_clip_timm("test_vit", MEAN, 1, "avg"),
 }
 
 ZOO: dict[str, Entry] = {**TIMM, **HF, **TORCHVISION, **OPEN_CLIP}

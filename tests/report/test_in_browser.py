@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 import gradtoken
-from gradtoken import Explanation, Style
+from gradtoken import Explanation, Style, display
 from gradtoken.datasets import Scenes
 from gradtoken.report import Report
+from tests.waiting import PATIENCE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),
+]
+
+
+def without_evidence(tokens: Tensor) -> Tensor:
+    """One hot corner in a negative map, in place of the second target's."""
+    changed = tokens.clone()
+    changed[0, 1] = -0.5 * tokens.abs().max()
+    changed[0, 1, 0, 0] = 9 * tokens.abs().max()
+    return changed
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +47,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[Explanation]:
             picture = picture.resize((500, 300))
         picture.save(folder / f"scene {index}.png")
         made.append(gradtoken.explain(model, folder / f"scene {index}.png", top_k=2))
+    made[7] = replace(made[7], tokens=without_evidence(made[7].tokens))
     return made
 
 
@@ -48,6 +62,7 @@ def page(browser: Any, found: list[Explanation], tmp_path: Path) -> Iterator[Any
     with Report(tmp_path / "report.html", title="<b>Title</b>") as report:
         report.extend(found)
     context = browser.new_context(offline=True, viewport={"width": 1100, "height": 900})
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -71,6 +86,10 @@ def pixels(page: Any, canvas: int) -> np.ndarray:
         canvas,
     )
     return np.array(values, dtype=float).reshape(height, width, 4)[..., :3]
+
+
+_DRAWN = """([at, words]) =>
+  (document.querySelectorAll(".panels canvas")[at].dataset.drawn || "").includes(words)"""
 
 
 def drawn(page: Any, words: str) -> None:
@@ -111,6 +130,23 @@ def test_one_scale_for_all_classes(page: Any, found: list[Explanation]) -> None:
     for k in range(2):
         expected = found[1].overlay(k, style=Style(scale=top))
         assert difference(pixels(page, 2 + k), expected) < 3
+
+
+def test_a_map_without_evidence_is_faint(page: Any, found: list[Explanation]) -> None:
+    page.locator(".entry").nth(7).scroll_into_view_if_needed()
+    page.wait_for_function(_DRAWN, arg=[15, "overlay"])
+    shown = pixels(page, 15)
+    assert difference(shown, found[7].overlay(1)) < 3
+    corner = np.asarray(found[7].overlay(1).resize(shown.shape[1::-1]), dtype=float)[:8, :8]
+    assert np.abs(shown[:8, :8] - corner).mean() < 6
+    picture, values, box = found[7].laid_out(1)
+    loud = display.overlay(picture, values, box, Style()).resize(shown.shape[1::-1])
+    assert np.abs(shown[:8, :8] - np.asarray(loud, dtype=float)[:8, :8]).mean() > 30
+    page.check("#shared")
+    page.wait_for_function(_DRAWN, arg=[15, '"shared":true'])
+    assert difference(pixels(page, 15), found[7].overlay(1)) < 3
+    top = float(found[7].laid_out(0)[1].max())
+    assert difference(pixels(page, 14), found[7].overlay(0, style=Style(scale=top))) < 3
 
 
 def test_sorting_and_finding(page: Any, found: list[Explanation]) -> None:

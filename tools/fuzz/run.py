@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz import target as targets
 
-_GRACE = 5.0
-"""Seconds over a target's own limit before its worker is killed."""
+_HANGING = 30.0
+"""How many times a target's own limit its worker may be silent before it is killed."""
 _STARTING = 120.0
 
 
@@ -49,7 +49,7 @@ def run(name: str, seed: int, start: int, stop: int, seconds: float) -> dict[str
     began = time.monotonic()
     at = start
     while at < stop and time.monotonic() - began < seconds:
-        at = _work(name, seed, at, stop, began + seconds, limits.seconds + _GRACE, found)
+        at = _work(name, seed, at, stop, began + seconds, limits.seconds * _HANGING, found)
     found["inputs"], found["seconds"] = at - start, round(time.monotonic() - began, 1)
     return found
 

@@ -9,6 +9,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
+from gradtoken.activation import probabilities as class_probabilities
 from gradtoken.attribution import Method, make_method, methods
 from gradtoken.attribution.gradtoken import GradToken
 from gradtoken.errors import GradTokenError, MethodError
@@ -77,8 +79,8 @@ class _WithParts(Method):
         self.method = method
         self.parts: Tensor | None = None
 
-    def options(self) -> dict[str, Any]:
-        return self.method.options()
+    def options_for(self, activation: Activation) -> dict[str, Any]:
+        return self.method.options_for(activation)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         self.parts = self.method.by_block(trace, targets)
@@ -127,16 +129,19 @@ def _explain(model: Model, source: Source, wanted: Sequence[Any], method: Method
 
 
 def probabilities(model: Model, source: Source, prompts: tuple[str, ...] = ()) -> tuple[float, ...]:
-    """The probability of every class, or of every prompt, of one picture."""
+    """The probability of every class, or of every prompt, of one picture.
+
+    NaN where the outputs are no probabilities.
+    """
     pixels = model.preprocess(source.picture)[None]
     logits = wide(model(pixels))
     if model.prompts is None:
-        found = logits.softmax(-1)[0]
+        found = class_probabilities(logits, model.activation)[0]
     else:
         if not prompts:
             return ()
         targets = resolve(list(text(*prompts)), logits, model.labels, prompts=model.read_text)
-        found = targets.probabilities(logits)[0]
+        found = targets.probabilities(logits, model.activation)[0]
     return tuple(found.tolist())
 
 

@@ -25,6 +25,7 @@ from gradtoken.app.sessions import Session, Sessions
 from gradtoken.app.tables import comparison, coupling_figure
 from gradtoken.errors import TargetError
 from gradtoken.models import Model
+from gradtoken.models.reading import grid_of
 from gradtoken.sources import Source
 
 
@@ -164,7 +165,8 @@ class Callbacks:
         if self.model.prompts is not None:
             texts = read_prompts(prompts, self.limits)
         found = asking.probabilities(self.model, source, texts)
-        box = self.model.preprocess.box(source.picture.size)
+        grid = grid_of(self.model, self.model.preprocess(source.picture)[None])
+        box = grid.on(self.model.preprocess.box(source.picture.size))
         session = Session(source, Shown.of(source.picture, box), found, texts)
         names = texts or tuple(self.model.labels)
         ticked = ticked_at_first(found)

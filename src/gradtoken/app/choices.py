@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,10 +35,20 @@ def choices(
     Classes are called by the first of their synonyms, prompts by their `whole` text.
     """
     found = search(names, query) if query.strip() else range(len(names))
-    ranked = sorted(found, key=lambda index: -probabilities[index])[:OFFERED]
+    ranked = sorted(found, key=lambda index: _last_if_nan(probabilities[index]))[:OFFERED]
     kept = [index for index in ticked if index not in ranked]
     shown = {i: names[i] if whole else short(names[i]) for i in [*ranked, *kept]}
-    return [(f"{name} · {percent(probabilities[i])}", i) for i, name in shown.items()]
+    return [(_with_probability(name, probabilities[i]), i) for i, name in shown.items()]
+
+
+def _with_probability(name: str, probability: float) -> str:
+    """A class's name and, where the model has one, its probability."""
+    return name if math.isnan(probability) else f"{name} · {percent(probability)}"
+
+
+def _last_if_nan(probability: float) -> float:
+    """A key that sorts the largest probability first."""
+    return math.inf if math.isnan(probability) else -probability
 
 
 def search(names: Sequence[str], query: str) -> list[int]:
@@ -52,7 +63,7 @@ def search(names: Sequence[str], query: str) -> list[int]:
 
 def ticked_at_first(probabilities: Sequence[float]) -> list[int]:
     """The likeliest class, and the next ones if they are likely too."""
-    ranked = sorted(range(len(probabilities)), key=lambda index: -probabilities[index])
+    ranked = sorted(range(len(probabilities)), key=lambda i: _last_if_nan(probabilities[i]))
     return [i for n, i in enumerate(ranked[:_AT_FIRST]) if n == 0 or probabilities[i] >= _LIKELY]
 
 

@@ -15,6 +15,7 @@ from gradtoken.app.choices import called, percent
 from gradtoken.app.markup import colour_bar, esc, heat_uri, photo_uri
 from gradtoken.app.pictures import Shown, scaled
 from gradtoken.display import Style
+from gradtoken.evidence import evidence_of
 from gradtoken.explanation import Explanation
 from gradtoken.geometry import Box, lay_out
 
@@ -71,7 +72,9 @@ def heats(explanation: Explanation, shown: Shown, style: Style) -> list[str]:
     )
     box = scaled(shown.box, shown.picture.size, size)
     tokens = display.smoothed(explanation.tokens[0], style)
-    return [heat_uri(display.heat(values, style)) for values in lay_out(tokens, box, size).numpy()]
+    styles = [display.fitted_to(one, style) for one in explanation.tokens[0]]
+    values = lay_out(tokens, box, size).numpy()
+    return [heat_uri(display.heat(one, fitted)) for one, fitted in zip(values, styles, strict=True)]
 
 
 def draw(explanation: Explanation | None, shown: Shown, name: str, view: View) -> str:
@@ -107,11 +110,13 @@ def legend(signed: bool) -> str:
 
 
 def says(explanation: Explanation, k: int) -> str:
-    """A target's probability, or its score where it is no class."""
+    """A target's probability, or its score where it has none; and that its map has no evidence."""
     probability = float(explanation.probabilities[0, k])
+    said = percent(probability)
     if math.isnan(probability):
-        return f"score {float(explanation.scores[0, k]):.2f}"
-    return percent(probability)
+        said = f"score {float(explanation.scores[0, k]):.2f}"
+    words = evidence_of(explanation.tokens[0, k]).words()
+    return f"{said} · {words}" if words else said
 
 
 def _card(explanation: Explanation, k: int, uri: str) -> str:

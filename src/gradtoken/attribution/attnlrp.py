@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
-from gradtoken.in_place import writes
 from gradtoken.propagation import token_relevance
 from gradtoken.relevance import ADD, MULTIPLY, MULTIPLY_MATRICES, PASS_ON, pass_on, varies
 from gradtoken.tap import AttentionCall, WrittenOut
@@ -92,8 +91,8 @@ class AttnLRP(Method):
                 f'attnlrp needs the lxt package ({error}); pip install "gradtoken[lxt]".'
             ) from None
         model = trace.model
-        tap = _Rules(rules, model.spec, apart=writes(model.module))
-        return token_relevance(trace, targets, tap, self.name)[..., -trace.spatial :]
+        tap = _Rules(rules, model.spec, apart=model.writes_in_place)
+        return trace.patch_grid.pick(token_relevance(trace, targets, tap, self.name))
 
 
 class _Rules(WrittenOut):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 
@@ -49,6 +50,14 @@ class Method(ABC):
         """Whether the method looks at attention between all tokens, in the forward explained."""
         return True
 
+    def sets_against_others(self) -> bool:
+        """Whether a target's map depends on which other targets are asked for beside it."""
+        return False
+
     def options(self) -> dict[str, Any]:
         """The options in force, as plain data."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def options_for(self, activation: Activation) -> dict[str, Any]:
+        """The options in force on a model of an activation, for manifests."""
+        return self.options()

@@ -65,7 +65,7 @@ class BeyondIntuition(Method):
                 a.mean(1) * (part.written.norm(dim=-1) / part.entering.norm(dim=-1))[:, None]
                 for a, part in zip(weights, sublayers(trace, entering, self.name), strict=True)
             ]
-            perceived = _perceived(start, mixing)[:, None, -trace.spatial :]
+            perceived = trace.patch_grid.pick(_perceived(start, mixing))[:, None]
         return perceived * integrated_attention(trace, targets, self.name, self.steps)
 
 

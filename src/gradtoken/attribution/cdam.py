@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.integrated_attention import check_steps
+from gradtoken.attribution.pixels import check_number, check_seed
 from gradtoken.errors import MethodError
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
@@ -47,8 +48,8 @@ class CDAM(Method):
                 f"cdam's gradient is {self.gradient!r}; it can be 'plain', 'smooth' or "
                 "'integrated'."
             )
-        if not (isinstance(self.noise, (int, float)) and self.noise >= 0):
-            raise MethodError(f"cdam's noise is {self.noise!r}; it must be a number from 0 up.")
+        check_number(self.name, "noise", self.noise)
+        check_seed(self.name, self.seed)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         if self.gradient == "plain":
@@ -82,7 +83,8 @@ class CDAM(Method):
             return lambda tokens: tokens * fraction
 
         def noisy(tokens: Tensor) -> Tensor:
-            drawn = torch.randn(tokens.shape[1:], generator=generator).to(tokens)
-            return tokens + self.noise * tokens.detach().std(dim=(1, 2), keepdim=True) * drawn
+            drawn = torch.randn(tokens.shape[1:], generator=generator, dtype=torch.float32)
+            spread = tokens.detach().std(dim=(1, 2), keepdim=True)
+            return tokens + self.noise * spread * drawn.to(tokens)
 
         return noisy

@@ -53,7 +53,7 @@ class GradCAM(Method):
             tokens = graph.norms.first(self.name)
 
             def weighted(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:
-                channels = grads[0][:, -trace.spatial :].mean(1, keepdim=True)
+                channels = trace.patch_grid.pick(grads[0], 1).mean(1, keepdim=True)
                 return (tokens.detach() * channels).sum(-1).clamp_min(0)
 
             return graph.maps([tokens], weighted)

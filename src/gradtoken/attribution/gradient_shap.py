@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,13 +16,14 @@ from gradtoken.attribution.pixels import (
     check_number,
     check_seed,
     check_whole,
-    seeded,
+    noise_like,
 )
-from gradtoken.metrics.fills import filled
+from gradtoken.metrics.fills import Fill, filled
 from gradtoken.precision import wide
 from gradtoken.trace import Trace
 
 _AT_ONCE = 16
+_BASELINES: tuple[Fill, ...] = ("black", "grey", "mean", "blur")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +55,20 @@ class GradientShap(PixelMethod):
         check_seed(self.name, self.seed)
 
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
-        from captum.attr import GradientShap as Attribution
+        from captum.attr import Saliency
 
         about = trace.model.preprocess
-        baselines = torch.cat(
-            [
-                filled(image, fill, about.mean, about.std)
-                for fill in ("black", "grey", "mean", "blur")
-            ]
-        )
+        fills = [filled(image, fill, about.mean, about.std) for fill in _BASELINES]
+        baselines = torch.cat(fills)
+        generator = torch.Generator().manual_seed(self.seed)
+        chance = np.random.RandomState(self.seed)
         total = torch.zeros_like(wide(image))
-        with seeded(self.seed):
-            for start in range(0, self.samples, _AT_ONCE):
-                count = min(_AT_ONCE, self.samples - start)
-                found: Tensor = Attribution(score).attribute(
-                    image, baselines, n_samples=count, stdevs=float(self.noise)
-                )
-                total += count * wide(found.detach())
+        for start in range(0, self.samples, _AT_ONCE):
+            count = min(_AT_ONCE, self.samples - start)
+            noisy = image + float(self.noise) * noise_like(image, count, generator)
+            away = noisy - baselines[chance.choice(len(baselines), count)]
+            left = torch.from_numpy(1 - chance.uniform(0, 1, count)).to(noisy)
+            points = noisy - left[:, None, None, None] * away
+            found: Tensor = Saliency(score).attribute(points.requires_grad_(), abs=False)
+            total += wide((away * found).detach()).sum(0)
         return total / self.samples

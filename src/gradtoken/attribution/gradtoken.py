@@ -15,13 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.errors import MethodError
+from gradtoken.patch_grid import pick
 from gradtoken.precision import full_precision
 from gradtoken.readouts import Readout, Readouts
 from gradtoken.spread import spread_by_attention, spread_by_nearness, spread_by_tokens
-from gradtoken.targets import Targets, parse_kind
+from gradtoken.targets import Targets, kind_for, parse_kind
 from gradtoken.trace import Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,8 +75,10 @@ class GradToken(Method):
         channel_weight: None, "content" (gamma * |o|) or "product" (gamma * o), o being what the
             head writes.
         target: what class targets mean: "logit", "log_prob", "rivals(m, w)" (minus w times the mean
-            of the m strongest other logits) or "others". Contrasts, functions of the output and
-            text prompts stay as they are.
+            of the m strongest other logits), "others" or "auto": "rivals(5, 0.5)" where the
+            classes share a softmax and "logit" elsewhere, since of sigmoids the strongest others
+            may be present too. Contrasts, functions of the output and text prompts stay as they
+            are.
 
     `make_method` and `explain` also take `preset=`: "faithful" (the logit, beta 1, all blocks
     alike, no spread: complete to first order), "sharp" (the logit, rectified per head) or
@@ -95,7 +99,7 @@ class GradToken(Method):
     temperature: float = 0.1
     reach: float | None = 0.05
     channel_weight: Literal["content", "product"] | None = None
-    target: str = "rivals(5, 0.5)"
+    target: str = "auto"
 
     def __post_init__(self) -> None:
         for option, choices in _CHOICES.items():
@@ -128,6 +132,9 @@ class GradToken(Method):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         return self._spread(self.all_tokens(trace, targets)[..., -trace.spatial :], trace)
 
+    def options_for(self, activation: Activation) -> dict[str, Any]:
+        return {**self.options(), "target": kind_for(self.target, activation)}
+
     def first_block(self, depth: int) -> int:
         if not depth or self.gradient == "full" or self.spread == "attention":
             return 0
@@ -135,6 +142,9 @@ class GradToken(Method):
 
     def needs_queries(self) -> bool:
         return self.spread == "attention"
+
+    def sets_against_others(self) -> bool:
+        return self.target == "others"
 
     def by_block(
         self, trace: Trace, targets: Targets
@@ -153,7 +163,7 @@ class GradToken(Method):
                 'gradtoken with rectify="final" rectifies the sum over blocks, so it has no parts '
                 'by block; use "layer", "head" or None.'
             )
-        sharpened = targets.sharpen(self.target, trace.logits)
+        sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
         step = trace.targets_at_once(self.gradient)
         chunks = [
             self._parts(trace, sharpened[start : start + step])
@@ -166,7 +176,8 @@ class GradToken(Method):
         self, trace: Trace, targets: Targets
     ) -> Float[Tensor, "batch targets parts patches"]:
         shares = self._shares(trace, targets)
-        count = trace.depth + 1 if any(block != _TAIL for block, _ in shares) else 1
+        depth = max(one.depth for one in trace.backbones)
+        count = depth + 1 if any(block != _TAIL for block, _ in shares) else 1
         parts = shares[0][1].new_zeros(*shares[0][1].shape[:2], count, trace.spatial)
         for block, share in shares:
             parts[:, :, block] += share[..., -trace.spatial :]
@@ -187,7 +198,7 @@ class GradToken(Method):
             )
         if self.spread == "attention":
             calls = trace.global_calls('gradtoken with spread="attention"')
-            return spread_by_attention(relevance, calls, trace.model.layout.prefix)
+            return spread_by_attention(relevance, calls, trace.patch_grid)
         return relevance
 
     def all_tokens(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets tokens"]:
@@ -196,7 +207,7 @@ class GradToken(Method):
         With beta 1, depth 0 and neither rectify nor channel_weight, each step's share sums over
         tokens to the sum over heads and rows of <gamma, o> exactly (completeness).
         """
-        sharpened = targets.sharpen(self.target, trace.logits)
+        sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
         step = trace.targets_at_once(self.gradient)
         chunks = [
             self._relevance(trace, sharpened[start : start + step])
@@ -215,9 +226,13 @@ class GradToken(Method):
         self, trace: Trace, targets: Targets
     ) -> list[tuple[int, Float[Tensor, "batch targets tokens"]]]:
         """What each chosen step adds, weighted, with its block."""
-        readouts = trace.readouts(targets, gradient=self.gradient)
-        chosen = self._chosen(readouts, trace)
-        return [(block, weight * self._relate(step)) for block, weight, step in chosen]
+        return [
+            (block, weight * spatial_last(self._relate(step), step.order))
+            for one in trace.backbones
+            for block, weight, step in self._chosen(
+                one.readouts(targets, gradient=self.gradient), one
+            )
+        ]
 
     def _chosen(self, readouts: Readouts, trace: Trace) -> list[tuple[int, float, Readout]]:
         """The steps that `layers` chooses, with block and weight; the tail's always count."""
@@ -250,6 +265,17 @@ class GradToken(Method):
             weight = step.attention if self.beta == 1 else step.attention**self.beta
             relevance = torch.einsum("bhrn,bhkrn->bkn", weight, relation)
             return relevance.clamp_min(0) if self.rectify == "layer" else relevance
+
+
+def spatial_last(
+    shares: Float[Tensor, "batch targets tokens"], order: tuple[int, ...] | None
+) -> Float[Tensor, "batch targets tokens"]:
+    """Tokens with the spatial ones last, in reading order."""
+    if order is None:
+        return shares
+    spatial = set(order)
+    others = [i for i in range(shares.shape[-1]) if i not in spatial]
+    return pick(shares, [*others, *order], shares.shape[-1])
 
 
 def _is_number(value: object) -> bool:

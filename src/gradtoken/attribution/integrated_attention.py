@@ -28,7 +28,7 @@ def integrated_attention(
         total = found if total is None else total + found
     assert total is not None
     rows = [graph.readout_row((total[:, k] / steps).clamp_min(0)) for k in range(targets.count)]
-    return torch.stack(rows, dim=1)[..., -trace.spatial :]
+    return trace.patch_grid.pick(torch.stack(rows, dim=1))
 
 
 def check_steps(method: str, steps: object) -> None:

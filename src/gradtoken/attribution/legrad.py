@@ -46,5 +46,5 @@ class LeGrad(Method):
             for k in range(targets.count):
                 grads = torch.autograd.grad(scores[:, :, k].sum(), weights, retain_graph=True)
                 each = [grad.clamp_min(0).mean(dim=(1, 2)) for grad in grads]
-                maps.append(torch.stack(each).sum(0)[:, -trace.spatial :])
+                maps.append(trace.patch_grid.pick(torch.stack(each).sum(0)))
         return torch.stack(maps, dim=1)

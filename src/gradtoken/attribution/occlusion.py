@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.attribution.pixels import Image, PixelMethod, Score, check_fill, check_whole
 from gradtoken.errors import MethodError
 from gradtoken.metrics.fills import Fill, filled
+from gradtoken.patch_grid import PatchGrid
 from gradtoken.trace import Trace
 
 _AT_ONCE = 32
@@ -32,6 +32,7 @@ class Occlusion(PixelMethod):
     summary: ClassVar[str] = "fall of the score when a token's pixels are covered"
     source: ClassVar[str] = "Zeiler and Fergus, ECCV 2014; through captum"
     slow: ClassVar[bool] = True
+    by_gradient: ClassVar[bool] = False
     trial: ClassVar[dict[str, Any]] = {"window": 6, "stride": 6}
 
     window: int = 1
@@ -52,18 +53,31 @@ class Occlusion(PixelMethod):
         from captum.attr import Occlusion as Attribution
 
         about, (rows, columns) = trace.model.preprocess, trace.grid
-        high, wide = image.shape[-2] // rows, image.shape[-1] // columns
-        window = (3, min(self.window, rows) * high, min(self.window, columns) * wide)
-        cover = filled(image, self.fill, about.mean, about.std).contiguous()
+        down, across = trace.patch_grid.slices()
+        part = image[..., down, across]
+        high, wide = part.shape[-2] // rows, part.shape[-1] // columns
+        depth = image.shape[1]
+        cover = filled(image, self.fill, about.mean, about.std)[..., down, across]
+
+        def score_with(parts: Image) -> Float[Tensor, " images"]:
+            images = image.repeat(len(parts), 1, 1, 1)
+            images[..., down, across] = parts
+            return score(images)
+
+        found = torch.zeros_like(image)
         with torch.no_grad():
-            found: Tensor = Attribution(score).attribute(
-                image,
-                sliding_window_shapes=window,
-                strides=(3, self.stride * high, self.stride * wide),
-                baselines=cover,
+            found[..., down, across] = Attribution(score_with).attribute(
+                part.contiguous(),
+                sliding_window_shapes=(
+                    depth,
+                    min(self.window, rows) * high,
+                    min(self.window, columns) * wide,
+                ),
+                strides=(depth, self.stride * high, self.stride * wide),
+                baselines=cover.contiguous(),
                 perturbations_per_eval=_AT_ONCE,
             )
         return found
 
-    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
-        return F.adaptive_avg_pool2d(pixels.mean(1), grid).flatten()
+    def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
+        return grid.pool(pixels.mean(1)).flatten()

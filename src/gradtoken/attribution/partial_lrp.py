@@ -29,4 +29,4 @@ class PartialLRP(Method):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         found = [blocks[-1] for blocks in attention_relevance(trace, targets, self.name)]
         rows = [last.clamp_min(0)[:, :, trace.rows()].mean(dim=(1, 2)) for last in found]
-        return torch.stack(rows, dim=1)[..., -trace.spatial :]
+        return trace.patch_grid.pick(torch.stack(rows, dim=1))

@@ -3,93 +3,83 @@
 from __future__ import annotations
 
 import math
-import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
-from gradtoken.forks import after_fork
 from gradtoken.metrics.fills import Fill
+from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 from gradtoken.widened import widened_if_narrow
 
-Score: TypeAlias = Callable[[Float[Tensor, "pictures 3 height width"]], Float[Tensor, " pictures"]]
+Score: TypeAlias = Callable[
+    [Float[Tensor, "pictures channels height width"]], Float[Tensor, " pictures"]
+]
 """One target's score y of some pictures."""
 
-Image: TypeAlias = Float[Tensor, "1 3 height width"]
-
-_DRAWING = threading.RLock()
-
-
-def _renew_lock() -> None:
-    global _DRAWING
-    _DRAWING = threading.RLock()
-
-
-after_fork(_renew_lock)
+Image: TypeAlias = Float[Tensor, "1 channels height width"]
 
 
 class PixelMethod(Method):
     """A method that attributes a score to pixels, through captum, image by image."""
 
+    by_gradient: ClassVar[bool] = True
+    """Whether it needs the gradient at the pixels."""
+
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         require_captum(self.name)
+        if self.by_gradient and not all(one.reading.differentiable for one in trace.backbones):
+            raise MethodError(
+                f"{self.name} needs the gradient at the pixels, and {trace.model.spec} turns "
+                "gradients off for its embedding or blocks (torch.no_grad, or detached tokens); "
+                "use gradtoken or occlusion."
+            )
         maps = []
         with trace.differentiating(), widened_if_narrow(trace.model, self.name):
             for b in range(len(trace.images)):
                 image = wide(trace.images[b : b + 1].clone())
                 for k in range(targets.count):
                     found = self._attribute(score_of(trace, targets, b, k), image, trace)
-                    maps.append(self._pooled(wide(found.detach()), trace.grid))
+                    maps.append(self._pooled(wide(found.detach()), trace.patch_grid))
         return torch.stack(maps).unflatten(0, (-1, targets.count))
 
     @abstractmethod
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         """The attribution of one score to one image's pixels and channels."""
 
-    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
+    def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
         """The sum over each token's pixels and channels."""
-        area = pixels.shape[-2] * pixels.shape[-1] / (grid[0] * grid[1])
-        return F.adaptive_avg_pool2d(pixels.sum(1), grid).flatten() * area
+        return grid.pool(pixels.sum(1)).flatten() * grid.area()
 
 
 def score_of(trace: Trace, targets: Targets, image: int, k: int) -> Score:
     """Target k of one image, as a function of pictures in its place."""
     target, model = targets.rows[image][k], trace.model
 
-    def score(pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, " pictures"]:
+    def score(
+        pictures: Float[Tensor, "pictures channels height width"],
+    ) -> Float[Tensor, " pictures"]:
         logits = wide(model.run(pictures.to(model.dtype)))
         return target.score(logits)
 
     return score
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers from a seed, for libraries that draw from the global generators.
-
-    Those are shared, so one thread draws at a time; they are as before afterwards.
-    """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else None
-    with _DRAWING, torch.random.fork_rng(devices):
-        state = np.random.get_state()  # noqa: NPY002
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002
+def noise_like(
+    image: Image, count: int, generator: torch.Generator
+) -> Float[Tensor, "count 3 height width"]:
+    """Standard normal noise for `count` copies of an image: the same numbers whatever torch's
+    default type, the model's type and the device, and no global generator is touched."""
+    shape = (count, *image.shape[1:])
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(image.device)
 
 
 def require_captum(method: str) -> None:

@@ -34,6 +34,10 @@ class RawAttention(Method):
                 f"raw-attention shows the last block's attention, which {trace.model.spec} "
                 "computes by hand or within windows; use gradtoken."
             )
+        trace.check_one_chain(self.name)
         last = trace.calls[-1]
-        row = last.rows(slice(None) if last.place == TAIL else trace.rows()).mean(dim=(1, 2))
-        return row[:, None, -trace.spatial :].expand(-1, targets.count, -1)
+        if last.place == TAIL:
+            row = trace.tail_patches(last.rows(slice(None)).mean(dim=(1, 2)), self.name)
+        else:
+            row = trace.patch_grid.pick(last.rows(trace.rows()).mean(dim=(1, 2)))
+        return row[:, None].expand(-1, targets.count, -1)

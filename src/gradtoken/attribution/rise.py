@@ -59,7 +59,7 @@ class RISE(Method):
         with torch.no_grad():
             for drawn in self.drawn((height, width)):
                 masks = drawn.to(trace.images)
-                pooled = F.adaptive_avg_pool2d(masks.to(maps.dtype), trace.grid).flatten(1)
+                pooled = trace.patch_grid.pool(masks.to(maps.dtype)).flatten(1)
                 for b, image in enumerate(trace.images):
                     one = Targets([targets.rows[b]])
                     found = values_of(trace, one, image * masks[:, None])
@@ -72,7 +72,8 @@ class RISE(Method):
         In all `masks` of them, the same at every call.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.rand(self.masks, 1, self.cells, self.cells, generator=generator)
+        shape = (self.masks, 1, self.cells, self.cells)
+        drawn = torch.rand(shape, generator=generator, dtype=torch.float32)
         coarse = (drawn < self.keep).float()
         cell = [-(-side // self.cells) for side in size]
         shifts = [torch.randint(0, c, (self.masks,), generator=generator) for c in cell]
@@ -89,11 +90,11 @@ class RISE(Method):
 
 
 def values_of(
-    trace: Trace, one: Targets, pictures: Float[Tensor, "pictures 3 height width"]
+    trace: Trace, one: Targets, pictures: Float[Tensor, "pictures channels height width"]
 ) -> Float[Tensor, "pictures targets"]:
     """Probability of each of one image's targets on other pictures; y where one is no class."""
     logits = wide(trace.model(pictures))
     many = Targets(one.rows * len(logits))
-    probability = many.probabilities(logits)
+    probability = many.probabilities(logits, trace.model.activation)
     scores = many.scores(logits[:, None].expand(-1, one.count, -1))
     return torch.where(probability.isnan(), scores, probability)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from gradtoken.alignment import along_sequence
 from gradtoken.attribution.base import Method
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
@@ -36,14 +36,13 @@ class AttentionRollout(Method):
             mixing = call.rows(slice(None)).mean(dim=1)
             mixing = mixing + torch.eye(mixing.shape[-1], device=mixing.device, dtype=mixing.dtype)
             row = row @ (mixing / mixing.sum(-1, keepdim=True))
-        return row[..., -trace.spatial :].expand(-1, targets.count, -1)
+        return trace.patch_grid.pick(row).expand(-1, targets.count, -1)
 
     def _reading(self, trace: Trace) -> Float[Tensor, "batch 1 tokens"]:
         """How the head reads the last block's tokens: one of them, their mean, or by attention."""
         if trace.tail_calls:
             row = trace.tail_calls[-1].rows(slice(None)).mean(dim=(1, 2))[:, None]
-            unread = trace.calls[0].key.shape[-2] - row.shape[-1]
-            return F.pad(row, (unread, 0))
+            return along_sequence(row, trace.tail_keys(self.name))
         key = trace.calls[-1].key
         row = wide(key).new_zeros(len(key), 1, key.shape[-2])
         rows = trace.rows()

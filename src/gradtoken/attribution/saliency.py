@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.attribution.pixels import Image, PixelMethod, Score
+from gradtoken.patch_grid import PatchGrid
 from gradtoken.trace import Trace
 
 
@@ -27,5 +27,5 @@ class Saliency(PixelMethod):
         found: Tensor = Attribution(score).attribute(image.requires_grad_(), abs=True)
         return found
 
-    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
-        return F.adaptive_avg_pool2d(pixels.amax(1), grid).flatten()
+    def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
+        return grid.pool(pixels.amax(1)).flatten()

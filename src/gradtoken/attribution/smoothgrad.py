@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.attribution.pixels import (
     Image,
@@ -16,8 +16,10 @@ from gradtoken.attribution.pixels import (
     check_fraction,
     check_seed,
     check_whole,
-    seeded,
+    noise_like,
 )
+from gradtoken.patch_grid import PatchGrid
+from gradtoken.precision import wide
 from gradtoken.trace import Trace
 
 _AT_ONCE = 8
@@ -49,19 +51,17 @@ class SmoothGrad(PixelMethod):
         check_seed(self.name, self.seed)
 
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
-        from captum.attr import NoiseTunnel, Saliency
+        from captum.attr import Saliency
 
         spread = float(image.detach().max() - image.detach().min()) * self.noise
-        with seeded(self.seed):
-            found: Tensor = NoiseTunnel(Saliency(score)).attribute(
-                image.requires_grad_(),
-                nt_type="smoothgrad",
-                nt_samples=self.samples,
-                nt_samples_batch_size=min(self.samples, _AT_ONCE),
-                stdevs=spread,
-                abs=True,
-            )
-        return found
+        generator = torch.Generator().manual_seed(self.seed)
+        total = torch.zeros_like(wide(image))
+        for start in range(0, self.samples, _AT_ONCE):
+            count = min(_AT_ONCE, self.samples - start)
+            noisy = image + spread * noise_like(image, count, generator)
+            found: Tensor = Saliency(score).attribute(noisy.requires_grad_(), abs=True)
+            total += wide(found.detach()).sum(0)
+        return total / self.samples
 
-    def _pooled(self, pixels: Image, grid: tuple[int, int]) -> Float[Tensor, " patches"]:
-        return F.adaptive_avg_pool2d(pixels.amax(1), grid).flatten()
+    def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
+        return grid.pool(pixels.amax(1)).flatten()

@@ -57,4 +57,4 @@ class TransitionAttention(Method):
             for matrix in reversed(lowest):
                 state = state + state @ matrix
         gradient = integrated_attention(trace, targets, self.name, self.steps)
-        return state[:, :, -trace.spatial :] * gradient
+        return trace.patch_grid.pick(state) * gradient

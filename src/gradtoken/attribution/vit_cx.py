@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.pixels import check_fraction, check_number, check_seed
@@ -58,19 +57,19 @@ class ViTCX(Method):
 
     def _maps(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         with trace.differentiated(targets, self.name) as graph:
-            tokens = wide(graph.norms.first(self.name).detach())[:, -trace.spatial :]
-        size = list(trace.images.shape[-2:])
+            tokens = trace.patch_grid.pick(wide(graph.norms.first(self.name).detach()), 1)
         generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(trace.images.shape[1:], generator=generator).to(trace.images)
+        drawn = torch.randn(trace.images.shape[1:], generator=generator, dtype=torch.float32)
+        noise = drawn.to(trace.images)
         maps = []
         with torch.no_grad():
             for b, image in enumerate(trace.images):
                 masks = self.masks(tokens[b])
-                laid = masks.unflatten(1, trace.grid)[:, None]
+                laid = masks.unflatten(1, trace.grid)
                 one, shaken = Targets([targets.rows[b]]), self.noise * noise
                 found = []
                 for some in laid.split(_AT_ONCE):
-                    large = F.interpolate(some, size, mode="bilinear", align_corners=False)
+                    large = trace.patch_grid.enlarge(some)[:, None]
                     found.append(values_of(trace, one, image * large.to(image.dtype) + shaken))
                 plain = values_of(trace, one, torch.stack([image + shaken, image]))
                 scores = torch.cat(found) - plain[0] + plain[1]

@@ -26,7 +26,7 @@ class Entry:
         sha256: of its file's bytes, where they were read.
         size: (width, height) in pixels.
         box: what of it the model's input covers.
-        pixels: (3, H, W) float32.
+        pixels: (C, H, W) float32.
         error: None or a sentence.
     """
 

@@ -11,7 +11,8 @@ from gradtoken.batch.decoding import Chunk, Entry
 from gradtoken.batch.job import Job, fingerprint
 from gradtoken.batch.schema import as_shares, to_ipc, to_table
 from gradtoken.errors import GradTokenError, ModelError, TargetError
-from gradtoken.explaining import explain
+from gradtoken.explaining import explain_each
+from gradtoken.geometry import Box
 
 if TYPE_CHECKING:
     from gradtoken.explanation import Explanation
@@ -69,7 +70,7 @@ class Explainer:
         self._job = job
         self._method = job.make_method()
         self._prompts = self.model.prompts is not None
-        job.targets.check(self.model.labels, self._prompts, job.model)
+        job.targets.check(self.model.labels, self._prompts, job.model, self.model.activation)
         self._shared = job.targets.shared(self.model.labels)
         self._constant = {
             "model": job.model,
@@ -80,15 +81,12 @@ class Explainer:
 
     def _try(self) -> None:
         """Explain noise, so that what no picture could mend is refused before the work."""
-        from PIL import Image
-
-        noise = Image.effect_noise((64, 64), 64).convert("RGB")
-        targets = self._shared
+        targets = None if self._job.targets.above is not None else self._shared
         if self._job.targets.column is not None:
             targets = (
                 self._job.targets.own('"noise"', self.model.labels, True) if self._prompts else None
             )
-        self._explain(self.model.preprocess(noise)[None], targets)
+        self._explain(self.model.preprocess.sample()[None], targets)
 
     def __call__(self, chunk: Chunk) -> Explained:
         """The rows of a chunk; a picture that fails is a row with its error."""
@@ -155,18 +153,27 @@ class Explainer:
                 one = [targets[n]] if self._job.targets.column is not None else targets
                 self._serve(chunk, [place], one, rows, errors)
             return
-        for n, place in enumerate(places):
-            rows[place] = _rows(found, n, chunk.entries[place])
+        for place, one in zip(places, found, strict=True):
+            if isinstance(one, GradTokenError):
+                errors[place] = " ".join(str(one).split())
+            else:
+                rows[place] = _rows(one, chunk.entries[place])
 
-    def _explain(self, pixels: torch.Tensor, targets: Any) -> Explanation:
-        return explain(
+    def _explain(self, pixels: torch.Tensor, targets: Any) -> list[Explanation | GradTokenError]:
+        """What comes of each image, in order: an error where no class is above p."""
+        refused: dict[int, GradTokenError] = {}
+        explanations = explain_each(
             self.model,
             pixels.to(self.model.device, self.model.dtype),
             targets,
             method=self._method,
             top_k=1 if self._job.targets.top_k is None else self._job.targets.top_k,
             batch_size=len(pixels),
+            on_error=refused.__setitem__,
         )
+        made = list(explanations)
+        others = iter(made)
+        return [refused[n] if n in refused else next(others) for n in range(len(pixels))]
 
     def _common(self, chunk: Chunk, place: int) -> dict[str, Any]:
         entry = chunk.entries[place]
@@ -188,25 +195,30 @@ def _stacked(entries: list[Entry]) -> Any:
     return np.stack([entry.pixels for entry in entries if entry.pixels is not None])
 
 
-def _rows(found: Explanation, n: int, entry: Entry) -> list[dict[str, Any]]:
-    tokens = found.tokens[n].detach().cpu().numpy()
-    scores, shares = found.scores[n].tolist(), found.probabilities[n].tolist()
+def _rows(found: Explanation, entry: Entry) -> list[dict[str, Any]]:
+    tokens = found.tokens[0].detach().cpu().numpy()
+    evidence = found.evidence[0]
+    scores, shares = found.scores[0].tolist(), found.probabilities[0].tolist()
+    box = None if entry.box is None else [*found.boxes.grid.on(Box(*entry.box))]
     rows = []
-    for rank, target in enumerate(found.targets.rows[n]):
+    for rank, target in enumerate(found.targets.rows[0]):
         scale, relevance = as_shares(tokens[rank])
         about = target.to_dict()
         rows.append(
             {
                 "rank": rank,
                 "target_id": about.get("id"),
-                "target_name": found.labels[n][rank],
+                "target_name": found.labels[0][rank],
                 "logit": scores[rank],
                 "probability": None if shares[rank] != shares[rank] else shares[rank],
                 "grid_height": tokens.shape[-2],
                 "grid_width": tokens.shape[-1],
-                "box": entry.box,
+                "box": box,
                 "scale": scale,
                 "relevance": relevance,
+                "total": float(evidence.total[rank]),
+                "positive": float(evidence.positive[rank]),
+                "evidence": not bool(evidence.none[rank]),
             }
         )
     return rows

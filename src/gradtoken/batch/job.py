@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
+from gradtoken.activation import check_activation
 from gradtoken.batch.asked import Asked
 from gradtoken.images import MAX_PIXELS
 
@@ -33,6 +31,7 @@ class Job:
         dtype: what it computes in, as for `load`.
         pretrained: False for random weights, as for `load`.
         image_size: (height, width) in pixels, or one number for both, as for `load`.
+        activation: how logits become probabilities, as for `load`.
         method: its name.
         options: the method's.
         targets: what is asked of every picture.
@@ -49,6 +48,7 @@ class Job:
     dtype: str | None = None
     pretrained: bool = True
     image_size: int | tuple[int, int] | None = None
+    activation: str | None = None
     method: str = "gradtoken"
     options: Mapping[str, Any] = field(default_factory=dict)
     targets: Asked = field(default_factory=lambda: Asked(top_k=1))
@@ -69,6 +69,7 @@ class Job:
             dtype=self.dtype,
             pretrained=self.pretrained,
             image_size=self.image_size,
+            activation=None if self.activation is None else check_activation(self.activation),
         )
 
     def make_method(self) -> Method:
@@ -79,14 +80,17 @@ class Job:
 
     def identity(self, model: Model) -> dict[str, Any]:
         """What the numbers of a map depend on, as plain data."""
+        from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
+
         return {
             "model": self.model,
             "weights": weights_sha256(model),
             "preprocessing": preprocessing_sha256(model),
             "dtype": str(model.dtype).removeprefix("torch."),
             "image_size": self.image_size,
+            "activation": model.probability,
             "method": self.method,
-            "options": self.make_method().options(),
+            "options": self.make_method().options_for(model.activation),
             "software": {name: version(name) for name in _SOFTWARE},
         }
 
@@ -104,22 +108,3 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits for a model and method."""
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def weights_sha256(model: Model) -> str:
-    """Of a model's parameters and buffers with their names, wherever they lie."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, value in sorted(model.module.state_dict().items()):
-        plain = value.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def preprocessing_sha256(model: Model) -> str:
-    """Of what a model's preprocessing makes of a picture of noise."""
-    noise = np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8)
-    tensor = model.preprocess(Image.fromarray(noise))
-    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

@@ -25,7 +25,8 @@ def draw(figures: Figures, overlays: Sequence[Image.Image | None], classes: int)
         overlays: a picture for each example, or None where only its map is left.
         classes: how many mean maps to draw.
     """
-    frequent = sorted(figures.classes.items(), key=lambda item: (-item[1].maps, item[0]))[:classes]
+    weighed = {name: found for name, found in figures.classes.items() if found.weighed}
+    frequent = sorted(weighed.items(), key=lambda item: (-item[1].maps, item[0]))[:classes]
     rows = [-(-len(items) // _COLUMNS) for items in (frequent, figures.examples)]
     heights = [3.4, *(max(count, 0.01) * (_SIDE + 0.45) + 0.35 for count in rows)]
     figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
@@ -35,7 +36,7 @@ def draw(figures: Figures, overlays: Sequence[Image.Image | None], classes: int)
         parts[1].suptitle("mean map of each class", fontsize=10)
     for axis, (name, found) in zip(_grid(parts[1], rows[0]), frequent, strict=False):
         axis.imshow(found.mean(), cmap=POSITIVE_MAP, vmin=0)
-        axis.set_title(f"{_short(name)}\n{found.maps:,} maps", fontsize=8)
+        axis.set_title(f"{_short(name)}\n{found.weighed:,} maps", fontsize=8)
     if figures.examples:
         parts[2].suptitle("most border-driven predictions", fontsize=10)
     shown = zip(_grid(parts[2], rows[1]), figures.examples, overlays, strict=False)
@@ -58,10 +59,9 @@ def _outside(part: Any, figures: Figures) -> None:
     left.axvline(figures.uniform[0], color="black", ls="--", lw=1, label="the same everywhere")
     left.set(xlabel="positive relevance outside the centre", ylabel="maps", xlim=(0, 1))
     left.legend(fontsize=8, frameon=False)
-    enough = max(
-        1, sorted(c.maps for c in figures.classes.values())[len(figures.classes) // 2] // 4
-    )
-    shares = {n: c.border / c.maps for n, c in figures.classes.items() if c.maps >= enough}
+    counts = sorted(c.weighed for c in figures.classes.values())
+    enough = max(1, counts[len(counts) // 2] // 4)
+    shares = {n: c.border / c.weighed for n, c in figures.classes.items() if c.weighed >= enough}
     most = sorted(shares, key=lambda name: (-shares[name], name))[:10][::-1]
     right.barh([_short(name) for name in most], [shares[name] for name in most], color="tab:orange")
     right.axvline(figures.uniform[1], color="black", ls="--", lw=1)

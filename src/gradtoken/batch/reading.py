@@ -20,6 +20,7 @@ from gradtoken.errors import DatasetError, did_you_mean
 if TYPE_CHECKING:
     from gradtoken.display import Style
 
+_NUMBERS = ("logit", "probability", "total", "positive", "evidence")
 _ROWS = 1024
 """Rows in memory at once while maps are read one by one."""
 
@@ -40,7 +41,10 @@ class Map:
         logit: the target's score.
         probability: the model's probability of the class.
         tokens: raw signed relevance (h, w) float32, from half precision.
-        box: (left, top, right, bottom) of the picture that the model's input covers, in pixels.
+        total: signed sum of the map's relevance.
+        positive: positive relevance's share of the absolute relevance, 0 to 1.
+        evidence: whether the map has positive evidence (`gradtoken.evidence`).
+        box: (left, top, right, bottom) of the image that the grid of tokens covers, in pixels.
         error: None, or a sentence; then there is no map.
     """
 
@@ -55,6 +59,9 @@ class Map:
     logit: float | None
     probability: float | None
     tokens: np.ndarray[Any, Any] | None
+    total: float | None
+    positive: float | None
+    evidence: bool | None
     box: tuple[float, float, float, float] | None
     error: str | None
 
@@ -83,7 +90,9 @@ class Map:
         Raises:
             DatasetError: if the picture could not be explained.
         """
-        from gradtoken.display import MAX_SIDE, Style, overlay
+        import torch
+
+        from gradtoken.display import MAX_SIDE, Style, fitted_to, overlay
         from gradtoken.geometry import Box
 
         shown = picture.convert("RGB")
@@ -92,7 +101,9 @@ class Map:
         assert self.size is not None
         assert self.box is not None
         scaled = (edge * shown.size[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box))
-        return overlay(shown, values, Box(*scaled), style or Style())
+        assert self.tokens is not None
+        drawn_in = fitted_to(torch.from_numpy(self.tokens), style or Style())
+        return overlay(shown, values, Box(*scaled), drawn_in)
 
 
 class Results:
@@ -232,7 +243,7 @@ def _map(row: Mapping[str, Any]) -> Map:
             raise ValueError(f"a picture of {size[0]}x{size[1]} pixels")
     names = ("index", "id", "source", "sha256", "rank", "target_id", "target_name")
     return Map(
-        **{name: row[name] for name in (*names, "logit", "probability", "error")},
+        **{name: row[name] for name in (*names, *_NUMBERS, "error")},
         size=size,
         tokens=tokens,
         box=None if row["box"] is None else _box(row["box"]),

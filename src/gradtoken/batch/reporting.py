@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gradtoken.batch.plots import draw
 from gradtoken.batch.reading import Map, read
 from gradtoken.batch.summarising import BORDER, CENTRE, COLUMNS, Example, Figures, summarise
 from gradtoken.errors import DatasetError, GradTokenError, OutputError
+from gradtoken.evidence import LEAST
 from gradtoken.images import load_image
 
 PAGE, PICTURE = "report.md", "report.png"
@@ -112,6 +114,10 @@ def _page(figures: Figures, settings: Mapping[str, Any], plan: Plan, classes: in
         f"{_cell(settings['source']['spec'])}: {figures.pictures:,} of {plan.pictures:,} pictures, "
         f"{figures.maps:,} maps, {figures.failed:,} failed.",
         "",
+        f"Maps without positive evidence (less than {LEAST:.0%} of their absolute relevance is "
+        f"positive): {figures.maps - figures.weighed:,}. They are left out of all that follows but "
+        "the numbers of maps.",
+        "",
         f"The centre is the middle {CENTRE:.0%} of the model's input in height and in width. "
         "Shares are of a map's positive relevance. A map that is the same everywhere has "
         f"{figures.uniform[0]:.0%} outside the centre and {border:.0%} in the border, the outer "
@@ -122,19 +128,24 @@ def _page(figures: Figures, settings: Mapping[str, Any], plan: Plan, classes: in
         "",
         "## Classes",
         "",
-        "| class | maps | outside the centre | in the border |",
-        "|---|---:|---:|---:|",
+        "| class | maps | without evidence | outside the centre | in the border |",
+        "|---|---:|---:|---:|---:|",
     ]
     frequent = sorted(figures.classes.items(), key=lambda item: (-item[1].maps, item[0]))
     for name, found in frequent[: max(classes, 50)]:
-        shares = (found.outside / found.maps, found.border / found.maps)
-        lines.append(f"| {_cell(name)} | {found.maps:,} | {shares[0]:.1%} | {shares[1]:.1%} |")
+        shares = [
+            f"{value / found.weighed:.1%}" if found.weighed else "–"
+            for value in (found.outside, found.border)
+        ]
+        counts = f"{found.maps:,} | {found.maps - found.weighed:,}"
+        lines.append(f"| {_cell(name)} | {counts} | {shares[0]} | {shares[1]} |")
     if len(frequent) > max(classes, 50):
         lines.append(f"\n{len(frequent):,} classes in all; the most frequent are shown.")
     lines += ["", "## Most border-driven predictions", ""]
     lines += ["| picture | class | probability | in the border |", "|---|---|---:|---:|"]
     for one in figures.examples:
-        row = (_cell(one.id), _cell(one.target), f"{one.probability:.3f}", f"{one.border:.1%}")
+        said = f"y = {one.score:.3f}" if isnan(one.probability) else f"{one.probability:.3f}"
+        row = (_cell(one.id), _cell(one.target), said, f"{one.border:.1%}")
         lines.append("| " + " | ".join(row) + " |")
     if figures.errors:
         lines += ["", "## Errors", "", "| picture | error |", "|---|---|"]

@@ -16,6 +16,8 @@ _ROW_GROUP = 4096
 def results_schema() -> Any:
     """The Arrow schema of the results.
 
+    `total` and `positive` are the map's evidence (`gradtoken.evidence`): the signed sum, and the
+    share of the absolute relevance that is positive; `evidence` is whether that is enough.
     `relevance` holds a map's tokens row by row as shares of its largest absolute value, which is
     `scale`, so that half precision loses nothing of small maps: the raw map is their product.
     """
@@ -38,6 +40,9 @@ def results_schema() -> Any:
             ("box", pa.list_(pa.float32())),
             ("scale", pa.float32()),
             ("relevance", pa.list_(pa.float16())),
+            ("total", pa.float32()),
+            ("positive", pa.float32()),
+            ("evidence", pa.bool_()),
             ("model", pa.string()),
             ("method", pa.string()),
             ("fingerprint", pa.string()),

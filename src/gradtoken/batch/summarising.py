@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from gradtoken.batch.damage import damage
 from gradtoken.batch.needs import needs
+from gradtoken.evidence import evidence_of
 
 CENTRE = 0.5
 """The centre is this share of the grid's height and of its width, in the middle."""
 BORDER = 0.125
 """The border is this share of the grid's height and width on each side."""
 COLUMNS = (
-    *("index", "id", "source", "sha256", "rank", "target_name", "probability"),
+    *("index", "id", "source", "sha256", "rank", "target_name", "logit", "probability"),
     *("grid_height", "grid_width", "relevance", "error"),
 )
 BINS = 40
@@ -25,7 +27,10 @@ _ERRORS = 20
 
 
 class Example(NamedTuple):
-    """A prediction and its map as shares of the largest value, (h, w)."""
+    """A prediction and its map as shares of the largest value, (h, w).
+
+    `probability` is NaN where the outputs are no probabilities; then `score` is to be shown.
+    """
 
     border: float
     number: int
@@ -34,23 +39,33 @@ class Example(NamedTuple):
     sha256: str
     rank: int
     target: str
+    score: float
     probability: float
     tokens: np.ndarray[Any, Any]
 
 
 @dataclass
 class ClassFigures:
-    """Sums over one class's maps."""
+    """Sums over one class's maps; all but `maps` over those with positive evidence.
+
+    Args:
+        maps: all of them.
+        weighed: those with positive evidence (`gradtoken.evidence`).
+        outside: of their positive relevance, what lies outside the centre.
+        border: of their positive relevance, what lies in the border.
+        tokens: their maps (h, w), each with its positive relevance scaled to a sum of one.
+    """
 
     maps: int = 0
+    weighed: int = 0
     outside: float = 0.0
     border: float = 0.0
     tokens: np.ndarray[Any, Any] | None = None
 
     def mean(self) -> np.ndarray[Any, Any]:
-        """The mean map (h, w); each map has its positive relevance scaled to a sum of one."""
+        """The mean map (h, w) of those with positive evidence."""
         assert self.tokens is not None
-        return self.tokens / self.maps
+        return self.tokens / self.weighed
 
 
 @dataclass
@@ -60,6 +75,7 @@ class Figures:
     Args:
         pictures: number of images.
         maps: number of maps.
+        weighed: number of maps with positive evidence; the others count for nothing that follows.
         failed: number of images that could not be read.
         outside: of maps, the positive relevance outside the centre, in `BINS` bins from 0 to 1.
         uniform: (outside, border) of a map that is the same everywhere.
@@ -70,6 +86,7 @@ class Figures:
 
     pictures: int = 0
     maps: int = 0
+    weighed: int = 0
     failed: int = 0
     outside: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
     uniform: tuple[float, float] = (0.0, 0.0)
@@ -84,7 +101,8 @@ def summarise(batches: Iterable[Any], examples: int) -> Figures:
     Args:
         batches: record batches of `COLUMNS` in the order of the run, with errors.
         examples: how many predictions to keep. A picture's prediction is the most probable of its
-            targets.
+            targets (the one with the largest score where outputs are no probabilities), and is
+            left out where its map has no positive evidence.
 
     Raises:
         DatasetError: if they are no results.
@@ -119,36 +137,43 @@ def _add(
     height, width = part["grid_height"][0].as_py(), part["grid_width"][0].as_py()
     tokens = np.asarray(part["relevance"].combine_chunks().flatten(), dtype=np.float32)
     tokens = tokens.reshape(-1, height, width)
+    names = np.array(part["target_name"].to_pylist(), dtype=object)
+    for name in names.tolist():
+        figures.classes.setdefault(str(name), ClassFigures()).maps += 1
+    figures.maps += len(tokens)
+    predictions = set(_predictions(part))
+    rows = np.flatnonzero(~evidence_of(torch.from_numpy(tokens)).none.numpy())
+    predicted = [place for place, row in enumerate(rows.tolist()) if row in predictions]
+    part, tokens, names = part.take(rows), tokens[rows], names[rows]
+    figures.weighed += len(tokens)
     positive = tokens.clip(min=0).astype(np.float64)
-    total = positive.sum(axis=(1, 2), keepdims=True)
-    positive /= np.where(total > 0, total, 1)
+    positive /= positive.sum(axis=(1, 2), keepdims=True)
     areas = 1 - inside((height, width), CENTRE), 1 - inside((height, width), 1 - 2 * BORDER)
     outside, border = ((positive * area).sum(axis=(1, 2)) for area in areas)
     figures.uniform = float(areas[0].mean()), float(areas[1].mean())
-    figures.maps += len(tokens)
     figures.outside += np.histogram(outside, BINS, (0, 1 + 1e-9))[0]
-    names = np.array(part["target_name"].to_pylist(), dtype=object)
     for name in dict.fromkeys(names.tolist()):
         of_class = names == name
-        found = figures.classes.setdefault(str(name), ClassFigures())
-        found.maps += int(of_class.sum())
+        found = figures.classes[str(name)]
+        found.weighed += int(of_class.sum())
         found.outside += float(outside[of_class].sum())
         found.border += float(border[of_class].sum())
         total_map = positive[of_class].sum(axis=0)
         if found.tokens is not None:
             total_map = found.tokens + _on_grid(total_map, found.tokens.shape)
         found.tokens = total_map
-    _keep(part, border, tokens, kept, examples)
+    _keep(part, predicted, border, tokens, kept, examples)
 
 
 def _keep(
     part: Any,
+    predicted: list[int],
     border: np.ndarray[Any, Any],
     tokens: np.ndarray[Any, Any],
     kept: list[tuple[float, int, Example]],
     examples: int,
 ) -> None:
-    for place in _predictions(part):
+    for place in predicted:
         value, index = float(border[place]), -part["index"][place].as_py()
         if len(kept) >= examples and (not kept or (value, index) <= kept[0][:2]):
             continue
@@ -162,6 +187,7 @@ def _keep(
             sha256=row["sha256"],
             rank=row["rank"],
             target=row["target_name"],
+            score=row["logit"],
             probability=float("nan") if probability is None else probability,
             tokens=tokens[place].copy(),
         )
@@ -171,15 +197,16 @@ def _keep(
 
 
 def _predictions(part: Any) -> list[int]:
-    """The row of each picture with the largest probability, the first of these."""
-    indices = part["index"].to_pylist()
-    best: dict[int, tuple[float, int]] = {}
-    for place, (index, value) in enumerate(
-        zip(indices, part["probability"].to_pylist(), strict=True)
-    ):
-        probability = value if value is not None else -1.0
-        if index not in best or probability > best[index][0]:
-            best[index] = (probability, place)
+    """The row of each picture with the largest probability, the first of these.
+
+    Where the outputs are no probabilities, that with the largest score.
+    """
+    columns = (part[name].to_pylist() for name in ("index", "probability", "logit"))
+    best: dict[int, tuple[tuple[float, float], int]] = {}
+    for place, (index, probability, score) in enumerate(zip(*columns, strict=True)):
+        rank = (-1.0, score) if probability is None else (probability, 0.0)
+        if index not in best or rank > best[index][0]:
+            best[index] = (rank, place)
     return [place for _, place in best.values()]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from gradtoken.bench.store import Records
+from gradtoken.bench.records import Records
 from gradtoken.bench.summary import LOWER_IS_BETTER, Row
 from gradtoken.metrics.bootstrap import mean_interval
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from gradtoken.attribution import Method
+from gradtoken.bench.seen import as_seen
 from gradtoken.datasets import Scene, Scenes
 from gradtoken.errors import ModelError
 from gradtoken.explaining import explain, read_batch
@@ -26,7 +27,7 @@ def recognised(
     """The scenes among the first `limit` whose k objects are the model's k first classes."""
     for start in range(0, limit, batch):
         found = [(index, scenes[index]) for index in range(start, min(start + batch, limit))]
-        logits = model(read_batch(model, [scene.image for _, scene in found])[2])
+        logits = model(read_batch(model, [scene.image for _, scene in found])[1])
         for (index, scene), row in zip(found, logits, strict=True):
             if set(row.topk(len(scene.labels)).indices.tolist()) == set(scene.labels):
                 yield index, scene
@@ -49,6 +50,7 @@ def measure(
     Returns:
         A record per scene, object and method (scene, object, method and the `FIGURES`; coupling,
         which belongs to a scene, is repeated for its objects), and how many scenes were looked at.
+        The figures of an object outside of the model's crop are NaN.
     """
     if tuple(model.labels) != scenes.classes:
         raise ModelError(
@@ -75,7 +77,8 @@ def column(records: list[dict[str, Any]], method: str, figure: str) -> np.ndarra
 
 def _records(index: int, scene: Scene, name: str, found: Explanation) -> list[dict[str, Any]]:
     height, width = found.tokens.shape[-2:]
-    coverage = Coverage.of_scene(scene, (height, width))
+    masks = [as_seen(mask, found.boxes[0], scene.image.size) for mask in scene.masks]
+    coverage = Coverage.of_masks(torch.stack(masks), (height, width))
     figures = coverage.figures(found.tokens[0])
     maps = found.tokens[0].flatten(1).double().cpu()
     figures["token_ap"] = token_ap(maps, coverage.tokens)

@@ -16,8 +16,7 @@ from gradtoken.bench.cases import Case
 from gradtoken.errors import MethodError, TargetError
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
-from gradtoken.metrics.replacing import to_pixels
-from gradtoken.targets import resolve
+from gradtoken.targets import ClassTarget, resolve
 from gradtoken.trace import Trace, record
 
 Figures: TypeAlias = dict[str, dict[str, float]]
@@ -35,14 +34,15 @@ class Maps:
     Args:
         case: the picture and its K classes.
         method: to be asked about changed pictures.
-        tokens: (K, rows, columns).
-        other: the map of a class that is not asked about, and is the same for each method.
+        tokens: (K, rows, columns), as `explain` gives them for the K classes.
+        other: the map of a class that is not asked about, and is the same for each method; None
+            where every class of the model is.
     """
 
     case: Case
     method: Method
     tokens: Float[Tensor, "targets rows columns"]
-    other: Float[Tensor, "rows columns"]
+    other: Float[Tensor, "rows columns"] | None
 
     @classmethod
     def made(cls, case: Case, method: Method) -> Maps:
@@ -51,8 +51,14 @@ class Maps:
         Raises:
             MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
         """
-        found = maps_of(method, case.trace, [*case.classes, _absent(case)])
-        return cls(case, method, found[:-1], found[-1])
+        absent = _absent(case)
+        if absent is None:
+            return cls(case, method, maps_of(method, case.trace, case.classes), None)
+        found = maps_of(method, case.trace, [*case.classes, absent])
+        tokens = found[:-1]
+        if method.sets_against_others():
+            tokens = maps_of(method, case.trace, case.classes)
+        return cls(case, method, tokens, found[-1])
 
     @property
     def flat(self) -> Float[Tensor, "targets tokens"]:
@@ -61,8 +67,7 @@ class Maps:
     @property
     def pixels(self) -> Float[Tensor, "targets height width"]:
         """On the pixels of the model's input."""
-        height, width = self.case.pixels.shape[-2:]
-        return to_pixels(self.tokens, (height, width))
+        return self.case.trace.patch_grid.enlarge(self.tokens)
 
 
 def maps_of(
@@ -73,7 +78,12 @@ def maps_of(
     Raises:
         MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
     """
-    targets = resolve([list(classes)], trace.logits, trace.model.labels)
+    targets = resolve(
+        [[ClassTarget(c) for c in classes]],
+        trace.logits,
+        trace.model.labels,
+        activation=trace.model.activation,
+    )
     found = method(trace, targets)[0].detach().float().cpu()
     if not bool(torch.isfinite(found).all()):
         raise MethodError(f"{method.name} gave NaN or infinite relevance for {trace.model.spec}.")
@@ -83,11 +93,11 @@ def maps_of(
 def localization(maps: Maps) -> Figures:
     """Pointing, token AP, share and energy of each object."""
     masks = maps.case.masks
-    if masks is None or not masks.any():
+    if masks is None:
         return {}
-    coverage = Coverage.of_masks(masks, maps.case.trace.grid)
+    coverage = Coverage.of_masks(masks, maps.case.trace.patch_grid, maps.case.ignore)
     figures = coverage.figures(maps.tokens)
-    figures["token_ap"] = token_ap(maps.flat.double(), coverage.tokens)
+    figures["token_ap"] = token_ap(maps.flat.double(), coverage.tokens, coverage.counted)
     if len(set(maps.case.classes)) < 2:
         del figures["share"]
     names = ("pointing", "token_ap", "share", "energy")
@@ -107,7 +117,12 @@ def coupling(maps: Maps) -> Figures:
 
 
 def top1_random(maps: Maps) -> Figures:
-    """Correlation of the first class's map with that of a class that is not there."""
+    """Correlation of the first class's map with that of a class that is not there.
+
+    None where the model has no other class.
+    """
+    if maps.other is None:
+        return {}
     other = maps.other.flatten()[None]
     found = class_sensitivity.correlation(maps.flat[_leading(maps.case)][None], other)
     return {"top1_random": {maps.case.names[_leading(maps.case)]: float(found)}}
@@ -119,7 +134,7 @@ def segment(maps: Maps) -> Figures:
     Of signed maps the positive part counts, as it does in unsigned ones.
     """
     masks, ignore = maps.case.masks, maps.case.ignore
-    if masks is None or not masks.any():
+    if masks is None:
         return {}
     away = None if ignore is None else ignore[None].expand_as(masks)
     positive = maps.pixels.clamp_min(0)
@@ -137,12 +152,17 @@ def segment(maps: Maps) -> Figures:
 
 
 def perturb(maps: Maps) -> Figures:
-    """Positive and negative perturbation of the leading class, as Chefer et al. code it."""
+    """Positive and negative perturbation of the leading class, as Chefer et al. code it.
+
+    Without hits where the model's outputs are no probabilities; its logit is then followed.
+    """
     found: dict[str, float] = {}
     for direction in ("positive", "negative"):
         result = perturbation.perturb(**_asked(maps), labels=_label(maps), direction=direction)
-        found[f"{direction}_auc"] = float(result.auc())
         found[f"{direction}_probability"] = float(result.probability[:, 1:].mean())
+        if result.hits is None:
+            continue
+        found[f"{direction}_auc"] = float(result.auc())
         for fraction, hit in zip(result.fractions, result.hits[0], strict=True):
             found[f"{direction}@{fraction:.1f}"] = float(hit)
     return _of_leading(maps, found)
@@ -163,7 +183,8 @@ def insert_delete(maps: Maps) -> Figures:
     }
     figures = {name: insertion_deletion.area(curve) for name, curve in curves.items()}
     figures["aopc"] = perturbation.aopc(most)
-    figures["log_odds"] = perturbation.log_odds(most)
+    if maps.case.trace.model.activation != "none":
+        figures["log_odds"] = perturbation.log_odds(most)
     figures["abpc"] = perturbation.abpc(least, most)
     return _of_leading(maps, {name: float(value) for name, value in figures.items()})
 
@@ -223,10 +244,13 @@ def _of_leading(maps: Maps, values: dict[str, float]) -> Figures:
 
 
 def _label(maps: Maps) -> Tensor | None:
+    """What counts as a hit: the data set's label, or the leading one of the classes that it names;
+    None, the model's own first class, where it tells no class."""
     case = maps.case
-    if case.label is None or case.sample.names:
+    if case.label is None:
         return None
-    return torch.tensor([case.label])
+    label = case.label if case.sample.label is not None else case.classes[_leading(case)]
+    return torch.tensor([label])
 
 
 def _asked(maps: Maps) -> dict[str, Any]:
@@ -242,10 +266,10 @@ def _asked(maps: Maps) -> dict[str, Any]:
     }
 
 
-def _absent(case: Case) -> int:
-    """A class that is not asked about, drawn by the picture's name."""
+def _absent(case: Case) -> int | None:
+    """A class that is not asked about, drawn by the picture's name; None if there is none."""
     total = case.trace.logits.shape[1]
     left = [c for c in range(total) if c not in case.classes]
     if not left:
-        return case.classes[0]
+        return None
     return left[zlib.crc32(case.sample.id.encode()) % len(left)]

@@ -1,7 +1,4 @@
-"""Records on disk: one Parquet file per picture, so that an interrupted run goes on where it was.
-
-A record is one figure of one method on one instance: picture, object, method, metric, value.
-"""
+"""Records on disk: one Parquet file per image, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
@@ -9,15 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from gradtoken.bench.records import COLUMNS, Record, Records
 from gradtoken.errors import GradTokenError, OutputError
 
-COLUMNS = ("picture", "object", "method", "metric", "value")
 SETTINGS = "settings.json"
 _LARGEST_SETTINGS = 1 << 24
 _MOST_ROWS = 1_000_000
@@ -25,59 +19,23 @@ _MOST_ROWS = 1_000_000
 _MOST_TEXT = 1 << 27
 """Bytes that their names are at most, each as long as the longest."""
 _LONGEST_NAME = 180
+_TEXTS = [name for name in COLUMNS if name != "value"]
+_STAMP = "gradtoken.stamp"
 
 
-class Record(NamedTuple):
-    """One figure of one method on one instance (an object of a picture)."""
+class Stamp(NamedTuple):
+    """What the records of an image are of.
 
-    picture: str
-    object: str
-    method: str
-    metric: str
-    value: float
+    Args:
+        run: fingerprint of the model, the methods and the metrics.
+        picture: fingerprint of the image and what is known to be in it.
+    """
+
+    run: str = ""
+    picture: str = ""
 
 
-@dataclass(frozen=True)
-class Records:
-    """Many records as columns, in the order they were made."""
-
-    picture: np.ndarray[Any, Any]
-    object: np.ndarray[Any, Any]
-    method: np.ndarray[Any, Any]
-    metric: np.ndarray[Any, Any]
-    value: np.ndarray[Any, Any]
-
-    @classmethod
-    def of(cls, records: Iterable[Record]) -> Records:
-        """From single records."""
-        rows = list(records)
-        picture, thing, method, metric = (
-            np.array([row[i] for row in rows], dtype=object) for i in range(4)
-        )
-        value = np.array([row.value for row in rows], dtype=float)
-        return cls(picture, thing, method, metric, value)
-
-    def where(self, *, method: str | None = None, metric: str | None = None) -> Records:
-        """Those of one method, one metric, or both."""
-        kept = np.ones(len(self.value), dtype=bool)
-        if method is not None:
-            kept &= self.method == method
-        if metric is not None:
-            kept &= self.metric == metric
-        return Records(*(getattr(self, column)[kept] for column in COLUMNS))
-
-    def methods(self) -> list[str]:
-        """Names in order of appearance."""
-        return list(dict.fromkeys(self.method.tolist()))
-
-    def metrics(self) -> list[str]:
-        """Names in order of appearance."""
-        return list(dict.fromkeys(self.metric.tolist()))
-
-    def by_instance(self) -> dict[tuple[str, str], float]:
-        """Values by picture and object."""
-        keys = zip(self.picture.tolist(), self.object.tolist(), strict=True)
-        return dict(zip(keys, self.value.tolist(), strict=True))
+_NO_STAMP = Stamp()
 
 
 class Store:
@@ -109,12 +67,37 @@ class Store:
                 "another --out, or remove it."
             )
 
-    def done(self, picture: str) -> bool:
-        """Whether a picture's records are there."""
-        return self._path(picture).exists()
+    def done(self, picture: str, stamp: Stamp = _NO_STAMP) -> bool:
+        """Whether a picture's records are there.
 
-    def add(self, picture: str, records: Iterable[Record]) -> None:
+        Args:
+            picture: its name.
+            stamp: what they must be of.
+
+        Raises:
+            OutputError: if they are of another run or another picture, or damaged.
+        """
+        path = self._path(picture)
+        if not path.exists():
+            return False
+        found = _read_stamp(path)
+        if found != stamp:
+            what = "with other weights, methods, metrics or libraries"
+            if found.run == stamp.run:
+                what = "when its pixels or masks were others"
+            raise OutputError(
+                f"{path} was measured {what}, so this run cannot go on from it; give another "
+                "folder, or remove it."
+            )
+        return True
+
+    def add(self, picture: str, records: Iterable[Record], stamp: Stamp = _NO_STAMP) -> None:
         """Write a picture's records, whole or not at all.
+
+        Args:
+            picture: its name.
+            records: of it.
+            stamp: what they are of.
 
         Raises:
             OutputError: if they cannot be written.
@@ -122,6 +105,7 @@ class Store:
         pa, parquet = _arrow()
         columns = Records.of(_storable(record) for record in records)
         table = pa.table({name: getattr(columns, name) for name in COLUMNS}, schema=_schema(pa))
+        table = table.replace_schema_metadata({_STAMP: json.dumps(stamp)})
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
         try:
@@ -150,11 +134,31 @@ class Store:
         return self._parts / f"{safe}.parquet"
 
 
+def _read_stamp(path: Path) -> Stamp:
+    """What the records in a file are of."""
+    pa, parquet = _arrow()
+    try:
+        about = parquet.read_schema(path).metadata or {}
+        return Stamp(*map(str, json.loads(about[_STAMP.encode()])))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, pa.ArrowException) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"{path} holds no records of this benchmark ({error}); remove it, and the picture is "
+        "measured again."
+    )
+
+
 def _read_table(path: Path) -> Any:
     """One picture's records, checked before they take memory."""
     pa, parquet = _arrow()
+    plain = _schema(pa)
     try:
-        with parquet.ParquetFile(path, read_dictionary=list(COLUMNS[:4])) as file:
+        if parquet.read_schema(path).names != plain.names:
+            raise ValueError("it has other columns")
+        with parquet.ParquetFile(path, read_dictionary=_TEXTS) as file:
             if file.metadata.num_rows > _MOST_ROWS:
                 raise ValueError(f"it has {file.metadata.num_rows:,} rows")
             table = file.read()
@@ -163,16 +167,12 @@ def _read_table(path: Path) -> Any:
             raise ValueError("its texts are longer than names are")
         if any(column.null_count for column in table.columns):
             raise ValueError("values are missing")
-        plain = _schema(pa)
         kinds = [getattr(kind, "value_type", kind) for kind in table.schema.types]
-        if table.column_names != plain.names or kinds != plain.types:
-            raise ValueError("it has other columns")
+        if kinds != plain.types:
+            raise ValueError("it has columns of other kinds")
         return table.cast(plain)
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
-        raise OutputError(
-            f"{path} holds no records of this benchmark ({error}); remove it, and the picture is "
-            "measured again."
-        ) from None
+        raise _damaged(path, error) from None
 
 
 def _longest_text(table: Any) -> int:
@@ -195,10 +195,10 @@ def _read_text(path: Path) -> str:
 
 def _storable(record: Record) -> Record:
     """A record that UTF-8 can hold: lone surrogates, from odd file names, become question marks."""
-    picture, thing, method, metric = (
-        text.encode("utf-8", "replace").decode("utf-8") for text in record[:4]
-    )
-    return Record(picture, thing, method, metric, record.value)
+    sound = {
+        name: getattr(record, name).encode("utf-8", "replace").decode("utf-8") for name in _TEXTS
+    }
+    return record._replace(**sound)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -222,7 +222,7 @@ def _difference(before: str, now: Mapping[str, Any]) -> str:
 
 
 def _schema(pa: Any) -> Any:
-    return pa.schema([*((name, pa.string()) for name in COLUMNS[:4]), ("value", pa.float64())])
+    return pa.schema([(name, pa.string() if name in _TEXTS else pa.float64()) for name in COLUMNS])
 
 
 def _arrow() -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gradtoken.bench.store import Records
+from gradtoken.bench.records import Records
 from gradtoken.metrics.bootstrap import Interval, mean_interval, ratio_interval
 
 _RATIOS = {
@@ -22,7 +22,8 @@ _RATIOS = {
 }
 """Figures of a data set: the mean of sum / sum over pairs of counts."""
 
-LOWER_IS_BETTER = ("coupling", "positive", "deletion", "top1_random", "log_odds")
+_FAILED = "failed"
+LOWER_IS_BETTER = ("coupling", "positive", "deletion", "top1_random", "log_odds", _FAILED)
 """Metrics whose names start so; of all others more is better."""
 
 
@@ -36,15 +37,29 @@ class Row:
 
 
 def rows(records: Records) -> list[Row]:
-    """Mean, 95% bootstrap interval over pictures and number of instances of every figure."""
+    """Mean, 95% bootstrap interval over pictures and number of instances of every figure.
+
+    Where a method failed on some images, the share of images on which each failed is one of them.
+    """
     found = []
+    failed = records.failures()
     for method in records.methods():
         of_method = records.where(method=method)
         for metric in shown(of_method.metrics()):
             one = of_method.where(metric=metric)
             found.append(Row(method, metric, mean_interval(one.value, one.picture)))
         found += _over_pixels(method, of_method)
+        if any(name in records.methods() for name in failed):
+            found.append(Row(method, _FAILED, _failing(of_method)))
     return found
+
+
+def _failing(records: Records) -> Interval:
+    """On which part of its images a method failed."""
+    pictures = list(dict.fromkeys(records.picture.tolist()))
+    missed = set(records.picture[records.reason != ""].tolist())
+    values = np.array([picture in missed for picture in pictures], dtype=float)
+    return mean_interval(values, np.array(pictures, dtype=object))
 
 
 def _over_pixels(method: str, records: Records) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsons
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,10 @@ from typer.core import TyperGroup
 
 from gradtoken.cli import options as shared
 from gradtoken.cli.app import app, complain, console, problems
+from gradtoken.errors import TargetError
+
+if TYPE_CHECKING:
+    from gradtoken.batch.asked import Asked
 
 EXAMPLES = """
 Examples:
@@ -21,6 +25,7 @@ Examples:
 - `gradtoken batch "shards/{000..127}.tar" --model demo --targets column:cls --out maps`
 - `gradtoken batch photos.parquet --targets "banana,rocket" --out maps --engine ray --workers 2`
 - `gradtoken batch photos.parquet --targets "banana,rocket" --out maps --engine ray --resume`
+- `gradtoken batch photos/ -m hf/mine --activation sigmoid --above 0.5 --out maps`
 - `gradtoken batch report maps`
 """
 
@@ -60,12 +65,13 @@ def run(
     out: Annotated[str, typer.Option(help="Folder of the results, a path or a URL.")],
     model: shared.ModelSpec = "demo",
     targets: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="top:K, all, class ids or names with commas between, column:NAME (each row's "
-            "own) or text:FILE (a prompt on each line)."
+            help="top:K, above:P, all, class ids or names with commas between, column:NAME (each "
+            "row's own) or text:FILE (a prompt on each line); default: top:1."
         ),
-    ] = "top:1",
+    ] = None,
+    above: shared.Above = None,
     method: shared.MethodName = "gradtoken",
     option: shared.MethodOptions = None,
     engine: Annotated[str, typer.Option(help="local, or ray for several workers.")] = "local",
@@ -121,6 +127,7 @@ def run(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -130,7 +137,6 @@ def run(
     makes what is missing, to the same bytes. A picture that cannot be explained is a row with its
     error; the exit code is then 1.
     """
-    from gradtoken.batch.asked import Asked
     from gradtoken.batch.job import Job
     from gradtoken.batch.running import run as start
     from gradtoken.batch.sources import Source
@@ -144,9 +150,10 @@ def run(
         dtype=dtype,
         pretrained=not random_weights,
         image_size=shared.parse_size(image_size),
+        activation=activation,
         method=method,
         options=shared.parse_options(option),
-        targets=Asked.parse(targets),
+        targets=_targets(targets, above),
         batch_size=batch_size,
     )
     with _Bar(hidden=quiet or json) as bar:
@@ -183,6 +190,21 @@ def run(
             "gradtoken batch report names some, and the column error says why."
         )
         raise typer.Exit(1)
+
+
+def _targets(targets: str | None, above: float | None) -> Asked:
+    """What --targets or --above ask for.
+
+    Raises:
+        TargetError: both, or what is neither.
+    """
+    from gradtoken.batch.asked import Asked
+
+    if above is None:
+        return Asked.parse("top:1" if targets is None else targets)
+    if targets is not None:
+        raise TargetError("--targets and --above both choose the classes; give one.")
+    return Asked.likely(above)
 
 
 @group.command("report")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gradtoken.attribution import Method
+    from gradtoken.bench.run import Outcome
     from gradtoken.bench.summary import Row
 
 EXAMPLES = """
@@ -79,6 +82,7 @@ def bench(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -87,9 +91,9 @@ def bench(
     Started again with the same settings it goes on where it was. Every figure comes with its number
     of instances and a 95% bootstrap interval over pictures, and paired differences to GradToken.
     """
-    from gradtoken import __version__
     from gradtoken.bench.cases import cases
     from gradtoken.bench.examples import examples
+    from gradtoken.bench.identity import identity
     from gradtoken.bench.plots import bars, perturbation_curves
     from gradtoken.bench.run import run
     from gradtoken.bench.store import Store
@@ -100,16 +104,13 @@ def bench(
     groups = _groups(metrics)
     slow = max(1, limit // 20) if slow_limit is None else slow_limit
     samples = open_samples(data)
-    loaded = shared.load_model(model, checkpoint, device, dtype, image_size=image_size)
+    loaded = shared.load_model(
+        model, checkpoint, device, dtype, image_size=image_size, activation=activation
+    )
     settings = {
-        "gradtoken": __version__,
-        "model": model,
-        "weights": loaded.weights,
-        "dtype": str(loaded.dtype),
+        **identity(loaded, chosen, groups),
         "image_size": image_size,
         "data": data,
-        "methods": {name: method.options() for name, method in chosen.items()},
-        "metrics": groups,
         "slow_limit": slow,
         "every_picture": every_picture,
     }
@@ -133,11 +134,13 @@ def bench(
         )
     for reason in outcome.refused.values():
         complain(f"left out: {reason}")
+    for name, failure in outcome.failed.items():
+        complain(f"{name} failed on {failure.count} of {failure.of} pictures: {failure.reason}")
     if not outcome.pictures:
         raise DatasetError(
             f"the model recognised none of the pictures of {data}; pass --every-picture."
         )
-    records = store.read(outcome.pictures)
+    records = outcome.records
     title = f"{model} on {data}, {len(outcome.pictures)} pictures"
     paths = write(out, records, _OURS, title)
     serving = {name: m for name, m in chosen.items() if name in records.methods()}
@@ -152,6 +155,8 @@ def bench(
     ours = _OURS in records.methods()
     compared = [_record(row) for row in differences(records, _OURS)] if ours else []
     output.say(_table(rows(records), title))
+    for line in _left_out(outcome):
+        output.say(escape(line), soft_wrap=True)
     output.say("written: " + escape(", ".join(str(path) for path in paths)), soft_wrap=True)
     output.document(
         {
@@ -160,9 +165,23 @@ def bench(
             "summary": [_record(row) for row in rows(records)],
             "differences": compared,
             "refused": outcome.refused,
+            "failed": {name: asdict(failure) for name, failure in outcome.failed.items()},
+            "left_out": {**asdict(outcome.left_out), "objects": outcome.objects},
             "files": [str(path) for path in paths],
         }
     )
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _left_out(outcome: Outcome) -> Iterator[str]:
+    """What of the data set is not measured, a line each."""
+    for name, reason in outcome.left_out.names.items():
+        yield f"the class {name!r} is not asked about: {reason}."
+    for reason, count in outcome.objects.items():
+        yield f"objects left out: {count}, {reason}."
+    for reason, count in outcome.left_out.images.items():
+        yield f"pictures left out: {count}, {reason}."
 
 
 def _record(row: Row) -> dict[str, Any]:

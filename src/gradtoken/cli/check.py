@@ -37,17 +37,21 @@ def check(
     device: shared.Device = None,
     dtype: shared.Dtype = None,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
 ) -> None:
-    """Build a model, without its weights unless asked, and try every method on it.
+    """Build a model, verify how it is read, and run every method on it.
 
-    The exit code is 1 if GradToken does not work on it.
+    Weights are random unless --pretrained is given. Each thing verified is printed with its number.
+    The exit code is 1 if GradToken does not work on the model.
     """
     from gradtoken.checking import check as run
     from gradtoken.models import describes_itself
 
     bare = not (pretrained or checkpoint or describes_itself(spec))
     try:
-        found = run(shared.load_model(spec, checkpoint, device, dtype, bare, image_size))
+        found = run(
+            shared.load_model(spec, checkpoint, device, dtype, bare, image_size, activation)
+        )
     except ModelError as error:
         raise ModelError(f"GradToken does not work on {spec}: {error}") from None
     output = Output(as_json, quiet)
@@ -62,8 +66,12 @@ def _table(found: Check) -> Table:
     rows, columns = found.grid
     table.add_row("blocks followed", str(found.blocks))
     table.add_row("attention calls", str(found.attention_calls))
-    table.add_row("token grid", f"{rows}x{columns}, {found.prefix} prefix tokens")
+    table.add_row("token grid", f"{rows}x{columns}, {found.prefix} other tokens")
     table.add_row("readout", escape(found.readout))
+    table.add_row("probabilities", found.activation)
+    for fact in found.verified:
+        bound = f"at {'least' if fact.least else 'most'} {fact.allowed:.3g}"
+        table.add_row(fact.what, f"{fact.value:.3g} ({bound})")
     for name, verdict in found.methods.items():
         table.add_row(name, escape(verdict))
     return table

@@ -44,6 +44,7 @@ def compare(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -59,7 +60,9 @@ def compare(
     from gradtoken.sheet import rows_of, sheet
 
     chosen = [make_method(name) for name in method or methods()]
-    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
+    loaded = shared.load_model(
+        model, checkpoint, device, dtype, random_weights, image_size, activation
+    )
     targets = shared.find_targets(loaded, target, text)
     shared.check_writable(out.parent)
     found: dict[str, Explanation | str] = {}

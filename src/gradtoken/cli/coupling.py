@@ -41,6 +41,7 @@ def coupling(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -55,7 +56,9 @@ def coupling(
 
     chosen = [make_method(name) for name in method or methods()]
     paths = shared.find_images(images)
-    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
+    loaded = shared.load_model(
+        model, checkpoint, device, dtype, random_weights, image_size, activation
+    )
     targets = shared.find_targets(loaded, target, text)
     if (targets and len(set(targets)) < 2) or (targets is None and top_k < 2):
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")

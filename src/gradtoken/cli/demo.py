@@ -55,8 +55,7 @@ def demo(
         name: explain(model, scene.image, targets, method=name) for name in ("gradtoken", "rollout")
     }
     ours = found["gradtoken"]
-    height, width = ours.tokens.shape[-2:]
-    coverage = Coverage.of_scene(scene, (height, width))
+    coverage = Coverage.of_scene(scene, ours.boxes.grid)
 
     figures = {name: coverage.figures(e.tokens[0]) for name, e in found.items()}
     couplings = {name: coupling(e) for name, e in found.items() if len(targets) > 1}
@@ -105,7 +104,10 @@ def _table(
         cells = [
             cell
             for figure in figures.values()
-            for cell in (f"{figure['share'][k]:.2f}", "hit" if figure["pointing"][k] else "miss")
+            for cell in (
+                f"{figure['share'][k]:.2f}",
+                "hit" if figure["pointing"][k] >= 0.5 else "miss",
+            )
         ]
         table.add_row(escape(name), f"{float(ours.probabilities[0, k]):.3f}", *cells)
     return table

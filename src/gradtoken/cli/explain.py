@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.table import Table
 from gradtoken.cli import options as shared
 from gradtoken.cli.app import app, complain
 from gradtoken.cli.output import Output
-from gradtoken.errors import ImageError, OutputError
+from gradtoken.errors import ImageError, OutputError, TargetError
 
 if TYPE_CHECKING:
     from gradtoken.explanation import Explanation
@@ -29,6 +30,7 @@ Examples:
 - `gradtoken explain photos/ --model timm/vit_small_patch16_224 --checkpoint mine.safetensors`
 - `gradtoken explain photo.jpg -m open_clip/ViT-B-32/openai --text "a cat" --text "a dog"`
 - `gradtoken explain photos/ --model timm/vit_base_patch16_224 --top-k 3 --report report.html`
+- `gradtoken explain photos/ -m timm/vit_small_patch16_224 --activation sigmoid --above 0.5`
 - `gradtoken explain photo.jpg --model demo --option preset=contrastive --top-k 2`
 """
 
@@ -45,7 +47,8 @@ def explain(
         list[str] | None,
         typer.Option("--text", help="A prompt, for models such as CLIP; repeat it."),
     ] = None,
-    top_k: Annotated[int, typer.Option(help="Predicted classes to explain without --target.")] = 1,
+    top_k: shared.TopK = None,
+    above: shared.Above = None,
     method: shared.MethodName = "gradtoken",
     option: shared.MethodOptions = None,
     out: Annotated[Path, typer.Option(help="Folder for one folder per picture.")] = Path(
@@ -60,6 +63,7 @@ def explain(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
 ) -> None:
@@ -74,23 +78,30 @@ def explain(
 
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)
-    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
-    targets = shared.find_targets(loaded, target, text)
+    loaded = shared.load_model(
+        model, checkpoint, device, dtype, random_weights, image_size, activation
+    )
+    if above is not None and top_k is not None:
+        raise TargetError("--above and --top-k both choose predicted classes; give one.")
+    targets = shared.find_targets(loaded, target, text, above)
     shared.check_writable(out)
     names = unique_names([safe_name(path.stem) for path in paths])
     output = Output(as_json, quiet)
-    table = Table("picture", "class", "probability", "score", "folder")
+    table = Table("picture", "class", "probability", "score", "evidence", "folder")
     failed = 0
+    top_k = 1 if top_k is None else top_k
     found = _each(loaded, paths, targets, method=chosen, top_k=top_k)
     with _page(report, f"{method} on {model}") as page, output.progress() as bar:
         for index, explanation in bar.track(found, total=len(paths), description="explaining"):
             path, folder = paths[index], out / names[index]
             try:
+                if isinstance(explanation, TargetError):
+                    raise TargetError(f"{path}: {explanation}")
                 if isinstance(explanation, ImageError):
                     raise explanation
                 refuse_link(folder)
                 explanation.save(folder)
-            except (ImageError, OutputError) as error:
+            except (ImageError, TargetError, OutputError) as error:
                 complain(str(error))
                 output.document({"picture": str(path), "error": str(error)})
                 failed += 1
@@ -111,12 +122,12 @@ def explain(
 
 
 def _each(
-    model: Model, paths: list[Path], targets: list[Any] | None, **options: Any
-) -> Iterator[tuple[int, Explanation | ImageError]]:
+    model: Model, paths: list[Path], targets: Any, **options: Any
+) -> Iterator[tuple[int, Explanation | ImageError | TargetError]]:
     """What comes of each picture, in order: pictures go through the model in batches."""
     from gradtoken.explaining import explain_each
 
-    errors: dict[int, ImageError] = {}
+    errors: dict[int, ImageError | TargetError] = {}
     index = 0
     for explanation in explain_each(model, paths, targets, on_error=errors.__setitem__, **options):
         while index in errors:
@@ -137,14 +148,21 @@ def _page(path: Path | None, title: str) -> AbstractContextManager[Report | None
 
 
 def _add_rows(table: Table, path: Path, explanation: Explanation, folder: Path) -> None:
+    evidence = explanation.evidence[0]
     for k, label in enumerate(explanation.labels[0]):
         table.add_row(
             escape(path.name) if k == 0 else "",
             escape(label),
-            f"{float(explanation.probabilities[0, k]):.3f}",
+            _probability(float(explanation.probabilities[0, k])),
             f"{float(explanation.scores[0, k]):.2f}",
+            evidence[k].words() or f"{float(evidence.positive[k]):.0%} positive",
             escape(str(folder)) if k == 0 else "",
         )
+
+
+def _probability(value: float) -> str:
+    """A dash where the target is no class or the outputs are no probabilities."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _record(path: Path, explanation: Explanation, folder: Path) -> dict[str, Any]:

@@ -35,7 +35,10 @@ RandomWeights = Annotated[
     ),
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Your weights for --model timm/NAME (.safetensors or .pt).")
+    Path | None,
+    typer.Option(
+        help="Your weights for --model timm/NAME: a state dict or a trainer's checkpoint."
+    ),
 ]
 ImageSize = Annotated[
     str | None,
@@ -43,6 +46,14 @@ ImageSize = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, …; default: cuda if present.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")]
+ActivationName = Annotated[
+    str | None,
+    typer.Option(
+        "--activation",
+        help="How logits become probabilities: softmax (one class of all), sigmoid (each class by "
+        "itself) or none; default: as the model says.",
+    ),
+]
 MethodName = Annotated[
     str,
     typer.Option("--method", help="One of `gradtoken methods`.", autocompletion=completion.methods),
@@ -60,6 +71,14 @@ MethodOptions = Annotated[
     typer.Option("--option", "-o", help="A method's option as name=value, such as preset=sharp."),
 ]
 
+Above = Annotated[
+    float | None,
+    typer.Option(help="Explain every class with a probability above this number, from 0 to 1."),
+]
+TopK = Annotated[
+    int | None, typer.Option(help="Predicted classes to explain without --target; default: 1.")
+]
+
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON lines on standard output, and nothing else.")
 ]
@@ -73,8 +92,10 @@ def load_model(
     dtype: str | None,
     random_weights: bool = False,
     image_size: str | None = None,
+    activation: str | None = None,
 ) -> Model:
     """The model the options name."""
+    from gradtoken.activation import check_activation
     from gradtoken.models import load
 
     return load(
@@ -84,6 +105,7 @@ def load_model(
         dtype=dtype,
         pretrained=not random_weights,
         image_size=parse_size(image_size),
+        activation=None if activation is None else check_activation(activation),
     )
 
 
@@ -105,15 +127,27 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
 
 
 def find_targets(
-    model: Model, names: Sequence[str] | None, texts: Sequence[str] | None = None
-) -> list[Any] | None:
-    """What `--target` or `--text` ask for, or None for the predicted classes.
+    model: Model,
+    names: Sequence[str] | None,
+    texts: Sequence[str] | None = None,
+    above: float | None = None,
+) -> Any:
+    """What `--target`, `--text` or `--above` ask for, or None for the predicted classes.
 
     Raises:
-        TargetError: unknown names, or texts for a model without a text side (or the reverse).
+        TargetError: unknown names, texts for a model without a text side (or the reverse), two of
+            the options, or no probability.
     """
+    from gradtoken.targets import above as every_above
     from gradtoken.targets import text
 
+    if above is not None:
+        if names or texts:
+            raise TargetError(
+                "--above takes the classes by probability; give no --target or --text."
+            )
+        if model.prompts is None:
+            return every_above(above)
     if texts and names:
         raise TargetError(
             "--target names classes and --text gives prompts; a model takes one kind, so give one."

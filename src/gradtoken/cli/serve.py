@@ -59,6 +59,7 @@ def serve(
     dtype: shared.Dtype = None,
     random_weights: shared.RandomWeights = False,
     image_size: shared.ImageSize = None,
+    activation: shared.ActivationName = None,
 ) -> None:
     """Serve a web page that explains pictures class by class.
 
@@ -71,7 +72,9 @@ def serve(
     from gradtoken.app.server import read_login
 
     read_login(auth)
-    loaded = shared.load_model(model, checkpoint, device, dtype, random_weights, image_size)
+    loaded = shared.load_model(
+        model, checkpoint, device, dtype, random_weights, image_size, activation
+    )
     if auth is None and (share or not is_loopback(host)):
         problems.print(
             "[bold yellow]warning:[/] anybody who can reach this address can use the app and the "

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gradtoken.datasets.coco_masks import draw
-from gradtoken.datasets.pictures import inside, read_picture, require
+from gradtoken.datasets.pictures import inside, read_turned, require
 from gradtoken.datasets.sample import Sample, Samples
+from gradtoken.datasets.turning import orientation_of_masks, turned
 from gradtoken.errors import DatasetError
 
 
@@ -43,6 +44,10 @@ class COCO(Samples):
         except (KeyError, TypeError) as error:
             raise DatasetError(f"{listed} is no list of COCO instances: {error!r}.") from None
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return tuple(self._names.values())
+
     def __len__(self) -> int:
         return len(self._ids)
 
@@ -50,12 +55,14 @@ class COCO(Samples):
         number = self._ids[self._checked(index)]
         about = self._index.imgs[number]
         path = inside(self._folder, about.get("file_name"))
-        image = read_picture(path)
+        image, orientation = read_turned(path)
+        size = _listed_size(about, path)
+        turn = orientation_of_masks(size, image, orientation, str(path))
         ignore = np.zeros(image.size[::-1], dtype=bool)
         found: list[tuple[int, np.ndarray[Any, Any]]] = []
         for annotation in self._index.imgToAnns[number]:
             try:
-                mask = draw(annotation["segmentation"], ignore.shape)
+                mask = turned(draw(annotation["segmentation"], size), turn)
                 self._names[annotation["category_id"]]
             except (KeyError, TypeError, ValueError) as error:
                 raise DatasetError(f"an annotation of {path} cannot be read: {error}.") from None
@@ -72,6 +79,17 @@ class COCO(Samples):
         stacked = np.stack(masks) if masks else np.zeros((0, *ignore.shape), bool)
         names = tuple(self._names[category] for category, _ in found)
         return Sample(path.stem, image, names, stacked, ignore)
+
+
+def _listed_size(about: Any, path: Path) -> tuple[int, int]:
+    """(height, width) of an image by the list of instances."""
+    size = about.get("height"), about.get("width")
+    if not all(type(side) is int for side in size):
+        raise DatasetError(
+            f"the list of instances gives no height and width for {path}, which say on what its "
+            "masks were drawn; get the list anew."
+        )
+    return size
 
 
 def _index(path: Path) -> Any:

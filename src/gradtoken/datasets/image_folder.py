@@ -12,14 +12,13 @@ from gradtoken.errors import DatasetError
 from gradtoken.images import SUFFIXES
 
 _WORDNET = re.compile(r"n\d{8}")
-_IMAGENET = 1000
 
 
 class ImageFolder(Samples):
     """Pictures by class: `ROOT/CLASS/….jpg`.
 
-    A thousand folders named by WordNet ids are ImageNet's classes in their order, and folders named
-    by numbers are class ids; of others the name is the class.
+    Folders named by the WordNet ids of ImageNet's thousand classes, all or some, are those classes,
+    and folders named by numbers are class ids; of others the name is the class.
 
     Args:
         root: the folder of folders.
@@ -36,7 +35,8 @@ class ImageFolder(Samples):
             folders = sorted(path for path in root.iterdir() if path.is_dir())
         except OSError as error:
             raise DatasetError(f"the folder {root} cannot be read: {error.strerror}.") from None
-        self._root, self._ids = root, _labels([folder.name for folder in folders])
+        self._root = root
+        self._ids, self._classes = _labels([folder.name for folder in folders])
         self._files = [
             file
             for folder in folders
@@ -55,13 +55,19 @@ class ImageFolder(Samples):
         name = inside.parts[0]
         label = self._ids.get(name)
         names = () if label is not None else (name,)
-        return Sample(inside.as_posix(), read_picture(path), names, label=label)
+        image = read_picture(path)
+        return Sample(inside.as_posix(), image, names, label=label, classes=self._classes)
 
 
-def _labels(folders: list[str]) -> dict[str, int]:
-    """Class ids of folders, where their names tell."""
-    if len(folders) == _IMAGENET and all(_WORDNET.fullmatch(name) for name in folders):
-        return {name: index for index, name in enumerate(folders)}
+def _labels(folders: list[str]) -> tuple[dict[str, int], int | None]:
+    """Class ids of folders, where their names tell, and of how many classes they are."""
+    if all(_WORDNET.fullmatch(name) for name in folders):
+        from timm.data import ImageNetInfo
+
+        names = ImageNetInfo("imagenet-1k").label_names()
+        ids = {name: index for index, name in enumerate(names)}
+        if ids.keys() >= set(folders):
+            return {name: ids[name] for name in folders}, len(ids)
     if all(name.isdecimal() for name in folders):
-        return {name: int(name) for name in folders}
-    return {}
+        return {name: int(name) for name in folders}, None
+    return {}, None

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from gradtoken.datasets.pictures import require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
-from gradtoken.images import MAX_PIXELS
+from gradtoken.images import MAX_PIXELS, load_image
 
 _MOST = 1_000_000
 """Pictures that one file can credibly hold."""
@@ -48,7 +47,7 @@ class ImageNetSegmentation(Samples):
             pixels = _numbers(file[_refers(file["value/img"], self._checked(index))], 3)
             cell = file[_refers(file["value/gt"], index)]
             mask = _numbers(file[_refers(cell, 0)], 2)
-            image = Image.fromarray(pixels.transpose(2, 1, 0).astype(np.uint8), "RGB")
+            image = load_image(pixels.transpose(2, 1, 0))
             masks = (mask.T > 0)[None]
             if masks.shape[1:] != image.size[::-1]:
                 raise ValueError(f"a mask of {masks.shape[1:]} for a picture of {image.size}")

@@ -5,22 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from gradtoken.errors import DatasetError, ImageError
-from gradtoken.images import read_file
+from gradtoken.images import load_turned, read_file
+
+_Read = TypeVar("_Read")
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture as RGB.
+    """An image as `explain` reads it: upright 8-bit RGB.
 
     Raises:
         DatasetError: missing or unreadable.
     """
-    return _read(path, lambda picture: picture.convert("RGB"))
+    return read_turned(path)[0]
+
+
+def read_turned(path: Path) -> tuple[Image.Image, int]:
+    """An image as `explain` reads it, and the EXIF orientation of the stored pixels.
+
+    Raises:
+        DatasetError: missing or unreadable.
+    """
+    return _read(path, load_turned)
 
 
 def read_indices(path: Path) -> np.ndarray[Any, Any]:
@@ -29,7 +40,7 @@ def read_indices(path: Path) -> np.ndarray[Any, Any]:
     Raises:
         DatasetError: missing, unreadable, or not of numbers.
     """
-    picture = _read(path, _loaded)
+    picture = _read(path, lambda path: read_file(path, _loaded))
     if picture.mode not in ("P", "L"):
         raise DatasetError(
             f"{path} is no map of class numbers (mode {picture.mode}); use the data set's own PNG."
@@ -63,7 +74,7 @@ def inside(folder: Path, name: Any) -> Path:
     return folder / str(name)
 
 
-def _read(path: Path, decode: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _read(path: Path, read: Callable[[Path], _Read]) -> _Read:
     try:
         path.stat()
     except FileNotFoundError:
@@ -71,7 +82,7 @@ def _read(path: Path, decode: Callable[[Image.Image], Image.Image]) -> Image.Ima
     except (OSError, ValueError) as error:
         raise DatasetError(f"the picture {path} cannot be read: {error}.") from None
     try:
-        return read_file(path, decode)
+        return read(path)
     except ImageError as error:
         raise DatasetError(f"the picture {path} cannot be read: {error}") from None
 

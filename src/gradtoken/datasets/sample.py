@@ -18,11 +18,12 @@ class Sample:
 
     Args:
         id: names it for good, so that an interrupted run finds it again.
-        image: RGB.
+        image: RGB and upright, as `gradtoken.images.load_image` gives it.
         names: the class of each mask (or what is in the picture, where there are no masks).
         masks: (n, height, width) of the picture, the visible pixels of each; None without masks.
         ignore: (height, width), pixels that count for nothing; None if all count.
         label: the picture's one class as the id of a model trained on the data set.
+        classes: of how many classes `label` is one; None where that is not known.
         unnamed: whether `masks` is of an object whose class is not told.
     """
 
@@ -33,6 +34,7 @@ class Sample:
     ignore: Bool[np.ndarray, "height width"] | None = None
     label: int | None = None
     unnamed: bool = False
+    classes: int | None = None
 
 
 class Samples(ABC):
@@ -40,6 +42,12 @@ class Samples(ABC):
 
     kind: ClassVar[str]
     """Its name on the command line."""
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every class name, of a data set that has names of its own; a model's class of the same
+        name can then mean something else. None where names are meant as the model's."""
+        return ()
 
     @abstractmethod
     def __len__(self) -> int: ...

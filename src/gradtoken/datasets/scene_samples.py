@@ -22,6 +22,10 @@ class SceneSamples(Samples):
         self._scenes = scenes or Scenes("test", objects=(2, 3))
         self._count = count
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return self._scenes.classes
+
     def __len__(self) -> int:
         return self._count
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradtoken.datasets.pictures import inside, read_indices, read_picture, require
+from gradtoken.datasets.pictures import inside, read_indices, read_turned, require
 from gradtoken.datasets.sample import Sample, Samples
+from gradtoken.datasets.turning import orientation_of_masks, turned
 from gradtoken.errors import DatasetError
 
 CLASSES = (
@@ -65,15 +66,18 @@ class VOC(Samples):
         if not self._ids:
             raise DatasetError(f"{listed} lists no picture.")
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return CLASSES
+
     def __len__(self) -> int:
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Sample:
         name = self._ids[self._checked(index)]
-        image = read_picture(inside(self._root / "JPEGImages", f"{name}.jpg"))
+        image, orientation = read_turned(inside(self._root / "JPEGImages", f"{name}.jpg"))
         classes = read_indices(inside(self._root / "SegmentationClass", f"{name}.png"))
-        if classes.shape != image.size[::-1]:
-            raise DatasetError(f"the mask of {name} is {classes.shape}, its picture {image.size}.")
+        turn = orientation_of_masks((classes.shape[0], classes.shape[1]), image, orientation, name)
         void = classes == _VOID
         numbers = classes
         if self._instances:
@@ -88,11 +92,10 @@ class VOC(Samples):
             within = classes[mask]
             within = within[within > 0]
             if len(within):
-                masks.append(mask)
+                masks.append(turned(mask, turn))
                 names.append(_name(int(np.bincount(within).argmax()), name))
-        height, width = classes.shape
-        stacked = np.stack(masks) if masks else np.zeros((0, height, width), bool)
-        return Sample(name, image, tuple(names), stacked, void)
+        stacked = np.stack(masks) if masks else np.zeros((0, image.height, image.width), bool)
+        return Sample(name, image, tuple(names), stacked, turned(void, turn))
 
 
 def _name(number: int, picture: str) -> str:

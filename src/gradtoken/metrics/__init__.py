@@ -14,7 +14,6 @@ from gradtoken.metrics.fills import filled
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.metrics.localization import Coverage, energy, pointing, share, token_ap
 from gradtoken.metrics.perturbation import Perturbed, abpc, aopc, log_odds, perturb
-from gradtoken.metrics.replacing import to_pixels
 from gradtoken.metrics.sanity import (
     Stage,
     cascading_randomisation,
@@ -22,6 +21,7 @@ from gradtoken.metrics.sanity import (
     rank_correlation,
 )
 from gradtoken.metrics.segmentation import Overlap, average_precision, overlap
+from gradtoken.patch_grid import to_pixels
 
 __all__ = [
     "Coverage",

@@ -60,8 +60,8 @@ def contrast_response(
 
 
 def painted_out(
-    images: Float[Tensor, "batch 3 height width"], masks: Bool[Tensor, "batch height width"]
-) -> Float[Tensor, "batch 3 height width"]:
+    images: Float[Tensor, "batch channels height width"], masks: Bool[Tensor, "batch height width"]
+) -> Float[Tensor, "batch channels height width"]:
     """Pictures without an object: its pixels, and those that touch it, in the colour around it.
 
     That is the mean over a ring of 2 to 4 pixels away; where there is none, over the picture.

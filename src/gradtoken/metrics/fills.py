@@ -17,26 +17,34 @@ _KERNEL, _SIGMA = 11, 5.0
 
 
 def filled(
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     fill: Fill,
     mean: Sequence[float],
     std: Sequence[float],
-) -> Float[Tensor, "batch 3 height width"]:
+) -> Float[Tensor, "batch channels height width"]:
     """Pictures with nothing but the fill, in the images' normalised space.
 
     Args:
         images: preprocessed.
-        fill: "black": RGB 0 before normalisation (Chefer et al., CVPR 2021). "grey": 0 in
-            normalised space (RISE, AGCAM). "mean": each picture's mean colour. "blur": the picture
-            under a Gaussian of 11 pixels and sigma 5 (RISE).
-        mean: per channel, what the images were shifted by in preprocessing.
-        std: per channel, what they were divided by.
+        fill: "black": 0 in all channels before normalisation (Chefer et al., CVPR 2021). "grey":
+            0 in normalised space (RISE, AGCAM). "mean": each picture's mean colour. "blur": the
+            picture under a Gaussian of 11 pixels and sigma 5 (RISE).
+        mean: per channel, or one for all, what the images were shifted by in preprocessing.
+        std: per channel, or one for all, what they were divided by.
 
     Raises:
-        MethodError: another fill.
+        MethodError: another fill, or means and deviations of other channels than the images'.
     """
+    counts = {len(mean), len(std), images.shape[1]} - {1}
+    if len(counts) > 1:
+        raise MethodError(
+            f"{len(mean)} means and {len(std)} standard deviations were given for images of "
+            f"{images.shape[1]} channels; give one for each."
+        )
     if fill == "black":
-        shift, scale = (torch.tensor(v).to(images).view(3, 1, 1) for v in (mean, std))
+        shift, scale = (
+            torch.tensor(v, dtype=torch.float64).to(images).view(-1, 1, 1) for v in (mean, std)
+        )
         return (-shift / scale).expand_as(images)
     if fill == "grey":
         return torch.zeros_like(images)

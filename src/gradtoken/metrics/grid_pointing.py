@@ -12,8 +12,8 @@ from gradtoken.errors import MethodError
 
 
 def mosaic(
-    images: Float[Tensor, "cells 3 height width"], size: tuple[int, int]
-) -> Float[Tensor, "1 3 high wide"]:
+    images: Float[Tensor, "cells channels height width"], size: tuple[int, int]
+) -> Float[Tensor, "1 channels high wide"]:
     """n x n pictures of one class each as one picture of `size`, in reading order.
 
     Args:
@@ -32,13 +32,15 @@ def mosaic(
     cells = F.interpolate(
         images, (size[0] // side, size[1] // side), mode="bilinear", antialias=True
     )
-    return cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).reshape(1, 3, *size)
+    return (
+        cells.unflatten(0, (side, side)).permute(2, 0, 3, 1, 4).reshape(1, images.shape[1], *size)
+    )
 
 
 def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Tensor, " cells"]:
     """Of the positive relevance of each cell's class, the part in its own cell.
 
-    Chance is 1 / cells; NaN for a map without positive relevance.
+    Chance is 1 / cells; 0 for a map without positive relevance.
 
     Args:
         maps: one for each cell's class, on the mosaic.
@@ -56,4 +58,4 @@ def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Te
     height, width = positive.shape[1] // side, positive.shape[2] // side
     cells = positive.unflatten(2, (side, width)).unflatten(1, (side, height)).sum(dim=(2, 4))
     flat = cells.flatten(1)
-    return flat.diagonal() / flat.sum(1)
+    return flat.diagonal() / flat.sum(1).where(flat.sum(1) > 0, 1)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.errors import MethodError
 from gradtoken.metrics.fills import Fill, filled
 from gradtoken.metrics.replacing import (
     Images,
     Maps,
     Predict,
+    activation_of,
     probabilities,
     ranks,
     replaced_logits,
@@ -30,17 +31,31 @@ def insertion(
     std: Sequence[float],
     steps: int = 28,
     fill: Fill = "blur",
+    activation: Activation | None = None,
 ) -> Float[Tensor, "batch points"]:
     """Probability of the class as the most relevant pixels are put into a blurred picture.
 
     `steps` + 1 points, from none to all pixels; 28 steps are 8 rows of 224 pixels each.
+    `probability` makes probabilities of logits.
+
+    Args:
+        predict: logits of preprocessed images, (B, 3, H, W) to (B, C); a `Model` is one.
+        images: preprocessed, (B, 3, H, W).
+        maps: relevance of the class on the images' pixels, (B, H, W).
+        classes: the class of each image, (B,).
+        mean: that the images were normalised with, one number per channel.
+        std: that the images were normalised with, one number per channel.
+        steps: how many times pixels are put in.
+        fill: what the pixels are before.
+        activation: how logits become probabilities; None is that of a `Model`, and softmax for
+            another function. With "none" the logit itself is followed.
 
     Raises:
         MethodError: no step or more steps than pixels, maps that do not fit the images, or NaN or
             infinite relevance.
     """
     start = filled(images, fill, mean, std)
-    return _curve(predict, start, images, maps, classes, steps)
+    return _curve(predict, start, images, maps, classes, steps, activation)
 
 
 def deletion(
@@ -53,13 +68,26 @@ def deletion(
     std: Sequence[float],
     steps: int = 28,
     fill: Fill = "grey",
+    activation: Activation | None = None,
 ) -> Float[Tensor, "batch points"]:
     """Probability of the class as the most relevant pixels become grey: `steps` + 1 points.
+
+    Args:
+        predict: as for `insertion`.
+        images: as for `insertion`.
+        maps: as for `insertion`.
+        classes: as for `insertion`.
+        mean: as for `insertion`.
+        std: as for `insertion`.
+        steps: how many times pixels are taken away.
+        fill: what they become.
+        activation: as for `insertion`.
 
     Raises:
         MethodError: as for `insertion`.
     """
-    return _curve(predict, images, filled(images, fill, mean, std), maps, classes, steps)
+    end = filled(images, fill, mean, std)
+    return _curve(predict, images, end, maps, classes, steps, activation)
 
 
 def area(curve: Float[Tensor, "batch points"]) -> Float[Tensor, " batch"]:
@@ -74,9 +102,11 @@ def _curve(
     maps: Maps,
     classes: Int[Tensor, " batch"],
     steps: int,
+    activation: Activation | None,
 ) -> Float[Tensor, "batch points"]:
     pixels = maps[0].numel()
     if not 1 <= steps <= pixels:
         raise MethodError(f"steps={steps} is refused; use 1 to {pixels}, the number of pixels.")
-    counts = torch.linspace(0, pixels, steps + 1).round().int().tolist()
-    return probabilities(replaced_logits(predict, start, end, ranks(maps), counts), classes)
+    counts = [round(step * pixels / steps) for step in range(steps + 1)]
+    logits = replaced_logits(predict, start, end, ranks(maps), counts)
+    return probabilities(logits, classes, activation_of(predict, activation))

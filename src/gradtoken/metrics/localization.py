@@ -1,7 +1,8 @@
-"""Does a class's map fall on that class's object? Figures on pictures with masks.
+"""Does a class's map fall on that class's object? Metrics on images with masks.
 
 Relevance R and token coverage m (the fraction of a token's pixels inside an object's visible mask)
-are (objects, patches): one row per object of one picture. Definitions: docs/method.md, "Figures".
+are (objects, patches): one row per object of one image. Definitions: docs/method.md, "Figures".
+A map without positive relevance finds nothing: its pointing, share and energy are 0.
 """
 
 from __future__ import annotations
@@ -14,74 +15,163 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradtoken.patch_grid import PatchGrid
+
 if TYPE_CHECKING:
     from gradtoken.datasets import Scene
 
 Relevance: TypeAlias = Float[Tensor, "objects patches"]
 PerObject: TypeAlias = Float[Tensor, " objects"]
+PerPatch: TypeAlias = Float[Tensor, " patches"]
 
 _POINTING_COVERAGE = 0.3
 _AP_COVERAGE = 0.5
+_COUNTED = 0.5
+"""Tokens of which less than this part counts are no tokens to point at."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of each token each object of a picture covers: (objects, patches) in 0..1."""
+    """How much of each token each object of an image covers.
+
+    Args:
+        tokens: (objects, patches) in 0..1, the part of a token's pixels in an object's mask.
+        counted: (patches,) in 0..1, the part of a token's pixels that count; None if all do.
+    """
 
     tokens: Relevance
+    counted: PerPatch | None = None
 
     @classmethod
     def of_masks(
-        cls, masks: Bool[Tensor, "objects height width"], grid: tuple[int, int]
+        cls,
+        masks: Bool[Tensor, "objects height width"],
+        grid: tuple[int, int] | PatchGrid,
+        ignore: Bool[Tensor, "height width"] | None = None,
     ) -> Coverage:
-        """From pixel masks of the model's input and its token grid."""
-        return cls(F.adaptive_avg_pool2d(masks.double()[None], grid)[0].flatten(1))
+        """From pixel masks of the model's input, and its grid of tokens.
+
+        Args:
+            masks: one for each object.
+            grid: the tokens, or rows and columns of a grid that covers the whole input.
+            ignore: pixels that count for nothing; None if all count.
+        """
+        if ignore is None:
+            return cls(_by_token(masks, grid))
+        return cls(_by_token(masks & ~ignore, grid), _by_token(~ignore[None], grid)[0])
 
     @classmethod
-    def of_scene(cls, scene: Scene, grid: tuple[int, int]) -> Coverage:
+    def of_scene(cls, scene: Scene, grid: tuple[int, int] | PatchGrid) -> Coverage:
         """From a bundled scene."""
         return cls.of_masks(torch.from_numpy(scene.masks.copy()), grid)
 
     def figures(self, maps: Float[Tensor, "objects h w"]) -> dict[str, PerObject]:
         """Pointing, share and energy of one map per object."""
-        relevance = maps.flatten(1).double().cpu()
+        relevance = maps.flatten(1).cpu().double()
         return {
-            "pointing": pointing(relevance, self.tokens),
+            "pointing": pointing(relevance, self.tokens, self.counted),
             "share": share(relevance, self.tokens),
-            "energy": energy(relevance, self.tokens),
+            "energy": energy(relevance, self.tokens, self.counted),
         }
 
 
-def pointing(relevance: Relevance, coverage: Relevance) -> PerObject:
-    """1 where the most relevant token is covered by more than 0.3 by the object, else 0."""
-    best = relevance.argmax(-1, keepdim=True)
-    return (coverage.gather(-1, best)[:, 0] > _POINTING_COVERAGE).double()
+def _by_token(
+    masks: Bool[Tensor, "n height width"], grid: tuple[int, int] | PatchGrid
+) -> Relevance:
+    if isinstance(grid, PatchGrid):
+        return grid.pool(masks.double()).flatten(1)
+    return F.adaptive_avg_pool2d(masks.double()[None], grid)[0].flatten(1)
+
+
+def pointing(
+    relevance: Relevance, coverage: Relevance, counted: PerPatch | None = None
+) -> PerObject:
+    """1 where the object covers more than 0.3 of the most relevant token, else 0.
+
+    Tokens that are equally relevant share the hit. Tokens of which less than half counts cannot be
+    the most relevant one, and what an object covers is relative to the pixels that count. NaN for
+    an object that covers no token so far, which no map could hit.
+
+    Args:
+        relevance: one map for each object; one without positive relevance is a miss.
+        coverage: of each token by each object.
+        counted: the part of each token's pixels that count; None if all do.
+    """
+    covered, counts = _relative(coverage, counted)
+    hit = (covered > _POINTING_COVERAGE) & counts
+    best = relevance.where(counts, -torch.inf).amax(-1, keepdim=True)
+    tied = (relevance == best) & counts & (best > 0)
+    found = (hit & tied).sum(-1) / tied.sum(-1).clamp_min(1).double()
+    return found.where(hit.any(-1), torch.nan)
 
 
 def share(relevance: Relevance, coverage: Relevance) -> PerObject:
     """Which of the objects present gets the relevance: sum R+ m_c / sum R+ sum_c' m_c'.
 
-    1 if positive relevance on objects is all on the object asked for; NaN if none is on objects.
+    1 if positive relevance on objects is all on the object asked for; 0 if none is on objects. NaN
+    for an object that covers nothing.
+
+    Args:
+        relevance: one map for each object.
+        coverage: of each token by each object.
     """
     positive = relevance.clamp_min(0)
-    return (positive * coverage).sum(-1) / (positive * coverage.sum(0)).sum(-1)
+    return _part(positive * coverage, positive * coverage.sum(0), coverage)
 
 
-def energy(relevance: Relevance, coverage: Relevance) -> PerObject:
-    """Energy-based pointing game: sum R+ m_c / sum R+; NaN if no relevance is positive."""
+def energy(relevance: Relevance, coverage: Relevance, counted: PerPatch | None = None) -> PerObject:
+    """Energy-based pointing game: sum R+ m_c / sum R+; 0 if no relevance is positive.
+
+    NaN for an object that covers nothing.
+
+    Args:
+        relevance: one map for each object.
+        coverage: of each token by each object.
+        counted: the part of each token's pixels that count, by which R+ is weighted; None if all
+            do.
+    """
     positive = relevance.clamp_min(0)
-    return (positive * coverage).sum(-1) / positive.sum(-1)
+    whole = positive if counted is None else positive * counted
+    return _part(positive * coverage, whole, coverage)
 
 
-def token_ap(relevance: Relevance, coverage: Relevance) -> PerObject:
+def token_ap(
+    relevance: Relevance, coverage: Relevance, counted: PerPatch | None = None
+) -> PerObject:
     """Average precision of relevance against the tokens the object covers by more than half.
 
     NaN for an object that covers no token so far. Needs the extra `bench` (scikit-learn).
+
+    Args:
+        relevance: one map for each object.
+        coverage: of each token by each object.
+        counted: the part of each token's pixels that count; tokens of which less than half counts
+            are left out. None if all do.
     """
     from sklearn.metrics import average_precision_score
 
+    covered, counts = _relative(coverage, counted)
     values: list[Any] = [
         average_precision_score(truth.numpy(), scores.numpy()) if truth.any() else torch.nan
-        for truth, scores in zip(coverage > _AP_COVERAGE, relevance, strict=True)
+        for truth, scores in zip(
+            (covered > _AP_COVERAGE)[:, counts], relevance[:, counts], strict=True
+        )
     ]
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _relative(
+    coverage: Relevance, counted: PerPatch | None
+) -> tuple[Relevance, Bool[Tensor, " patches"]]:
+    """Coverage of the pixels that count, and the tokens of which enough count."""
+    if counted is None:
+        return coverage, torch.ones_like(coverage[0], dtype=torch.bool)
+    counts = counted >= _COUNTED
+    return coverage / counted.clamp_min(_COUNTED), counts
+
+
+def _part(above: Relevance, below: Relevance, coverage: Relevance) -> PerObject:
+    """Sum over sum, 0 where there is nothing below; NaN for objects that cover nothing."""
+    part, whole = above.sum(-1), below.sum(-1)
+    found = torch.where(whole > 0, part / whole, torch.zeros_like(part))
+    return found.where(coverage.sum(-1) > 0, torch.nan)

@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.errors import MethodError
 from gradtoken.metrics.fills import Fill, filled
 from gradtoken.metrics.replacing import (
     Images,
     Maps,
     Predict,
+    activation_of,
     probabilities,
     ranks,
     replaced_logits,
@@ -33,17 +35,19 @@ class Perturbed:
 
     Args:
         fractions: of the pixels, first 0.
-        hits: whether the first class is the picture's label.
-        probability: of the class explained.
+        hits: whether the first class is the image's label; with sigmoid probabilities, whether the
+            class is decided (above ½ or not) as it should be; None where the outputs are no
+            probabilities.
+        probability: of the class explained; its logit where the outputs are no probabilities.
     """
 
     fractions: tuple[float, ...]
-    hits: Bool[Tensor, "batch fractions"]
+    hits: Bool[Tensor, "batch fractions"] | None
     probability: Float[Tensor, "batch fractions"]
 
     def accuracy(self) -> Float[Tensor, " fractions"]:
         """The set's curve: of all pictures, the part that is hit at each fraction. In 0 to 1."""
-        return self.hits.double().mean(0)
+        return self._decided().double().mean(0)
 
     def auc(self, *, clean: bool = False) -> Float[Tensor, " batch"]:
         """Area under each picture's hits by the trapezoid rule, times 100; their mean is a set's.
@@ -52,8 +56,17 @@ class Perturbed:
         which is how the authors say their published numbers are made.
         """
         start = 0 if clean else 1
-        values = self.hits[:, start:].double()
-        return 100 * torch.trapezoid(values, torch.tensor(self.fractions[start:]).double(), dim=1)
+        values = self._decided()[:, start:].double()
+        fractions = torch.tensor(self.fractions[start:], dtype=torch.float64)
+        return 100 * torch.trapezoid(values, fractions, dim=1)
+
+    def _decided(self) -> Bool[Tensor, "batch fractions"]:
+        if self.hits is None:
+            raise MethodError(
+                "outputs that are no probabilities (activation='none') decide for no class, so "
+                "there are no hits; take probability, which holds the logit."
+            )
+        return self.hits
 
 
 def perturb(
@@ -68,17 +81,27 @@ def perturb(
     std: Sequence[float],
     fill: Fill = "black",
     fractions: Sequence[float] = FRACTIONS,
+    activation: Activation | None = None,
 ) -> Perturbed:
     """Take pixels away, the most relevant first ("positive") or the least ("negative").
 
     At each fraction k, floor(k * pixels) of them become the fill.
 
     Args:
-        predict: logits of preprocessed pictures.
-        images: preprocessed, with the `mean` and `std` they were normalised with.
-        maps: relevance of the class explained on the images' pixels.
-        classes: the class explained, whose probability is followed.
-        labels: what counts as a hit; None is the model's own first class on the whole picture.
+        predict: logits of preprocessed images, (B, 3, H, W) to (B, C); a `Model` is one.
+        images: preprocessed, (B, 3, H, W).
+        maps: relevance of the class explained on the images' pixels, (B, H, W).
+        classes: the class explained, whose probability is followed, (B,).
+        labels: the class that is a hit, (B,); None is the model's own first class on the whole
+            image. With sigmoid probabilities a hit is that the label is above ½; None is that the
+            class explained is on the same side of ½ as on the whole image.
+        direction: "positive" or "negative".
+        mean: that the images were normalised with, one number per channel.
+        std: that the images were normalised with, one number per channel.
+        fill: what the pixels become.
+        fractions: of the pixels, each above 0 and up to 1.
+        activation: how logits become probabilities; None is that of a `Model`, and softmax for
+            another function. With "none" the logit itself is followed, and there are no hits.
 
     Raises:
         MethodError: a direction or fraction that is none, maps that do not fit the images, or NaN
@@ -92,9 +115,29 @@ def perturb(
     counts = [0, *(int(k * pixels) for k in fractions)]
     places = ranks(maps if direction == "positive" else -maps)
     logits = replaced_logits(predict, images, filled(images, fill, mean, std), places, counts)
+    chosen = activation_of(predict, activation)
+    return Perturbed(
+        (0.0, *fractions),
+        _hits(logits, classes, labels, chosen),
+        probabilities(logits, classes, chosen),
+    )
+
+
+def _hits(
+    logits: Float[Tensor, "batch fractions classes"],
+    classes: Int[Tensor, " batch"],
+    labels: Int[Tensor, " batch"] | None,
+    activation: Activation,
+) -> Bool[Tensor, "batch fractions"] | None:
+    if activation == "none":
+        return None
+    if activation == "sigmoid":
+        asked = classes if labels is None else labels
+        above = probabilities(logits, asked, activation) > 0.5
+        return above == above[:, :1] if labels is None else above
     first = logits.argmax(-1)
-    labels = first[:, 0] if labels is None else labels.cpu()
-    return Perturbed((0.0, *fractions), first == labels[:, None], probabilities(logits, classes))
+    right = first[:, 0] if labels is None else labels.cpu()
+    return first == right[:, None]
 
 
 def aopc(
@@ -121,9 +164,14 @@ def log_odds(
     ICML 2017.
 
     Raises:
-        MethodError: another variant.
+        MethodError: another variant, or values that are no probabilities.
     """
     _check(variant)
+    if bool(((probability < 0) | (probability > 1)).any()):
+        raise MethodError(
+            "log-odds are of probabilities, and some values are not in 0 to 1; outputs that are no "
+            "probabilities (activation='none') have none."
+        )
     gain = (probability[:, 1:].log() - probability[:, :1].log()).mean(1)
     return gain if variant == "attcat" else -gain
 

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
+from gradtoken.activation import Activation, check_activation
+from gradtoken.activation import probabilities as class_probabilities
 from gradtoken.errors import MethodError
+from gradtoken.models.model import Model
 
 Predict: TypeAlias = Callable[
-    [Float[Tensor, "pictures 3 height width"]], Float[Tensor, "pictures classes"]
+    [Float[Tensor, "pictures channels height width"]], Float[Tensor, "pictures classes"]
 ]
 """Logits of preprocessed pictures, without a graph; a `Model` is one."""
 
 Maps: TypeAlias = Float[Tensor, "batch height width"]
-Images: TypeAlias = Float[Tensor, "batch 3 height width"]
-
-Enlarging: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
+Images: TypeAlias = Float[Tensor, "batch channels height width"]
 
 _AT_ONCE = 64
-
-
-def to_pixels(
-    tokens: Float[Tensor, "batch rows columns"],
-    size: tuple[int, int],
-    *,
-    mode: Enlarging = "bilinear",
-) -> Maps:
-    """Token maps on the pixels (height, width) of the model's input.
-
-    "bicubic" may go beyond the tokens' lowest and highest relevance; the other two do not.
-
-    Raises:
-        MethodError: another mode.
-    """
-    if mode not in get_args(Enlarging):
-        raise MethodError(
-            f"no way to enlarge maps is named {mode!r}; use "
-            f"{', '.join(map(repr, get_args(Enlarging)))}."
-        )
-    corners = None if mode == "nearest" else False
-    return F.interpolate(tokens[:, None], size, mode=mode, align_corners=corners)[:, 0]
 
 
 def refuse_non_finite(maps: Maps) -> None:
@@ -92,9 +70,41 @@ def replaced_logits(
     return torch.cat(found).unflatten(0, (batch, len(counts)))
 
 
+def activation_of(predict: Predict, activation: Activation | None) -> Activation:
+    """How the logits of a function become probabilities.
+
+    Args:
+        predict: a `Model`, which knows it, or another function.
+        activation: what the caller says; None takes a model's own, and softmax of another function.
+
+    Raises:
+        ModelError: an activation that there is not.
+    """
+    if activation is not None:
+        return check_activation(activation)
+    return predict.activation if isinstance(predict, Model) else "softmax"
+
+
 def probabilities(
-    logits: Float[Tensor, "batch counts classes"], classes: Int[Tensor, " batch"]
+    logits: Float[Tensor, "batch counts classes"],
+    classes: Int[Tensor, " batch"],
+    activation: Activation,
 ) -> Float[Tensor, "batch counts"]:
-    """Softmax probability of one class per picture at every count."""
+    """The probability of one class per image at every count; its logit for "none".
+
+    Args:
+        logits: (B, counts, C).
+        classes: the class of each image, (B,).
+        activation: of the model.
+
+    Raises:
+        MethodError: the softmax of one logit, which is 1 whatever the image.
+    """
+    if activation == "softmax" and logits.shape[-1] == 1:
+        raise MethodError(
+            "the softmax of one logit is 1 for every image, so there is nothing to measure; pass "
+            "activation='sigmoid', or 'none' to follow the logit."
+        )
+    values = logits if activation == "none" else class_probabilities(logits, activation)
     index = classes.cpu()[:, None, None].expand(-1, logits.shape[1], 1)
-    return logits.softmax(-1).gather(-1, index)[..., 0]
+    return values.gather(-1, index)[..., 0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -12,15 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradtoken.errors import MethodError
-from gradtoken.models import Model, wrap
+from gradtoken.metrics.stages import stages
+from gradtoken.models import Model
 
 Explain: TypeAlias = Callable[
-    [Model, Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch tokens"]
+    [Model, Float[Tensor, "batch channels height width"]], Float[Tensor, "batch tokens"]
 ]
 """Maps of some pictures by a model, such as
 `lambda model, images: explain(model, images, 3).tokens[:, 0].flatten(1)`."""
 
 _SAME = 1e-3
+_SHIFTS = (0.5, -0.25, 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Stage:
 
 def cascading_randomisation(
     model: Model,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     explain: Explain,
     *,
     seed: int = 0,
@@ -46,8 +48,18 @@ def cascading_randomisation(
     """Make a copy of the model random from the head downwards, and compare its maps.
 
     Each parameter is drawn anew with its own mean and standard deviation. A map that shows what was
-    learned must change; of one that does not, the correlation stays near 1. Adebayo et al.,
+    learned must change; of one that does not, the correlation stays near 1. The head is all
+    parameters behind the last block that the output depends on (see `stages`). Adebayo et al.,
     "Sanity Checks for Saliency Maps", NeurIPS 2018.
+
+    Args:
+        model: stays as it is.
+        images: preprocessed.
+        explain: makes maps of the images by a model.
+        seed: of what is drawn.
+
+    Returns:
+        What is left of the maps after each stage, from the head to the embedding.
 
     Raises:
         MethodError: if the model has no blocks to go down through.
@@ -60,22 +72,22 @@ def cascading_randomisation(
     before = explain(model, images)
     twin = _twin(model)
     generator = torch.Generator().manual_seed(seed)
-    stages = []
-    for name, parameters in _downwards(twin):
+    found = []
+    for name, parameters in stages(twin, images):
         with torch.no_grad():
             for parameter in parameters:
-                drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-                spread = parameter.std() if parameter.numel() > 1 else parameter.abs()[()]
-                parameter.copy_(parameter.mean() + spread * drawn)
-        stages.append(Stage(name, rank_correlation(before, explain(twin, images))))
-    return stages
+                drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+                spread = parameter.std() if parameter.numel() > 1 else parameter.abs()
+                parameter.copy_(parameter.mean() + spread * drawn.to(parameter))
+        found.append(Stage(name, rank_correlation(before, explain(twin, images))))
+    return found
 
 
 def input_shift(
     model: Model,
-    images: Float[Tensor, "batch 3 height width"],
+    images: Float[Tensor, "batch channels height width"],
     explain: Explain,
-    shift: Sequence[float] = (0.5, -0.25, 1.0),
+    shift: Sequence[float] | None = None,
 ) -> Float[Tensor, " batch"]:
     """How much maps change under a shift of the input that the model does not see.
 
@@ -84,9 +96,17 @@ def input_shift(
     largest change relative to the largest relevance; 0 is invariant, NaN a map of zeros.
     Kindermans et al., "The (Un)reliability of Saliency Methods", 2017.
 
+    Args:
+        model: to be explained.
+        images: preprocessed.
+        explain: what makes the maps.
+        shift: the constant of each channel; None is 0.5, -0.25, 1, and so on again.
+
     Raises:
         MethodError: if the model's first convolution cannot take the shift out.
     """
+    if shift is None:
+        shift = [_SHIFTS[channel % len(_SHIFTS)] for channel in range(images.shape[1])]
     twin = _twin(model)
     first = next((part for part in twin.module.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or any(first.padding) or first.in_channels != len(shift):
@@ -135,22 +155,12 @@ def _ranks(values: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens
 
 
 def _twin(model: Model) -> Model:
-    """A copy of the model, to be changed."""
-    module = copy.deepcopy(model.module)
-    labels = None if model.prompts is not None else list(model.labels)
-    return wrap(module, preprocess=model.preprocess, labels=labels, layout=model.layout)
-
-
-def _downwards(model: Model) -> Iterator[tuple[str, list[nn.Parameter]]]:
-    """The parameters of the head, of each block from the last, and of all that is left."""
-    blocks = model.anatomy.blocks
-    inside = {id(p) for block in blocks for p in block.parameters()}
-    linear = [part for part in model.module.modules() if isinstance(part, nn.Linear)]
-    outside = [part for part in linear if id(part.weight) not in inside]
-    head = list(outside[-1].parameters()) if outside else []
-    if head:
-        yield "head", head
-    for index in range(len(blocks) - 1, -1, -1):
-        yield f"block {index}", list(blocks[index].parameters())
-    done = inside | {id(p) for p in head}
-    yield "embedding", [p for p in model.module.parameters() if id(p) not in done]
+    """A copy of the model, to be changed; a text side and its prompts stay the model's own."""
+    backbones = [model, *model.others]
+    module, anatomies = copy.deepcopy((model.module, [one.anatomy for one in backbones]))
+    module.requires_grad_(True)
+    first, *others = (
+        replace(one, module=module, anatomy=anatomy, others=(), reading=None)
+        for one, anatomy in zip(backbones, anatomies, strict=True)
+    )
+    return replace(first, others=tuple(others))

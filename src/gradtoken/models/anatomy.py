@@ -9,28 +9,35 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradtoken.models.logits import as_logits
+
 
 def alone(block: nn.Module, tokens: Tensor, given: Given) -> Any:
     """The usual step: a block called on nothing but tokens, without what is for all positions."""
-    return block(tokens)
+    return block([tokens] if given.listed else tokens)
 
 
 def as_given(block: nn.Module, tokens: Tensor, given: Given) -> Any:
     """A step with whatever else the block was given in the forward."""
-    return block(tokens, *given.args, **given.kwargs)
+    return block([tokens] if given.listed else tokens, *given.args, **given.kwargs)
+
+
+STEPS = (alone, as_given)
+"""Ways to run a block on few tokens."""
 
 
 def call(module: nn.Module, images: Tensor) -> Any:
-    """The usual forward."""
-    return module(images)
+    """The usual forward: the logits among what a module returns."""
+    return as_logits(module(images))
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a block was called with beside its tokens."""
+    """What a block was called with beside its tokens, and whether these came in a list."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    listed: bool = False
 
 
 def as_sequence(features: Tensor) -> Tensor:
@@ -52,12 +59,17 @@ def channels_first(features: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "b
 class Pool:
     """Where the head averages tokens: at the output (or the input) of `module`.
 
-    `flat` turns what is found there into tokens (B, N, D).
+    Args:
+        module: the module.
+        at_input: whether the head averages what enters the module, not what leaves it.
+        flat: turns what is there into tokens (B, N, D).
+        call: which of the module's calls in one forward, as an index.
     """
 
     module: nn.Module
     at_input: bool = False
     flat: Callable[[Tensor], Tensor] = as_sequence
+    call: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +84,9 @@ class Anatomy:
             CaiT's mix heads), so that their attention can be read.
         step: runs one block on the readout tokens alone, (rows, R, D) to the same.
         pool: where tokens are averaged, or None.
-        forward: module and pixels (B, 3, H, W) to the output (B, C).
+        forward: module and pixels (B, C, H, W) to the output (B, C).
+        reads: indices of the blocks whose readout tokens the head reads, in order; empty for the
+            last one alone.
     """
 
     readout: str
@@ -81,3 +95,8 @@ class Anatomy:
     step: Callable[[nn.Module, Tensor, Given], Any] = alone
     pool: Pool | None = None
     forward: Callable[[nn.Module, Tensor], Any] = call
+    reads: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.reads and self.blocks:
+            object.__setattr__(self, "reads", (len(self.blocks) - 1,))

@@ -6,7 +6,9 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +19,46 @@ from torch import Tensor, nn
 
 from gradtoken.errors import ModelError
 
-_WRAPPERS = ("module.", "_orig_mod.")
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "module")
+"""Where trainers keep a model's weights in their checkpoints."""
+_AVERAGES = ("state_dict_ema", "model_ema")
+"""Where they keep their moving averages."""
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint, and the gradtoken description in it if there is one.
 
     Args:
-        path: a `.safetensors` file, or a `.pt`/`.pth`/`.bin` file that torch loads with
-            `weights_only=True`; a training checkpoint's state_dict is found inside it, moving
-            averages first, and prefixes left by DataParallel or torch.compile are dropped.
+        path: a `.safetensors` file, or a `.pt`, `.pth`, `.ckpt`, `.bin` or `.tar` file that torch
+            loads with `weights_only=True`. In a trainer's checkpoint the weights are found under
+            `state_dict`, `model_state_dict`, `model` or `module`, and moving averages
+            (`state_dict_ema`, `model_ema`) only where there is nothing else.
 
     Raises:
-        ModelError: missing, unreadable, of another kind, or holding no tensors.
+        ModelError: missing, unreadable, of another kind, or holding no tensors or several models'.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelError(
+            f"{path} is a folder, not a checkpoint file; put a sharded checkpoint together with "
+            "its trainer's own tool."
+        )
     if not os.path.isfile(path):
         raise ModelError(f"there is no checkpoint file {path}; check the path.")
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)
-    elif path.suffix in (".pt", ".pth", ".bin"):
-        state, metadata = _read_torch(path), {}
+    elif path.suffix in _SUFFIXES:
+        state, metadata = _weights(path, _read_torch(path)), {}
     else:
         raise ModelError(
-            f"{path} is no checkpoint by its name; use a .safetensors, .pt, .pth or .bin file."
+            f"{path} is no checkpoint by its name; use a .safetensors, .pt, .pth, .ckpt, .bin or "
+            ".tar file."
         )
-    tensors = {_plain(str(key)): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError(f"{path} holds no tensors; save model.state_dict().")
+        held = ", ".join(repr(str(key)) for key in list(state)[:5]) or "nothing"
+        raise ModelError(f"{path} holds no tensors (it holds {held}); save model.state_dict().")
     for key, value in tensors.items():
         if not _is_whole(value):
             raise ModelError(
@@ -77,21 +90,55 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
 def _read_torch(path: Path) -> Mapping[str, Any]:
     _refuse_bomb(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _settings():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
-            f"{path} holds more than tensors, and loading it could run code; save only "
-            "model.state_dict(), best as safetensors."
+            f"{path} holds more than tensors{_besides(path)}, and loading it could run code; save "
+            "model.state_dict() alone, best as safetensors, or take it out of a file that you "
+            "trust: torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt')."
         ) from None
     except Exception as error:  # arbitrary bytes make the unpickler raise anything
         raise ModelError(f"{path} is no readable torch checkpoint: {error}.") from None
-    for key in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}, not a state dict.")
     return content
+
+
+def _settings() -> AbstractContextManager[Any]:
+    """Lets argparse's plain record of settings, which trainers save beside weights, be read."""
+    allow = getattr(torch.serialization, "safe_globals", None)  # torch 2.5 and newer
+    return allow([Namespace]) if allow else nullcontext()
+
+
+def _besides(path: Path) -> str:
+    """What a file holds beside tensors, in brackets, where it can be told without loading it."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a file of another format, or damaged
+        return ""
+    kinds = sorted(set(found) - {f"{Namespace.__module__}.{Namespace.__name__}"})
+    return f" ({', '.join(kinds[:3])})" if kinds else ""
+
+
+def _weights(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict in a trainer's checkpoint, or the content itself.
+
+    Raises:
+        ModelError: if there are several, so that it is not known which one is meant.
+    """
+    found = [key for key in (*_WEIGHTS, *_AVERAGES) if _holds_tensors(content.get(key))]
+    plain = [key for key in found if key in _WEIGHTS] or found
+    if len(plain) > 1:
+        raise ModelError(
+            f"{path} holds several sets of weights ({', '.join(plain)}); save the one you mean "
+            "alone."
+        )
+    return content[plain[0]] if plain else content
+
+
+def _holds_tensors(part: Any) -> bool:
+    return isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values())
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -117,10 +164,38 @@ def _refuse_bomb(path: Path) -> None:
         )
 
 
-def _plain(key: str) -> str:
-    while key.startswith(_WRAPPERS):
-        key = key.partition(".")[2]
-    return key
+_WRAPPERS = frozenset(["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+"""Names that torch.compile, FSDP and activation checkpointing put in front of a module's own."""
+_DEEPEST = 8
+
+
+def own_names(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """A state dict under an architecture's own names.
+
+    Trainers put names in front (`module.` of DataParallel, `model.` or `net.` of Lightning). One is
+    dropped where every tensor has it and more names are the architecture's without it; what
+    torch.compile, FSDP and activation checkpointing put in is dropped wherever it is.
+
+    Args:
+        state: as it was read.
+        own: the names of the architecture's tensors.
+    """
+    best = dict(state)
+    bare = {_without_wrappers(key): value for key, value in state.items()}
+    if len(bare) < len(best):
+        return best
+    for _ in range(_DEEPEST):
+        if sum(key in own for key in bare) > sum(key in own for key in best):
+            best = bare
+        fronts = {key.partition(".")[0] if "." in key else "" for key in bare}
+        if len(fronts) != 1 or fronts == {""}:
+            break
+        bare = {key.partition(".")[2]: value for key, value in bare.items()}
+    return best
+
+
+def _without_wrappers(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

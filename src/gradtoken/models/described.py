@@ -17,9 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError
 from gradtoken.models import timm as timm_family
-from gradtoken.models.checkpoint import check_fit, fit, read_checkpoint
+from gradtoken.models.checkpoint import check_fit, fit, own_names, read_checkpoint
 from gradtoken.models.families import Size
 from gradtoken.preprocess import Preprocess
 
@@ -30,8 +31,10 @@ _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torc
 
 def read_described(
     path: Path, spec: str, size: Size | None
-) -> tuple[VisionTransformer, Preprocess, list[str]]:
-    """The module, preprocessing and labels of a file that describes itself.
+) -> tuple[VisionTransformer, Preprocess, list[str], Activation | None]:
+    """The module, preprocessing, labels and activation of a file that describes itself.
+
+    The activation is None where the description does not say it.
 
     Raises:
         ModelError: no description, one that makes no sense, or one of another model than the
@@ -40,7 +43,8 @@ def read_described(
     state, description = read_checkpoint(path)
     try:
         architecture, labels = description["architecture"], _labels(description["classes"])
-        preprocess = _preprocess(description, size)
+        preprocess = _preprocess(description, architecture.get("in_chans", 3), size)
+        activation = _activation(description.get("activation"))
         _check_depth(architecture, state)
         with _ShapesOnly():
             shapes = VisionTransformer(**architecture)
@@ -49,12 +53,13 @@ def read_described(
             f"{path} does not describe its architecture ({error}); name it, as in "
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."
         ) from None
+    state = own_names(state, shapes.state_dict())
     check_fit(shapes, state, spec)
     module = VisionTransformer(**architecture)
     fit(module, {key: value.float() for key, value in state.items()}, spec)
     if size is not None:
         timm_family.resize(module, size, spec)
-    return module, preprocess, labels
+    return module, preprocess, labels, activation
 
 
 def _labels(given: Any) -> list[str]:
@@ -65,25 +70,29 @@ def _labels(given: Any) -> list[str]:
     return given
 
 
-def _preprocess(description: Mapping[str, Any], size: Size | None) -> Preprocess:
+def _activation(given: Any) -> Activation | None:
+    return None if given is None else check_activation(given)
+
+
+def _preprocess(description: Mapping[str, Any], channels: Any, size: Size | None) -> Preprocess:
     side, mean, std = (description[key] for key in ("input_size", "mean", "std"))
     if type(side) is not int or not 1 <= side <= _LARGEST_SIDE:
         raise ValueError(f"its input_size is {side!r}, not 1 to {_LARGEST_SIDE}")
     for name, values in (("mean", mean), ("std", std)):
-        three = isinstance(values, list) and len(values) == 3
-        if not three or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
-            raise ValueError(f"its {name} is not three numbers")
+        each = isinstance(values, list) and type(channels) is int and len(values) == channels
+        if not each or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+            raise ValueError(f"its {name} is not a number for each of {channels!r} channels")
     if not all(std):
         raise ValueError("its std holds a zero")
     return timm_family.build_preprocess(
         {
-            "input_size": (3, *(size or (side, side))),
+            "input_size": (channels, *(size or (side, side))),
             "interpolation": "bicubic",
             "mean": mean,
             "std": std,
             "crop_pct": 1.0,
         }
-    )
+    ).of_library(channels)
 
 
 def _check_depth(architecture: Any, state: Mapping[str, Tensor]) -> None:

@@ -16,7 +16,13 @@ from gradtoken.prompts import Prompts
 FAMILIES = ("timm", "hf", "torchvision", "open_clip")
 """Prefixes of names: timm/NAME, hf/ID, torchvision/NAME, open_clip/ARCHITECTURE/TAG."""
 
-_LIBRARIES = {"timm": "timm", "hf": "transformers", "open_clip": "open_clip_torch"}
+_NEEDS = {
+    "timm": ("timm", "reinstall gradtoken with its dependencies"),
+    "hf": ("transformers", 'pip install "gradtoken[hf]"'),
+    "torchvision": ("torchvision", "reinstall gradtoken with its dependencies"),
+    "open_clip": ("open_clip_torch", 'pip install "gradtoken[clip]"'),
+}
+"""The distribution that a family's models come from, and what brings it."""
 
 
 Size = tuple[int, int]
@@ -41,9 +47,9 @@ def family(name: str) -> Any:
     try:
         return importlib.import_module(f"gradtoken.models.{name}")
     except ImportError as error:
+        library, remedy = _NEEDS[name]
         raise ModelError(
-            f"{name}/ models need {_LIBRARIES.get(name, name)}, which cannot be imported "
-            f"({error}); install gradtoken[{name}]."
+            f"{name}/ models need {library}, which cannot be imported ({error}); {remedy}."
         ) from None
 
 

@@ -6,26 +6,30 @@ by path.
 
 from __future__ import annotations
 
+import copy
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import timm.data
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
+from gradtoken.models import timm as timm_family
 from gradtoken.models.anatomy import Anatomy, Pool, as_given
+from gradtoken.models.entry import count_channels
 from gradtoken.models.families import Found, Size
+from gradtoken.models.hf_text import HFPrompts
 from gradtoken.models.hub import no_retries
+from gradtoken.models.logits import as_logits
 from gradtoken.preprocess import Preprocess
-from gradtoken.prompts import PromptBatch
 
 _CLASS_TOKEN = ("vit", "deit", "vit_msn")
 _CLASS_AND_MEAN = ("dinov2", "dinov2_with_registers")
@@ -42,6 +46,9 @@ def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
         ModelError: an architecture that is not known, or one without a head.
     """
     kind = module.config.model_type
+    if kind == "timm_wrapper" and _classifies_by_timm(module):
+        anatomy, layout = timm_family.read(module.timm_model, name)
+        return replace(anatomy, forward=_classify), layout
     if kind not in _KNOWN or not (_classifies(module) or _compares(module)):
         raise ModelError(
             f"{name} ({type(module).__name__}) is not supported: its readout is not known; use "
@@ -106,6 +113,10 @@ def _classifies(module: Any) -> bool:
     return any(hasattr(module, head) for head in ("classifier", "cls_classifier"))
 
 
+def _classifies_by_timm(module: Any) -> bool:
+    return hasattr(module, "timm_model") and count_classes(module) > 0
+
+
 def _compares(module: Any) -> bool:
     return hasattr(module, "get_text_features") and hasattr(module, "get_image_features")
 
@@ -133,14 +144,14 @@ def _pair(size: Any) -> tuple[int, int]:
 def _sized(module: Any, call: Any, images: Tensor) -> dict[str, bool]:
     """Ask for interpolated position embeddings where the input has another size than the model."""
     config = getattr(module.config, "vision_config", module.config)
-    own = _pair(config.image_size)
+    own = _pair(getattr(config, "image_size", tuple(images.shape[-2:])))
     takes = "interpolate_pos_encoding" in inspect.signature(call).parameters
     return {"interpolate_pos_encoding": True} if takes and tuple(images.shape[-2:]) != own else {}
 
 
 def _classify(module: Any, images: Tensor) -> Any:
     """Logits (B, C)."""
-    return module(pixel_values=images, **_sized(module, module.forward, images)).logits
+    return as_logits(module(pixel_values=images, **_sized(module, module.forward, images)))
 
 
 def _embed_image(module: Any, images: Tensor) -> Any:
@@ -153,6 +164,11 @@ def _embed_image(module: Any, images: Tensor) -> Any:
 
 def read_preprocess(module: Any) -> Preprocess:
     """The image processor of a model's own files, or its architecture's usual one."""
+    if hasattr(module, "timm_model"):
+        config = timm.data.resolve_data_config(
+            getattr(module.config, "pretrained_cfg", None) or {}, model=module.timm_model
+        )
+        return timm_family.build_preprocess(config)
     return _preprocess(_processor(module))
 
 
@@ -186,7 +202,8 @@ def _resized(module: Any, size: Size, name: str) -> Preprocess:
     forward = _embed_image if _compares(module) else _classify
     try:
         with torch.no_grad():
-            forward(module.eval(), torch.zeros(1, 3, *size, dtype=module.dtype))
+            blank = torch.zeros(1, count_channels(module), *size, dtype=module.dtype)
+            forward(module.eval(), blank)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"hf/{name} ({type(module).__name__}) takes no pictures of {size[0]}x{size[1]} pixels "
@@ -198,11 +215,16 @@ def _resized(module: Any, size: Size, name: str) -> Preprocess:
 
 
 def _preprocess(processor: Any) -> Preprocess:
-    return Preprocess(
-        partial(_pixels, processor),
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
-    )
+    mean, std = _of_rgb(processor.image_mean), _of_rgb(processor.image_std)
+    if (list(processor.image_mean), list(processor.image_std)) != (list(mean), list(std)):
+        processor = copy.deepcopy(processor)
+        processor.image_mean, processor.image_std = list(mean), list(std)
+    return Preprocess(partial(_pixels, processor), mean=mean, std=std)
+
+
+def _of_rgb(values: Sequence[float]) -> tuple[float, ...]:
+    """A processor's normalisation for RGB images, where it is for other channels."""
+    return tuple(values) if len(values) == 3 else (values[0],) * 3
 
 
 def _pixels(processor: Any, image: Image.Image) -> Tensor:
@@ -221,47 +243,9 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels([names.get(index, f"class {index}") for index in range(classes)])
 
 
-class HFPrompts:
-    """The text side of a CLIPModel or SiglipModel."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def __call__(self, texts: Sequence[str]) -> PromptBatch:
-        from transformers import AutoTokenizer
-
-        module = self._module
-        where = getattr(module.config, "_name_or_path", "")
-        try:
-            with no_retries():
-                tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(
-                f"the tokenizer of {where or type(module).__name__!r} cannot be loaded "
-                f"({str(error).splitlines()[0]}); save it beside the model."
-            ) from None
-        length = module.config.text_config.max_position_embeddings
-        tokens = tokenizer(
-            list(texts),
-            padding="max_length" if module.config.model_type == "siglip" else True,
-            truncation=True,
-            max_length=length,
-            return_tensors="pt",
-        ).to(module.device)
-        found = module.get_text_features(**tokens)
-        found = found if isinstance(found, Tensor) else found.pooler_output
-        bias = getattr(module, "logit_bias", None)
-        return PromptBatch(
-            F.normalize(found.float(), dim=-1),
-            scale=math.exp(float(module.logit_scale)),
-            bias=0.0 if bias is None else float(bias),
-            independent=bias is not None,
-        )
-
-
-def read_prompts(module: Any) -> HFPrompts | None:
-    """The text side, where there is one."""
-    return HFPrompts(module) if _compares(module) else None
+def read_prompts(module: Any, tokenizer: Any = None) -> HFPrompts | None:
+    """The text side, where there is one, with a tokenizer or the one beside the model's files."""
+    return HFPrompts(module, tokenizer) if _compares(module) else None
 
 
 def build(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.forks import one_thread_in_forks
 from gradtoken.images import MAX_PIXELS
-from gradtoken.labels import Labels
+from gradtoken.labels import Labels, Names
 from gradtoken.layout import TokenLayout
-from gradtoken.models import unknown
+from gradtoken.models.activation import find_activation, refuse_activation
+from gradtoken.models.anatomy import Anatomy
 from gradtoken.models.checkpoint import read_checkpoint
 from gradtoken.models.described import read_described
+from gradtoken.models.entry import count_channels, with_channels
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
 from gradtoken.models.hub import weights_only
+from gradtoken.models.logits import as_logits
 from gradtoken.models.model import Model
+from gradtoken.models.reading import read
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import Prompts
 
@@ -49,6 +56,7 @@ def load(
     checkpoint: str | os.PathLike[str] | None = None,
     pretrained: bool = True,
     image_size: int | tuple[int, int] | None = None,
+    activation: Activation | None = None,
 ) -> Model:
     """Load a model to explain.
 
@@ -60,17 +68,24 @@ def load(
         device: where to put it; None is CUDA if there is one, else the CPU.
         dtype: what to compute in ("float32", "bfloat16", …); None is float32.
         checkpoint: your own weights for the architecture "timm/NAME", "torchvision/NAME" or
-            "open_clip/ARCHITECTURE": a `.safetensors` or `.pt` state dict. The number of classes
-            is read from it. (Of transformers, name the folder that `save_pretrained` made.)
+            "open_clip/ARCHITECTURE": a state dict as `.safetensors`, `.pt`, `.pth` or `.bin`, or a
+            trainer's checkpoint (`.ckpt`, `.pth.tar`) that holds one under `state_dict`,
+            `model_state_dict`, `model` or `module`, rather than its moving averages
+            (`state_dict_ema`, `model_ema`), which are taken where they are alone. The number of
+            classes is read from it. (Of transformers, name the folder that `save_pretrained` made.)
         pretrained: False builds the architecture with random weights (always the same ones), from
             nothing but its name; "hf/" then also takes model types such as "hf/dinov2".
         image_size: (height, width) in pixels, or one number for both, that pictures are brought to
             instead of the model's own size; its position embeddings are interpolated, as its
             library does.
+        activation: how logits become probabilities: "softmax" (one class of all), "sigmoid" (each
+            class by itself: multi-label and binary models) or "none" (a regression). None takes
+            what the library or the file says (transformers' `problem_type`, `activation` in the
+            file's description), sigmoid for one logit, and softmax otherwise.
 
     Raises:
         ModelError: unknown name, weights that cannot be had, a size that the architecture does not
-            take, or a model that cannot be explained.
+            take, an activation that does not fit, or a model that cannot be explained.
     """
     one_thread_in_forks()
     if not isinstance(spec, (str, os.PathLike)):
@@ -86,70 +101,105 @@ def load(
     if not pretrained and (describes_itself(name) or checkpoint is not None):
         raise ModelError("pretrained=False builds an architecture by name, without a weights file.")
     size = _size(image_size)
+    if activation is not None:
+        check_activation(activation)
     if name == "demo":
         with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
-            model = _described(path, "demo", size)
+            made = _described(path, "demo", size)
     elif describes_itself(name):
-        model = _described(Path(name), name, size)
+        made = _described(Path(name), name, size)
     elif prefix in FAMILIES and rest:
         with _same_random_weights(not pretrained):
-            model = _named(prefix, rest, checkpoint, pretrained, size)
+            made = _named(prefix, rest, checkpoint, pretrained, size)
             if not pretrained:
-                _fill_blank_layers(model.module)
+                _fill_blank_layers(made.module)
     else:
         near = did_you_mean(name, ["demo"]) or _as_timm(name)
         usual = "; use demo, timm/NAME, hf/ID, torchvision/NAME, open_clip/NAME/TAG or a file."
         raise ModelError(f"no model is named {name!r}{near or usual}")
-    model.module.eval().to(device=_device(device), dtype=_dtype(dtype))
-    return model
+    made.module.eval().to(device=_device(device), dtype=_dtype(dtype))
+    return _read(made, activation=activation)
 
 
 def wrap(
     module: nn.Module,
     *,
     preprocess: Preprocess | Callable[[Image.Image], Tensor] | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Names | None = None,
     layout: TokenLayout | None = None,
+    forward: Callable[[Any, Tensor], Any] | None = None,
+    activation: Activation | None = None,
+    tokenizer: Any = None,
 ) -> Model:
     """Make your own Vision Transformer explainable. The module itself is not changed.
+
+    How the class is read, and which token is which patch, is verified on the module's own gradient
+    and pixels, in about two forwards of one image; a module that was read before is not read again.
 
     Args:
         module: a live module of timm, transformers, torchvision or open_clip, or any other whose
             attention goes through `scaled_dot_product_attention` or `nn.MultiheadAttention`. Of a
             module from `torch.compile` or in DataParallel the original is explained.
-        preprocess: from a PIL image to a normalised (3, H, W) tensor: any deterministic resize and
-            crop. None uses the module's library's; a module of no known library needs one.
-        labels: one name per class. None uses the names that the library knows for this module, and
-            "class 0", "class 1", … otherwise.
+        preprocess: from a PIL image to a normalised (C, H, W) tensor: any deterministic resize and
+            crop. None uses the module's library's, of grey images for a module of one channel; a
+            module of no known library needs one, and one of other than one or three channels
+            (`Preprocess(…, channels=12)`) does to take arrays (H, W, C).
+        labels: one name per class, in order, or a map of all ids to names (`id2label`) or of all
+            names to ids (`label2id`). None uses the names that the library knows for this module,
+            and "class 0", "class 1", … otherwise.
         layout: which tokens are what; None reads it from the module.
+        forward: the module and a batch of images (B, C, H, W) to logits (B, C), where calling the
+            module with the batch does not give them.
+        activation: how logits become probabilities: "softmax", "sigmoid" or "none"; None finds it
+            as `load` does.
+        tokenizer: of a model that compares images with text, what makes token ids of prompts:
+            `open_clip.get_tokenizer(NAME)`, or a tokenizer or processor of transformers. None is
+            CLIP's for an open_clip model whose text tower is CLIP's (others need one), and for
+            transformers the one beside the model's files.
 
     Raises:
-        ModelError: if the readout of this module cannot be followed, or the labels do not fit.
+        ModelError: if the readout of this module cannot be followed, or the labels, the activation
+            or the tokenizer do not fit.
     """
     one_thread_in_forks()
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"wrap() needs a torch module, it got {type(module).__name__}; load(…) takes names."
         )
+    if activation is not None:
+        check_activation(activation)
     module = _unwrapped(module)
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         preprocess = Preprocess(preprocess)
-    return _read(module, type(module).__name__, preprocess, labels, layout)
+    made = _Made(module, type(module).__name__, preprocess, labels)
+    return _read(made, layout=layout, forward=forward, activation=activation, tokenizer=tokenizer)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside `torch.compile`, DataParallel and DistributedDataParallel."""
+    """The module inside `torch.compile`, DataParallel, DistributedDataParallel and PEFT."""
     while True:
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             module = module.module
         elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
             module = module._orig_mod  # type: ignore[assignment]
+        elif _is_of(module, "peft") and hasattr(module, "get_base_model"):
+            module = module.get_base_model()  # type: ignore[operator]
         else:
             return module
 
 
+def _is_of(module: nn.Module, package: str) -> bool:
+    """Whether a module's class is from a package."""
+    return type(module).__module__.partition(".")[0] == package
+
+
 def _refuse_opaque(module: nn.Module, name: str) -> None:
-    """Refuse what hides its attention or has no gradients."""
+    """Refuse what hides its attention, has no gradients, or no weights."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise ModelError(
+            f"{name} has parameters without data (on the meta device; accelerate offloads them "
+            "so), and cannot be run as a whole; load it wholly on one device, without offloading."
+        )
     if isinstance(module, torch.jit.ScriptModule):
         raise ModelError(
             f"{name} is a scripted module, which hides its attention; pass the original."
@@ -168,58 +218,91 @@ def _refuse_opaque(module: nn.Module, name: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A module before it is read; None is what can be read from it."""
+
+    module: nn.Module
+    spec: str
+    preprocess: Preprocess | None = None
+    labels: Names | None = None
+    weights: str = "as given"
+    prompts: Prompts | None = None
+    described: object = None
+    """The activation that the file of its weights tells."""
+
+
 def _read(
-    module: nn.Module,
-    spec: str,
-    preprocess: Preprocess | None = None,
-    labels: Sequence[str] | None = None,
+    made: _Made,
+    *,
     layout: TokenLayout | None = None,
-    weights: str = "as given",
-    prompts: Prompts | None = None,
+    forward: Callable[[Any, Tensor], Any] | None = None,
+    activation: Activation | None = None,
+    tokenizer: Any = None,
 ) -> Model:
-    """A module as a `Model`; what is not given is read from the module."""
+    """A module as a `Model`, whose reading is verified."""
+    module, spec, preprocess, prompts = made.module, made.spec, made.preprocess, made.prompts
     _refuse_opaque(module, spec)
     reader = family_of(module)
-    if reader is None:
-        return _unknown(module, spec, preprocess, labels, layout)
-    anatomy, found = reader.read(module, spec)
-    prompts = prompts or reader.read_prompts(module)
-    return Model(
-        module=module,
-        spec=spec,
-        preprocess=preprocess or reader.read_preprocess(module),
-        labels=Labels([]) if prompts else _labels(reader, module, labels, spec),
-        layout=layout or found,
-        anatomy=anatomy,
-        weights=weights,
-        prompts=prompts,
-    )
-
-
-def _unknown(
-    module: nn.Module,
-    spec: str,
-    preprocess: Preprocess | None,
-    labels: Sequence[str] | None,
-    layout: TokenLayout | None,
-) -> Model:
-    """A module of no known library, read by watching it at work."""
-    if preprocess is None:
+    if reader is None and preprocess is None:
         raise ModelError(
             f"{spec} is a module of no library that gradtoken knows (timm, transformers, "
             "torchvision, open_clip), so its input is not known either; pass "
             "wrap(…, preprocess=…) to have it read by watching it at work."
         )
-    like = next(module.parameters(), torch.empty(0))
-    pixels = preprocess(Image.effect_noise((256, 256), 64).convert("RGB"))[None]
-    pixels = pixels.to(like.device, like.dtype)
-    anatomy, found = unknown.read(module, spec, pixels, layout)
-    with torch.no_grad():
-        classes = unknown.count_classes(module, pixels)
-    if labels is not None and len(labels) != classes:
-        raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {spec}.")
-    names = Labels.numbered(classes) if labels is None else Labels(labels)
-    return Model(module, spec, preprocess, names, layout or found, anatomy)
+    anatomy, claimed, unreadable = Anatomy("to be read", ()), TokenLayout(None), None
+    if reader is not None:
+        try:
+            anatomy, claimed = reader.read(module, spec)
+        except ModelError as error:
+            unreadable = error
+        prompts = prompts or reader.read_prompts(module, tokenizer)
+    if prompts is None and tokenizer is not None:
+        raise ModelError(f"{spec} reads no text, so it has no use for a tokenizer; leave it out.")
+    if prompts is not None and made.labels is not None:
+        raise ModelError(
+            f"{spec} compares images with text and has no classes to label; leave out labels, and "
+            "give prompts as targets."
+        )
+    if forward is not None:
+        anatomy = replace(anatomy, forward=partial(_as_told, forward))
+    model = Model(
+        module=module,
+        spec=spec,
+        preprocess=_preprocess(reader, module, preprocess),
+        labels=Labels([]),
+        layout=layout or claimed,
+        anatomy=anatomy,
+        weights=made.weights,
+        prompts=prompts,
+    )
+    if reader is not None and prompts is None and not reader.count_classes(module):
+        raise ModelError(f"{spec} has no classification head (no classes); give it one.")
+    model = read(model, given=layout is not None, unreadable=unreadable)
+    if prompts:
+        refuse_activation(activation, spec)
+        return replace(model, activation="none")
+    names = _labels(reader, model, made.labels)
+    chosen = find_activation(
+        module, len(names), asked=activation, described=made.described, spec=spec
+    )
+    return replace(model, labels=names, activation=chosen)
+
+
+def _preprocess(reader: Any, module: nn.Module, given: Preprocess | None) -> Preprocess:
+    """The user's preprocessing or the library's, for as many channels as the module takes."""
+    if reader is None:
+        assert given is not None
+        return with_channels(given, module)
+    channels = count_channels(module)
+    if given is not None:
+        return given.for_model(channels)
+    found: Preprocess = reader.read_preprocess(module).of_library(channels)
+    return found.for_model(channels)
+
+
+def _as_told(forward: Callable[[Any, Tensor], Any], module: nn.Module, images: Tensor) -> Any:
+    return as_logits(forward(module, images))
 
 
 def _named(
@@ -228,7 +311,7 @@ def _named(
     checkpoint: str | os.PathLike[str] | None,
     pretrained: bool,
     size: Size | None,
-) -> Model:
+) -> _Made:
     """A model of a library, by name."""
     reader, spec = family(prefix), f"{prefix}/{name}"
     state: dict[str, Tensor] | None = None
@@ -239,25 +322,32 @@ def _named(
         weights = os.fspath(checkpoint)
     with weights_only():
         found: Found = reader.build(name, pretrained=pretrained, state=state, size=size)
-    return _read(
+    return _Made(
         found.module,
         spec,
-        found.preprocess,
+        found.preprocess and found.preprocess.of_library(count_channels(found.module)),
         description.get("classes"),
         weights=weights,
         prompts=found.prompts,
+        described=description.get("activation"),
     )
 
 
 @contextmanager
 def _same_random_weights(wanted: bool) -> Iterator[None]:
-    """Random weights that are the same each time, and a caller's generator left alone."""
+    """Random weights that are the same each time, whatever torch's default type; that type and the
+    caller's generator are as before afterwards."""
     if not wanted:
         yield
         return
+    before = torch.get_default_dtype()
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+        try:
+            torch.manual_seed(0)
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def _fill_blank_layers(module: nn.Module) -> None:
@@ -267,22 +357,23 @@ def _fill_blank_layers(module: nn.Module) -> None:
             nn.init.trunc_normal_(part.weight, std=0.02)
 
 
-def _described(path: Path, spec: str, size: Size | None) -> Model:
+def _described(path: Path, spec: str, size: Size | None) -> _Made:
     """A model whose safetensors file describes its architecture, labels and preprocessing."""
-    module, preprocess, labels = read_described(path, spec, size)
+    module, preprocess, labels, described = read_described(path, spec, size)
     weights = "bundled" if spec == "demo" else str(path)
-    return _read(module, spec, preprocess, labels, weights=weights)
+    return _Made(module, spec, preprocess, labels, weights=weights, described=described)
 
 
-def _labels(reader: Any, module: Any, labels: Sequence[str] | None, name: str) -> Labels:
-    classes = reader.count_classes(module)
-    if not classes:
-        raise ModelError(f"{name} has no classification head (no classes); give it one.")
-    if labels is None:
-        return reader.read_labels(module, classes)
-    if len(labels) != classes:
-        raise ModelError(f"{len(labels)} labels were given for the {classes} classes of {name}.")
-    return Labels(labels)
+def _labels(reader: Any, model: Model, labels: Names | None) -> Labels:
+    """The names of a model's classes: the user's, its library's, or numbers."""
+    assert model.reading is not None
+    classes = model.reading.outputs
+    if labels is not None:
+        return Labels.given(labels, classes, model.spec)
+    if reader is None:
+        return Labels.numbered(classes)
+    names: Labels = reader.read_labels(model.module, classes)
+    return names
 
 
 def _as_timm(name: str) -> str:

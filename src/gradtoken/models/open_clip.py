@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -20,20 +19,23 @@ from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models import timm as timm_family
 from gradtoken.models.anatomy import Anatomy, Pool
-from gradtoken.models.checkpoint import fit
+from gradtoken.models.checkpoint import fit, own_names
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import no_retries, quiet
+from gradtoken.models.open_clip_text import NamedTokenizer, NoText, OpenClipPrompts
 from gradtoken.preprocess import Preprocess
-from gradtoken.prompts import PromptBatch
+from gradtoken.prompts import Prompts
 
 
 def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
     """Where things happen in the image side of a CLIP, and which of its tokens are what.
 
+    The image tower may also be given alone.
+
     Raises:
         ModelError: an image side that is no Vision Transformer, or one that cannot be followed.
     """
-    visual = getattr(module, "visual", None)
+    visual = module if _is_tower(module) else getattr(module, "visual", None)
     if isinstance(visual, TimmModel):
         anatomy, layout = timm_family.read(visual.trunk, f"{name} (image side)")
         return replace(anatomy, forward=_embed_image), layout
@@ -64,7 +66,15 @@ def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
 
 def _embed_image(module: Any, images: Tensor) -> Any:
     """Image embeddings (B, E), as the model projects them."""
-    return module.encode_image(images)
+    if not _is_tower(module):
+        return module.encode_image(images)
+    found = module(images)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _is_tower(module: Any) -> bool:
+    """Whether a module is the image tower of a CLIP without the rest."""
+    return isinstance(module, (TimmModel, VisionTransformer))
 
 
 def read_preprocess(module: Any) -> Preprocess:
@@ -84,40 +94,9 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels([])
 
 
-class OpenClipPrompts:
-    """The text side of an open_clip model; `architecture` names its tokenizer."""
-
-    def __init__(self, module: Any, architecture: str | None) -> None:
-        self._module = module
-        self._architecture = architecture
-
-    def __call__(self, texts: Sequence[str]) -> PromptBatch:
-        module = self._module
-        try:
-            with no_retries():
-                tokenizer: Any = (
-                    open_clip.get_tokenizer(self._architecture)
-                    if self._architecture
-                    else open_clip.SimpleTokenizer(context_length=module.context_length)
-                )
-        except Exception as error:  # the hub's and tokenizers' own errors, of many kinds
-            raise ModelError(
-                f"the tokenizer of {self._architecture} is not in the cache and cannot be "
-                f"downloaded ({(str(error).splitlines() or ['no reason given'])[0]})."
-            ) from None
-        tokens = tokenizer(list(texts)).to(next(module.parameters()).device)
-        bias = getattr(module, "logit_bias", None)
-        return PromptBatch(
-            module.encode_text(tokens, normalize=True).float(),
-            scale=math.exp(float(module.logit_scale)),
-            bias=0.0 if bias is None else float(bias),
-            independent=bias is not None,
-        )
-
-
-def read_prompts(module: Any) -> OpenClipPrompts:
-    """The text side, with CLIP's own tokenizer."""
-    return OpenClipPrompts(module, None)
+def read_prompts(module: Any, tokenizer: Any = None) -> Prompts:
+    """The text side, with a tokenizer or CLIP's own."""
+    return NoText(module) if _is_tower(module) else OpenClipPrompts(module, tokenizer)
 
 
 def _resize(state: dict[str, Tensor], module: nn.Module, name: str) -> None:
@@ -178,8 +157,8 @@ def build(
             "there is no connection, pass pretrained=False (--random-weights)."
         ) from None
     if state is not None:
-        state = dict(state)
+        state = own_names(state, module.state_dict())
         if size is not None:
             _resize(state, module, name)
         fit(module, state, f"open_clip/{architecture}")
-    return Found(module, prompts=OpenClipPrompts(module, architecture))
+    return Found(module, prompts=OpenClipPrompts(module, NamedTokenizer(architecture)))

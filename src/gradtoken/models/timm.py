@@ -26,7 +26,7 @@ from gradtoken.geometry import Box
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
-from gradtoken.models.checkpoint import check_fit, fit
+from gradtoken.models.checkpoint import check_fit, fit, own_names
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import unreachable
 from gradtoken.preprocess import Preprocess
@@ -216,7 +216,7 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels([info.index_to_description(index) for index in range(classes)])
 
 
-def read_prompts(module: Any) -> None:
+def read_prompts(module: Any, tokenizer: Any = None) -> None:
     """These models read no text."""
 
 
@@ -315,6 +315,8 @@ def _no_weights(name: str) -> str:
 
 
 def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
+    with torch.device("meta"):  # shapes first: a wrong file cannot ask for a large model
+        state = own_names(state, _create(name).state_dict())
     tag = timm.get_pretrained_cfg(name)
     classifier = (tag and tag.classifier) or "head"
     key = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
@@ -325,8 +327,12 @@ def _from_state(name: str, state: Mapping[str, Tensor]) -> nn.Module:
             f"{', '.join(list(state)[:3])}; save model.state_dict() of the timm model."
         )
     options: dict[str, Any] = {"num_classes": head.shape[0]}
-    with torch.device("meta"):  # shapes first: a wrong file cannot ask for a large model
+    with torch.device("meta"):
         module: Any = _create(name, **options)
+        channels = _other_channels(module, state)
+        if channels is not None:
+            options["in_chans"] = channels
+            module = _create(name, **options)
         size = _other_size(module, state.get("pos_embed"))
         if size is not None:
             options["img_size"] = size
@@ -350,3 +356,14 @@ def _other_size(module: Any, position: Tensor | None) -> tuple[int, int] | None:
         return None
     height, width = module.patch_embed.patch_size
     return (side * height, side * width)
+
+
+def _other_channels(module: nn.Module, state: Mapping[str, Tensor]) -> int | None:
+    """The channels that a checkpoint's first convolution takes, if not the module's."""
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Conv2d):
+            weight = state.get(f"{name}.weight")
+            if weight is None or weight.ndim != 4 or weight.shape[1] == part.in_channels:
+                return None
+            return weight.shape[1]
+    return None

@@ -20,7 +20,7 @@ from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
-from gradtoken.models.checkpoint import check_fit, fit
+from gradtoken.models.checkpoint import check_fit, fit, own_names
 from gradtoken.models.families import Found, Size
 from gradtoken.preprocess import Preprocess
 
@@ -77,7 +77,7 @@ def read_labels(module: Any, classes: int) -> Labels:
     return Labels(zoo.ViT_B_16_Weights.DEFAULT.meta["categories"])
 
 
-def read_prompts(module: Any) -> None:
+def read_prompts(module: Any, tokenizer: Any = None) -> None:
     """These models read no text."""
 
 
@@ -147,8 +147,9 @@ def _made(name: str, state: Mapping[str, Tensor] | None, options: dict[str, Any]
         module: nn.Module = zoo.get_model(name, weights=None, **options)
         return module
     with torch.device("meta"):
-        parts = zoo.get_model(name, weights=None).named_modules()
-    last = [path for path, part in parts if isinstance(part, nn.Linear)][-1]
+        shapes = zoo.get_model(name, weights=None)
+    state = own_names(state, shapes.state_dict())
+    last = [path for path, part in shapes.named_modules() if isinstance(part, nn.Linear)][-1]
     head = state.get(f"{last}.weight")
     if head is None or not head.numel() or not head.ndim:
         raise ModelError(

@@ -9,9 +9,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 
 from gradtoken import display
 from gradtoken.errors import TargetError
+from gradtoken.evidence import evidence_of
 from gradtoken.explanation import Explanation, token_array
 from gradtoken.semantic_coupling import coupling
 
@@ -62,6 +64,8 @@ def colour_maps() -> dict[str, str]:
 
 def _target(values: np.ndarray[Any, Any], record: dict[str, Any]) -> dict[str, Any]:
     """One map as 16-bit steps of its largest relevance, and its numbers."""
+    tokens = torch.from_numpy(values)
+    evidence = evidence_of(tokens)
     peak = float(np.abs(values).max())
     steps = np.round(values / peak * _STEPS) if peak else np.zeros_like(values)
     return {
@@ -74,7 +78,10 @@ def _target(values: np.ndarray[Any, Any], record: dict[str, Any]) -> dict[str, A
         "tokens": _text(steps.astype("<i2").tobytes()),
         "largest": float(values.max()),
         "smallest": float(values.min()),
-        "sum": float(values.sum()),
+        "sum": record["evidence"]["total"],
+        "positive": record["evidence"]["positive"],
+        "words": evidence.words(),
+        "full": display.full_without_evidence(tokens),
     }
 
 

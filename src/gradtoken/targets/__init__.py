@@ -8,11 +8,13 @@ from gradtoken.targets.asked import contrast, log_prob, text
 from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
 from gradtoken.targets.functions import OutputTarget
+from gradtoken.targets.likely import Above, above
 from gradtoken.targets.many import Targets
-from gradtoken.targets.resolving import per_image, resolve
-from gradtoken.targets.sharpening import Rivals, parse_kind
+from gradtoken.targets.resolving import per_image, resolve, resolve_rows
+from gradtoken.targets.sharpening import Rivals, kind_for, parse_kind
 
 __all__ = [
+    "Above",
     "Against",
     "ClassTarget",
     "Contrast",
@@ -21,10 +23,13 @@ __all__ = [
     "Rivals",
     "Target",
     "Targets",
+    "above",
     "contrast",
+    "kind_for",
     "log_prob",
     "parse_kind",
     "per_image",
     "resolve",
+    "resolve_rows",
     "text",
 ]

@@ -22,19 +22,43 @@ class Pending:
     def resolve(self, labels: Labels) -> Target:
         return self.kind(*(labels.find(item) for item in self.classes))
 
+    def __repr__(self) -> str:
+        name = "contrast" if self.kind is Contrast else "log_prob"
+        return f"{name}({', '.join(map(repr, self.classes))})"
 
-def contrast(a: int | str | Prompt, b: int | str | Prompt) -> Pending:
+
+def contrast(a: int | str | Prompt | list[Prompt], b: int | str | Prompt | list[Prompt]) -> Pending:
     """Why class `a` and not class `b`: explains z_a - z_b. Ids or names.
 
-    Two prompts, as in `contrast(*text("a cat", "a dog"))`, set their similarities against each
-    other.
+    Two prompts, as in `contrast(*text("a cat", "a dog"))` or
+    `contrast(text("a cat"), text("a dog"))`, set their similarities against each other.
     """
-    return Pending(Contrast, (a, b))
+    return Pending(Contrast, (_only(a), _only(b)))
 
 
 def log_prob(c: int | str) -> Pending:
-    """The log-probability of class `c` (id or name)."""
+    """The log-probability of class `c`, by the model's activation.
+
+    Args:
+        c: id or name.
+    """
     return Pending(LogProb, (c,))
+
+
+def _only(side: Any) -> Any:
+    """One side of a contrast; the prompt in a list that holds no other.
+
+    Raises:
+        TargetError: several prompts.
+    """
+    if not isinstance(side, list) or not all(isinstance(item, Prompt) for item in side):
+        return side
+    if len(side) != 1:
+        raise TargetError(
+            f"each side of contrast(a, b) is one prompt, and it got {len(side)} in a list; use "
+            'contrast(*text("a cat", "a dog")).'
+        )
+    return side[0]
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,9 @@ class Prompt:
 
     prompts: tuple[str, ...]
     index: int
+
+    def __repr__(self) -> str:
+        return f"text({self.prompts[self.index]!r})"
 
 
 def text(*prompts: str) -> list[Prompt]:

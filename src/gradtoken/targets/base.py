@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.activation import Activation
 from gradtoken.labels import Labels
 
 Logits: TypeAlias = Float[Tensor, "*rows classes"]
@@ -38,6 +39,14 @@ class Target(ABC):
         """The weight of each logit in y where y is a weighted sum of logits, else None."""
         return None
 
-    def probability(self, logits: Logits) -> Scores:
-        """The softmax probability of the class explained; NaN where the target is no class."""
+    def probability(self, logits: Logits, activation: Activation) -> Scores:
+        """The probability of the class explained.
+
+        Args:
+            logits: (…, C).
+            activation: the model's.
+
+        Returns:
+            (…) in 0 to 1; NaN where the target is no class or the outputs are no probabilities.
+        """
         return logits.new_full(logits.shape[:-1], math.nan)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from gradtoken.activation import Activation, log_probabilities, probabilities, refuse_none
+from gradtoken.errors import TargetError
 from gradtoken.labels import Labels
 from gradtoken.targets.base import Logits, Scores, Target
 
@@ -30,22 +32,43 @@ class ClassTarget(Target):
     def classes(self) -> tuple[int, ...]:
         return (self.id,)
 
-    def probability(self, logits: Logits) -> Scores:
-        return logits.softmax(-1)[..., self.id]
+    def probability(self, logits: Logits, activation: Activation) -> Scores:
+        return probabilities(logits, activation)[..., self.id]
 
 
 @dataclass(frozen=True)
 class LogProb(ClassTarget):
-    """The log-probability of one class, y = log softmax(z)_c."""
+    """The log-probability of one class, y = log softmax(z)_c or log sigmoid(z_c).
+
+    `activation` says which of the two; None is the model's, filled in by `resolve`.
+    """
+
+    activation: Activation | None = None
+
+    def of(self, activation: Activation) -> LogProb:
+        """The same for a model of an activation, unless it has one already.
+
+        Raises:
+            TargetError: for "none", whose outputs are no probabilities.
+        """
+        chosen = self.activation or activation
+        refuse_none(chosen)
+        return replace(self, activation=chosen)
 
     def score(self, logits: Logits) -> Scores:
-        return logits.log_softmax(-1)[..., self.id]
+        if self.activation is None:
+            raise TargetError(
+                f"{self!r} does not know the model's activation; use resolve(…), or say "
+                "LogProb(id, 'softmax') or LogProb(id, 'sigmoid')."
+            )
+        return log_probabilities(logits, self.activation)[..., self.id]
 
     def terms(self) -> None:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": "log_prob", "id": self.id}
+        other = {} if self.activation == "softmax" else {"activation": self.activation}
+        return {"kind": "log_prob", "id": self.id, **other}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradtoken.activation import Activation
 from gradtoken.labels import Labels
 from gradtoken.prompts import PromptBatch
 from gradtoken.targets.base import Logits, Scores, Target
@@ -35,8 +36,11 @@ class Similarity(Target):
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "text", "prompt": self.prompt}
 
-    def probability(self, logits: Logits) -> Scores:
-        """Among the prompts given together (CLIP), or of this prompt alone (SigLIP)."""
+    def probability(self, logits: Logits, activation: Activation) -> Scores:
+        """Among the prompts given together (CLIP), or of this prompt alone (SigLIP).
+
+        The prompts' own rule holds, whatever the activation.
+        """
         values = self._cosines(logits) * self.batch.scale + self.batch.bias
         shares = values.sigmoid() if self.batch.independent else values.softmax(-1)
         return shares[..., self.index]

@@ -175,10 +175,10 @@ def _arguments(rng: Random) -> list[str]:
 def attempt(rng: Random, folder: Path) -> None:
     before, load = Path.cwd(), _load()
     os.chdir(folder)
-    arguments = _arguments(rng)
-    if arguments[0] != "demo":
-        gradtoken.models.load = _tiny  # type: ignore[assignment]
     try:
+        arguments = _arguments(rng)
+        if arguments[0] != "demo":
+            gradtoken.models.load = _tiny  # type: ignore[assignment]
         _prepare(rng)
         kept = Path("good.png").read_bytes()
         result = CliRunner().invoke(app, arguments)

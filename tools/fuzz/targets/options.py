@@ -53,7 +53,17 @@ def _value(rng: Random, name: str) -> Any:
             "attention",
             "head",
         )
-        more = ("layer", "final", "content", "product", "logit", "log_prob", "rivals(2)", "others")
+        more = (
+            "layer",
+            "final",
+            "content",
+            "product",
+            "auto",
+            "logit",
+            "log_prob",
+            "rivals(2)",
+            "others",
+        )
         last = (
             "rivals(0)",
             "rivals(2, 1e9)",

@@ -34,9 +34,7 @@ def _bomb(rows: int, letters: int) -> bytes:
     """Few bytes that are very many rows."""
     indices = pyarrow.repeat(pyarrow.scalar(0, pyarrow.int32()), rows)
     column = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["x" * letters]))
-    table = pyarrow.table(
-        {**dict.fromkeys(COLUMNS[:4], column), "value": pyarrow.repeat(0.5, rows)}
-    )
+    table = pyarrow.table({**dict.fromkeys(COLUMNS, column), "value": pyarrow.repeat(0.5, rows)})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

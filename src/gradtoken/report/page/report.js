@@ -89,7 +89,9 @@
     const canvases = [...entry.querySelectorAll("canvas")];
     const maps = look.overlay ? canvases.map((canvas) => spread(tokensOf(canvas), entry, picture, width, height)) : [];
     const scales = maps.map((map) => largest(map.values));
-    const shared = Math.max(0, ...scales);
+    // Without positive evidence a map is not drawn in full colour; 0 where there is some.
+    const fulls = canvases.map((canvas) => (look.sign === "signed" ? 0 : Number(canvas.dataset.full)));
+    const shared = Math.max(0, ...scales.filter((_, k) => fulls[k] === 0));
     canvases.forEach((canvas, k) => {
       canvas.width = width;
       canvas.height = height;
@@ -98,7 +100,7 @@
       if (look.overlay) {
         const image = context.getImageData(0, 0, width, height);
         const { values, seen } = maps[k];
-        const scale = look.shared ? shared : scales[k];
+        const scale = fulls[k] > 0 ? Math.max(fulls[k], look.shared ? shared : 0) : look.shared ? shared : scales[k];
         for (let y = 0, at = 0; y < height; y += 1) {
           for (let x = 0; x < width; x += 1, at += 4) {
             const inside = x >= seen[0] && x < seen[2] && y >= seen[1] && y < seen[3];

@@ -1,0 +1,286 @@
+"""What should a class of a multi-label model be set against? Candidates for the default target.
+
+    python benchmarks/multi_label.py --scenes 150
+    python benchmarks/multi_label.py --coco COCO --weights deit_tiny_patch16_224.safetensors
+
+No multi-label model comes with gradtoken, so one is made: the blocks of a trained model stay as
+they are, and a linear head on the class token is trained by binary cross-entropy (the bundled
+models on train scenes; a timm model on COCO photographs, where each photograph is explained with a
+head whose training it took no part in). Measured are classes that are in the image and that the
+head recognises (p > 0.5). docs/multi-label.md has the rule by which the default is chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gradtoken
+from gradtoken.attribution import make_method
+from gradtoken.datasets import COCO, Sample, Scenes, SceneSamples
+from gradtoken.metrics import mean_interval
+from gradtoken.metrics.class_sensitivity import present_coupling
+from gradtoken.metrics.localization import Coverage, token_ap
+from gradtoken.models import Model
+from gradtoken.targets import ClassTarget, LogProb, Targets
+from gradtoken.trace import record
+
+FIGURES = ("token_ap", "share", "pointing", "energy", "coupling", "positive", "negative")
+"""Positive: the share of a map's absolute relevance that is positive; negative: below `LITTLE`."""
+LITTLE = 0.05
+LIKELY = 0.5
+LEAST_COVERED = 0.01
+"""The share of the image that an object has at least."""
+DEEP = Path(__file__).parent / "models" / "deep.safetensors"
+
+
+@dataclass(frozen=True)
+class Weighted(ClassTarget):
+    """y = z_c - sum_k w_k z_k."""
+
+    weights: tuple[tuple[int, float], ...] = ()
+
+    def score(self, logits: Tensor) -> Tensor:
+        return logits[..., self.id] - sum(w * logits[..., k] for k, w in self.weights)
+
+    def terms(self) -> dict[int, float]:
+        return {self.id: 1.0, **{k: -w for k, w in self.weights}}
+
+
+Candidate: TypeAlias = Callable[[int, Float[Tensor, " classes"]], ClassTarget]
+"""From a class and an image's logits to what is explained."""
+
+
+def logit(label: int, logits: Tensor) -> ClassTarget:
+    return ClassTarget(label)
+
+
+def log_prob(label: int, logits: Tensor) -> ClassTarget:
+    return LogProb(label, "sigmoid")
+
+
+def rivals(count: int, weight: float, *, absent: bool = False, root: bool = False) -> Candidate:
+    """Against the strongest others: all or those not present, alike or by the root of p."""
+
+    def candidate(label: int, logits: Tensor) -> ClassTarget:
+        order = logits.argsort(descending=True).tolist()
+        likely = logits.sigmoid()
+        found = [k for k in order if k != label and not (absent and likely[k] > LIKELY)][:count]
+        sizes = likely[found].sqrt() if root else torch.ones(len(found))
+        shares = (weight * sizes / sizes.sum()).tolist()
+        return Weighted(label, tuple(zip(found, shares, strict=True)))
+
+    return candidate
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "logit": logit,
+    "log_prob": log_prob,
+    "absent(5, 0.5)": rivals(5, 0.5, absent=True),
+    "absent(24, 0.5)": rivals(24, 0.5, absent=True),
+    "absent(5, 1)": rivals(5, 1.0, absent=True),
+    "sqrt(p), 24, 0.5": rivals(24, 0.5, root=True),
+    "rivals(5, 0.5)": rivals(5, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate's figures on one class of one image."""
+
+    image: str
+    candidate: str
+    figures: dict[str, float]
+
+
+def rows_of(model: Model, sample: Sample) -> Iterator[Row]:
+    """The figures of every candidate on one image's recognised classes."""
+    pixels = model.preprocess(sample.image)[None]
+    trace = record(model, pixels)
+    logits = trace.logits[0]
+    coverage, present = seen(model, sample, trace.grid, tuple(pixels.shape[-2:]))
+    kept = [k for k, label in enumerate(present) if float(logits[label]) > 0]
+    if not kept:
+        return
+    classes = [present[k] for k in kept]
+    method = make_method("gradtoken", target="logit")
+    for name, candidate in CANDIDATES.items():
+        targets = Targets([[candidate(label, logits) for label in classes]])
+        maps = method(trace, targets)[0].detach().double()
+        of_class = figures(maps, coverage, kept, classes)
+        for k in range(len(classes)):
+            yield Row(sample.id, name, {figure: float(v[k]) for figure, v in of_class.items()})
+
+
+def figures(
+    maps: Float[Tensor, "classes tokens"], coverage: Coverage, kept: list[int], classes: list[int]
+) -> dict[str, Any]:
+    """Each figure of each class's map; share is among all the objects present."""
+    several = len(coverage.tokens) > 1
+    whole = torch.zeros(len(coverage.tokens), maps.shape[1], dtype=maps.dtype)
+    whole[kept] = maps
+    found = {name: value[kept] for name, value in coverage.figures(whole[:, None]).items()}
+    positive = maps.clamp_min(0).sum(1) / maps.abs().sum(1)
+    together = present_coupling(maps, classes) if len(classes) > 1 else np.nan
+    return {
+        "token_ap": token_ap(whole, coverage.tokens)[kept],
+        "share": found["share"] if several else [np.nan] * len(kept),
+        "pointing": found["pointing"],
+        "energy": found["energy"],
+        "coupling": [together] * len(kept),
+        "positive": positive,
+        "negative": (positive < LITTLE).double(),
+    }
+
+
+def seen(
+    model: Model, sample: Sample, grid: tuple[int, int], size: tuple[int, int]
+) -> tuple[Coverage, list[int]]:
+    """The objects that the model's input shows and its head knows: coverage and class ids."""
+    from PIL import Image
+
+    box = tuple(model.preprocess.box(sample.image.size))
+    assert sample.masks is not None
+    masks, labels = [], []
+    for name, mask in zip(sample.names, sample.masks, strict=True):
+        if name not in model.labels:
+            continue
+        drawn = Image.fromarray(mask.astype(np.uint8)).transform(
+            (size[1], size[0]), Image.Transform.EXTENT, box, Image.Resampling.NEAREST
+        )
+        inside = torch.from_numpy(np.asarray(drawn) > 0)
+        if float(inside.double().mean()) >= LEAST_COVERED:
+            masks.append(inside)
+            labels.append(model.labels.find(name))
+    if not masks:
+        return Coverage(torch.zeros(0, grid[0] * grid[1])), []
+    return Coverage.of_masks(torch.stack(masks), grid), labels
+
+
+def features(model: Model, samples: list[Sample]) -> Float[Tensor, "images dim"]:
+    """What the head reads of each image."""
+    found = []
+    for sample in track(samples, "features", console=Console(stderr=True)):
+        with torch.no_grad():
+            pixels = model.preprocess(sample.image)[None]
+            tokens = model.module.forward_features(pixels)
+            found.append(model.module.forward_head(tokens, pre_logits=True)[0])
+    return torch.stack(found)
+
+
+def with_head(
+    model: Model, names: list[str], inputs: Tensor, present: Tensor, seed: int, decay: float
+) -> Model:
+    """The model with a linear head trained by binary cross-entropy."""
+    mean, spread = inputs.mean(0), inputs.std(0)
+    torch.manual_seed(seed)
+    head = nn.Linear(inputs.shape[1], len(names))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.01, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
+    for _ in range(500):
+        loss = F.binary_cross_entropy_with_logits(head((inputs - mean) / spread), present)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        head.weight /= spread
+        head.bias -= head.weight @ mean
+    module = copy.copy(model.module)
+    module._modules = {**model.module._modules, "head": head}
+    return gradtoken.wrap(module, preprocess=model.preprocess, labels=names, activation="sigmoid")
+
+
+def on_scenes(model: Model, count: int, train: int, seed: int) -> list[Row]:
+    """A multi-label head on a bundled model, measured on scenes of an unseen art style."""
+    scenes = Scenes("train", 112, (1, 3), seed=seed)
+    shown = [scenes[index] for index in range(train)]
+    present = torch.zeros(train, len(scenes.classes))
+    for row, scene in enumerate(shown):
+        present[row, list(scene.labels)] = 1
+    samples = [Sample(str(i), scene.image) for i, scene in enumerate(shown)]
+    headed = with_head(
+        model, list(scenes.classes), features(model, samples), present, seed, decay=0.01
+    )
+    test = SceneSamples(Scenes("test", objects=(2, 3), seed=seed), count=count)
+    return [row for sample in track(test, "scenes", count) for row in rows_of(headed, sample)]
+
+
+def on_coco(model: Model, root: Path, folds: int, least: int, seed: int) -> list[Row]:
+    """Heads on COCO photographs, each photograph measured with one that never saw it."""
+    samples = list(COCO(root))
+    names = sorted({name for sample in samples for name in sample.names})
+    present = torch.tensor([[float(n in s.names) for n in names] for s in samples])
+    known = (present.sum(0) >= least).tolist()
+    names = [name for name, keep in zip(names, known, strict=True) if keep]
+    present, inputs = present[:, torch.tensor(known)], features(model, samples)
+    part = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)) % folds
+    found = []
+    for fold in range(folds):
+        away = part != fold
+        headed = with_head(model, names, inputs[away], present[away], seed, decay=1.0)
+        for index in track((~away).nonzero()[:, 0].tolist(), f"fold {fold + 1} of {folds}"):
+            found += list(rows_of(headed, samples[index]))
+    return found
+
+
+def table(title: str, rows: list[Row]) -> list[str]:
+    """Means, and paired differences to the logit, with 95% intervals over images."""
+    images = np.array([row.image for row in rows if row.candidate == "logit"])
+    values = {
+        name: {f: np.array([r.figures[f] for r in rows if r.candidate == name]) for f in FIGURES}
+        for name in CANDIDATES
+    }
+    head = f"{title}: {len(set(images))} images, {len(images)} classes"
+    lines = [f"| {head} | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
+    for minus in (None, "logit"):
+        for name in CANDIDATES:
+            if name == minus:
+                continue
+            cells = []
+            for figure in FIGURES:
+                value = values[name][figure] - (values[minus][figure] if minus else 0)
+                mean, low, high, _ = mean_interval(value, images)
+                cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
+            lines.append(f"| {name}{f' minus {minus}' if minus else ''} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Command line entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=0, help="test scenes to measure on")
+    parser.add_argument("--train", type=int, default=4000, help="scenes to train heads on")
+    parser.add_argument("--coco", type=Path, help="folder of COCO: annotations and val2017")
+    parser.add_argument("--model", default="deit_tiny_patch16_224", help="a timm model for COCO")
+    parser.add_argument("--weights", type=Path, help="its weights; else timm's own")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--least", type=int, default=8, help="photographs a category has at least")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    lines = []
+    if args.scenes:
+        for name, spec in (("demo", "demo"), ("deep", str(DEEP))):
+            model = gradtoken.load(spec, device="cpu")
+            lines += table(name, on_scenes(model, args.scenes, args.train, args.seed))
+    if args.coco:
+        spec = f"timm/{args.model}"
+        model = gradtoken.load(spec, checkpoint=args.weights, device="cpu")
+        lines += table(args.model, on_coco(model, args.coco, args.folds, args.least, args.seed))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

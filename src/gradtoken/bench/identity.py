@@ -1,0 +1,91 @@
+"""What the numbers of a run depend on: a run goes on only where all of it is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from gradtoken.attribution import Method
+from gradtoken.datasets.sample import Sample
+from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
+from gradtoken.models.model import Model
+
+_SOFTWARE = (
+    "gradtoken",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "open_clip_torch",
+    "captum",
+    "scikit-learn",
+    "numpy",
+    "pillow",
+)
+
+
+def identity(model: Model, methods: Mapping[str, Method], groups: Sequence[str]) -> dict[str, Any]:
+    """The model, the methods and the metrics of a run, as plain data.
+
+    Args:
+        model: its weights, preprocessing and labels are fingerprinted, so that another checkpoint
+            at the same path is another model.
+        methods: by name.
+        groups: names of groups of metrics.
+    """
+    return {
+        "model": model.spec,
+        "weights": model.weights,
+        "weights_sha256": weights_sha256(model),
+        "preprocessing_sha256": preprocessing_sha256(model),
+        "labels_sha256": _sha256(list(model.labels)),
+        "dtype": str(model.dtype),
+        "device": model.device.type,
+        "activation": model.activation,
+        "methods": {name: method.options_for(model.activation) for name, method in methods.items()},
+        "metrics": list(groups),
+        "software": software(),
+    }
+
+
+def run_sha256(about: Mapping[str, Any], *, slow: bool) -> str:
+    """Of a run.
+
+    Args:
+        about: its `identity`.
+        slow: whether slow metrics and methods are measured too.
+    """
+    return _sha256({**about, "slow": slow})
+
+
+def sample_sha256(sample: Sample) -> str:
+    """Of an image's pixels and of what is known to be in it."""
+    told = [sample.image.mode, sample.image.size, sample.names, sample.label, sample.unnamed]
+    digest = hashlib.sha256(json.dumps(told).encode())
+    digest.update(sample.image.tobytes())
+    for mask in (sample.masks, sample.ignore):
+        digest.update(str(None if mask is None else mask.shape).encode())
+        digest.update(b"" if mask is None else np.packbits(mask).tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def software() -> dict[str, str]:
+    """Versions of the libraries that make the numbers."""
+    found = {}
+    for name in _SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

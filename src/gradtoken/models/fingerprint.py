@@ -1,0 +1,48 @@
+"""What tells one model from another that goes by the same name."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gradtoken.models.model import Model
+
+
+def weights_sha256(model: Model) -> str:
+    """Of a model's parameters and buffers, also those that no checkpoint has, with their names.
+
+    Args:
+        model: whose module is read, wherever its tensors lie.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    module = model.module
+    tensors: dict[str, Tensor] = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def preprocessing_sha256(model: Model) -> str:
+    """Of what a model's preprocessing makes of an image of noise.
+
+    Args:
+        model: whose preprocessing is called.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8)
+    tensor = model.preprocess(Image.fromarray(noise))
+    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()

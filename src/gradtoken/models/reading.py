@@ -1,0 +1,393 @@
+"""How a model is read, verified on the model itself, once for each model and input size."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from gradtoken.alignment import Alignment
+from gradtoken.errors import ModelError
+from gradtoken.forks import after_fork
+from gradtoken.frozen_context import STREAM_TOLERANCE, run_stream, stream_gap
+from gradtoken.known_linear import KnownLinears
+from gradtoken.layout import TokenLayout
+from gradtoken.models.anatomy import STEPS, Anatomy
+from gradtoken.models.embed import Embedder
+from gradtoken.models.general import block_lists, propose
+from gradtoken.models.last_stage import examine
+from gradtoken.models.mixing import attention_alone_mixes
+from gradtoken.models.model import Model
+from gradtoken.models.observe import (
+    FAILURES,
+    Observation,
+    observe,
+    sample_input,
+    with_autograd,
+)
+from gradtoken.models.probe import Probed, probe_patches
+from gradtoken.models.verify import Fact, Misread, Verified, verify
+from gradtoken.patch_grid import PatchGrid
+
+Shape: TypeAlias = tuple[int, ...]
+"""(channels, height, width) of an input."""
+
+Structure: TypeAlias = tuple[tuple[int, int], ...]
+
+
+@dataclass(eq=False)
+class Reading:
+    """What is known of one backbone of a model.
+
+    Args:
+        structure: tells whether the module is still made of the same parts.
+        facts: what was verified, with numbers.
+        tail: how the sequence lies along the tokens of each attention after the last block; None
+            for one that attends to no patches.
+        pooled: how it lies along the tokens that the head averages.
+        blank: whether the output depended on nothing, so that the reading is yet to be verified.
+        outputs: C, how many logits the model returns.
+        differentiable: whether the model keeps gradients on from its pixels to its blocks.
+        writes_in_place: whether it writes into tensors in place, as is assumed until it has run.
+        probed: where the spatial tokens are, by the input's shape.
+    """
+
+    structure: Structure
+    facts: tuple[Fact, ...] = ()
+    tail: tuple[Alignment | None, ...] = ()
+    pooled: Alignment = field(default_factory=Alignment)
+    blank: bool = True
+    outputs: int = 0
+    differentiable: bool = True
+    writes_in_place: bool = True
+    probed: dict[Shape, Probed] = field(default_factory=dict)
+
+    def take(self, verified: Verified) -> None:
+        """Keep what verification found."""
+        self.facts, self.tail = verified.facts, verified.tail
+        self.pooled, self.blank = verified.pooled, verified.blank
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A backbone that was read before, but for what the user may choose anew."""
+
+    anatomy: Anatomy
+    layout: TokenLayout
+    reading: Reading
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, dict[object, tuple[_Known, ...]]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+after_fork(_renew_lock)
+
+
+def read(model: Model, *, given: bool = False, unreadable: ModelError | None = None) -> Model:
+    """The model with a reading that is verified on its own gradient and pixels.
+
+    Args:
+        model: read as its family file, or the user's layout, says.
+        given: whether the layout is the user's, so that no other is taken.
+        unreadable: why the model's family file could not read it.
+
+    Raises:
+        ModelError: if the reading is wrong, and none that is right was found.
+    """
+    structure = _structure(model.module)
+    key = (structure, (model.layout, *_places(model)) if given else None)
+    with _LOCK:
+        known = _KNOWN.get(model.module, {}).get(key)
+    if known is None:
+        backbones = _first_right(model, given=given, unreadable=unreadable)
+        known = tuple(_kept(one) for one in backbones)
+        with _LOCK:
+            _KNOWN.setdefault(model.module, {})[key] = known
+    first, *others = (
+        replace(
+            model,
+            anatomy=replace(one.anatomy, forward=model.anatomy.forward),
+            layout=one.layout,
+            reading=one.reading,
+        )
+        for one in known
+    )
+    return replace(first, others=tuple(others))
+
+
+def _places(model: Model) -> tuple[object, ...]:
+    """What tells two readings with one layout apart."""
+    anatomy = model.anatomy
+    return (anatomy.readout, anatomy.reads, *(id(block) for block in anatomy.blocks))
+
+
+def _first_right(model: Model, *, given: bool, unreadable: ModelError | None) -> list[Model]:
+    """The model's backbones by the first reading that is right.
+
+    Raises:
+        ModelError: if none is.
+    """
+    anatomy = model.anatomy
+    claimed = bool(anatomy.blocks) or anatomy.pool is not None
+    if not claimed:
+        return _reread(model, unreadable, given=given)
+    try:
+        return _verified([replace(model, others=()), *model.others])
+    except Misread as error:
+        if given:
+            raise
+        return _reread(model, error, given=False)
+
+
+def _kept(model: Model) -> _Known:
+    assert model.reading is not None
+    return _Known(replace(model.anatomy, forward=_NO_FORWARD), model.layout, model.reading)
+
+
+def _NO_FORWARD(module: nn.Module, images: Tensor) -> Tensor:
+    raise AssertionError("a forward is given to a reading when it is used")
+
+
+def current(model: Model) -> Model:
+    """The model with its reading, if that still is its module's.
+
+    Raises:
+        ModelError: if the module's parts were exchanged since, or the reading turns out wrong.
+    """
+    if model.reading is None:
+        model = read(model, given=True)
+    assert model.reading is not None
+    if model.reading.structure != _structure(model.module):
+        raise ModelError(
+            f"parts of {model.spec} were exchanged after it was wrapped, so it may be read "
+            "otherwise now; wrap it again."
+        )
+    if model.reading.blank:
+        _verified([replace(model, others=()), *model.others])
+    return model
+
+
+def grid_of(model: Model, images: Tensor) -> PatchGrid:
+    """The spatial tokens that a model makes of images (B, C, H, W) of one size."""
+    return probed(model, images).grid
+
+
+def probed(model: Model, images: Tensor) -> Probed:
+    """The same, with how it was found; found out once for each size.
+
+    Raises:
+        ModelError: if the tokens make no grid.
+    """
+    assert model.reading is not None
+    shape = tuple(images.shape[1:])
+    found = model.reading.probed.get(shape)
+    if found is None:
+        found = _probe(model, shape)
+        model.reading.probed[shape] = found
+    return found
+
+
+def _probe(model: Model, shape: Shape) -> Probed:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((1, *shape), generator=generator, dtype=torch.float32)
+    noise = noise.to(model.device, model.dtype)
+    claimed = partial(_claimed, model.layout, shape)
+    if not model.anatomy.blocks:
+        return examine(model, noise, claimed).probed
+    embed = Embedder(model)
+    with with_autograd(model):
+        local = embed.local(noise)
+        return probe_patches(embed, noise, local=local, claimed=claimed, spec=model.spec)
+
+
+def _claimed(layout: TokenLayout, shape: Shape, tokens: int) -> PatchGrid:
+    size = (shape[-2], shape[-1])
+    return PatchGrid(layout.grid_for(size, tokens), size, tokens)
+
+
+def _structure(module: nn.Module) -> Structure:
+    """The parts of a module and their classes; changes when one is exchanged."""
+    return tuple((id(part), id(type(part))) for part in module.modules())
+
+
+def _verified(backbones: Sequence[Model]) -> list[Model]:
+    """The backbones with readings, if these are right.
+
+    Raises:
+        Misread: if one is not.
+    """
+    backbones = [
+        one if one.reading else replace(one, reading=Reading(_structure(one.module)))
+        for one in backbones
+    ]
+    like = sample_input(backbones[0])
+    if not backbones[0].anatomy.blocks:
+        return [_examined(backbones[0], like)]
+    found = [probed(one, like) for one in backbones]
+    backbones = [
+        replace(one, layout=_agreed(one, each)) for one, each in zip(backbones, found, strict=True)
+    ]
+    observed = observe(backbones)
+    grids = [each.grid for each in found]
+    results = verify(backbones, observed, grids)
+    read = []
+    for number, (model, result) in enumerate(zip(backbones, results, strict=True)):
+        assert model.reading is not None
+        model.reading.outputs = observed.output.shape[1]
+        model.reading.differentiable = observed.seen[number].differentiable
+        model.reading.writes_in_place = observed.writes_in_place
+        model.reading.take(replace(result, facts=(*result.facts, _order(found[number]))))
+        if model.layout.rows and not result.blank:
+            model = _with_step(model, observed, number)
+        if model.anatomy.attends:
+            _note(model, attention_alone_mixes(model, observed.seen[number], grids[number]))
+        read.append(model)
+    _check_same_cells(read[0].spec, grids)
+    return read
+
+
+def _note(model: Model, facts: tuple[Fact, ...]) -> None:
+    """Keep more of what was verified."""
+    assert model.reading is not None
+    model.reading.facts = (*model.reading.facts, *facts)
+
+
+def _examined(model: Model, like: Tensor) -> Model:
+    """A model that is followed after its last stage only, with its reading."""
+    assert model.reading is not None
+    shape = tuple(like.shape[1:])
+    found = examine(model, like, partial(_claimed, model.layout, shape))
+    model.reading.probed[shape] = found.probed
+    model.reading.outputs = found.outputs
+    model.reading.writes_in_place = found.writes_in_place
+    facts = (*found.verified.facts, _order(found.probed))
+    model.reading.take(replace(found.verified, facts=facts))
+    return model
+
+
+def _agreed(model: Model, found: Probed) -> TokenLayout:
+    """The layout with as many prefix tokens as there are.
+
+    Raises:
+        Misread: if it says another patch or number of tokens than the pixels show.
+    """
+    layout, grid = model.layout, found.grid
+    if layout.grid is not None and tuple(layout.grid) != grid.shape:
+        raise Misread(
+            f"the layout of {model.spec} says a {layout.grid[0]}x{layout.grid[1]} grid, but its "
+            f"tokens depend on pixels as a {grid.shape[0]}x{grid.shape[1]} grid does."
+        )
+    if layout.pool:
+        layout = replace(
+            layout, pool=len(grid.others) if layout.pool == layout.prefix else layout.pool
+        )
+    return replace(layout, prefix=len(grid.others))
+
+
+def _order(found: Probed) -> Fact:
+    words = {
+        "exact": "distance of patches from their places in the grid, in patches (every pixel)",
+        "measured": "distance of patches from their places in the grid, in patches (noise)",
+    }
+    if found.how in words:
+        return Fact(words[found.how], found.value, 0.35)
+    return Fact("correlation of the patches' places with those measured", found.value, 0.5, True)
+
+
+def _with_step(model: Model, observed: Observation, number: int) -> Model:
+    """The model with a way to run its blocks on the readout alone, if one leads where it leads."""
+    seen = observed.seen[number]
+    calls = [call for call in observed.calls[number] if call.place >= 0]
+    allowed = STREAM_TOLERANCE.get(calls[0].key.dtype, 0.1) if calls else 0.0
+    gaps = {}
+    with with_autograd(model), torch.enable_grad():
+        for step in dict.fromkeys((model.anatomy.step, *STEPS)):
+            anatomy = replace(model.anatomy, step=step)
+            try:
+                stream = run_stream(anatomy, model.layout.rows, seen, calls, KnownLinears([]))
+            except FAILURES:
+                continue
+            gaps[step] = stream_gap(stream, seen, model.layout.rows)
+            if gaps[step] <= allowed:
+                break
+    if not gaps:
+        return model
+    best = min(gaps, key=lambda step: gaps[step])
+    fact = Fact("difference between the readout's own stream and the model", gaps[best], allowed)
+    _note(model, (fact,))
+    return replace(model, anatomy=replace(model.anatomy, step=best))
+
+
+def _check_same_cells(spec: str, grids: Sequence[PatchGrid]) -> None:
+    if len({(grid.shape, grid.cells) for grid in grids}) > 1:
+        shapes = " and ".join(f"{grid.shape[0]}x{grid.shape[1]}" for grid in grids)
+        raise Misread(
+            f"{spec} has several backbones whose patches differ ({shapes}), so their maps cannot "
+            "be summed; explain each by itself."
+        )
+
+
+def _reread(model: Model, first: ModelError | None, *, given: bool) -> list[Model]:
+    """Another reading, proposed from what the model shows.
+
+    Args:
+        first: why the reading of its family file is wrong.
+        given: whether the layout is the user's, and must agree.
+
+    Raises:
+        ModelError: saying why the first reading is wrong, and why none else was found.
+    """
+    reasons = [] if first is None else [first]
+    own = [model.anatomy.blocks] if model.anatomy.blocks else []
+    try:
+        for blocks in dict.fromkeys((*own, *block_lists(model))):
+            try:
+                found = _verified(propose(model, blocks, _grid_entering))
+            except Misread as error:
+                reasons.append(error)
+                continue
+            return [_as_laid_out(one, model.layout) for one in found] if given else found
+    except ModelError as error:
+        reasons.append(error)
+    if first is not None and not isinstance(first, Misread):
+        raise first
+    shown = reasons[:1] if first is None else reasons[:2]
+    raise ModelError(" ".join(dict.fromkeys(str(reason) for reason in shown))) from None
+
+
+def _as_laid_out(model: Model, layout: TokenLayout) -> Model:
+    """The model with the user's layout, if it says what the model shows.
+
+    Raises:
+        ModelError: if it does not.
+    """
+    shown = model.layout
+    pairs = {
+        "prefix tokens": (layout.prefix, shown.prefix),
+        "readout": (layout.rows, shown.rows),
+        "pool": (layout.pool is None, shown.pool is None),
+    }
+    for what, (said, found) in pairs.items():
+        if said != found:
+            raise ModelError(
+                f"the layout given for {model.spec} says {what} {said}, but the model shows "
+                f"{found}: {shown}."
+            )
+    return replace(model, layout=layout)
+
+
+def _grid_entering(model: Model) -> PatchGrid:
+    model = replace(model, reading=Reading(_structure(model.module)))
+    return grid_of(model, sample_input(model))

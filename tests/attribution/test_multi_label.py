@@ -1,0 +1,104 @@
+"""The default target by the activation: a class is not set against what is present beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradtoken
+from gradtoken.attribution import make_method
+from gradtoken.models import Model
+from tests.conftest import images_for, tiny_vit
+
+PERSON, ELEPHANT = 0, 1
+
+
+def photograph_and_model() -> tuple[Tensor, Model]:
+    """A person beside an elephant, each with a probability of 0.5 or more.
+
+    Relevance of a logit is linear in its row of the head, so the head is solved for: the person's
+    map is positive on every patch, most on the left; the elephant's is three times as large.
+    """
+    image = images_for((64, 64), 1)
+    module = tiny_vit(patch_size=16, num_classes=48)
+    with torch.no_grad():
+        module.head.weight.copy_(torch.eye(48))
+        module.head.bias.zero_()
+    basis = gradtoken.explain(gradtoken.wrap(module), image, "all", target="logit").tokens
+    maps = basis[0].flatten(1).double()
+    wanted = torch.full((4, 4), 0.2).double()
+    wanted[:, :2] = 1
+    rows = torch.linalg.lstsq(maps.T, torch.stack([wanted, 3 * wanted.flip(1)]).flatten(1).T)
+    head = nn.Linear(48, 3).double()
+    with torch.no_grad():
+        head.weight.copy_(torch.cat([rows.solution.T, 0.1 * torch.ones(1, 48).double()]))
+        head.bias.zero_()
+        module.head = nn.Identity()
+        read = head(module(image))[0]
+        head.bias.copy_(torch.tensor([0.0, 2.0, -4.0]).double() - read)
+        module.head = head
+    return image, gradtoken.wrap(module, activation="sigmoid")
+
+
+def positive_share(tokens: Tensor) -> float:
+    return float(tokens.clamp_min(0).sum() / tokens.abs().sum())
+
+
+def test_a_stronger_neighbour_does_not_turn_a_map_negative() -> None:
+    image, model = photograph_and_model()
+    found = gradtoken.explain(model, image, [PERSON, ELEPHANT])
+    assert found.probabilities[0].tolist() == pytest.approx([0.5, 1 / (1 + torch.e**-2)], abs=1e-6)
+    person, elephant = found.tokens[0]
+    assert positive_share(person) > 0.99
+    assert positive_share(elephant) > 0.99
+    assert person[:, :2].sum() > 3 * person[:, 2:].sum()
+    assert elephant[:, 2:].sum() > 3 * elephant[:, :2].sum()
+    against = gradtoken.explain(model, image, PERSON, target="rivals(1)").tokens[0, 0]
+    assert positive_share(against) < 0.5
+
+
+def test_the_neighbours_strength_is_not_in_the_map() -> None:
+    image, model = photograph_and_model()
+    before = gradtoken.explain(model, image, PERSON).tokens
+    with torch.no_grad():
+        model.module.head.weight[ELEPHANT] *= 10
+        model.module.head.bias[ELEPHANT] += 5
+    assert torch.equal(before, gradtoken.explain(model, image, PERSON).tokens)
+
+
+@pytest.mark.parametrize(
+    ("activation", "target"),
+    [("softmax", "rivals(5, 0.5)"), ("sigmoid", "logit"), ("none", "logit")],
+)
+def test_what_auto_is(activation: str, target: str, tmp_path: Path) -> None:
+    model, images = gradtoken.wrap(tiny_vit(), activation=activation), images_for((64, 64))
+    found = gradtoken.explain(model, images, [2, 5])
+    said = gradtoken.explain(model, images, [2, 5], target=target)
+    assert torch.equal(found.tokens, said.tokens)
+    assert torch.equal(found.tokens, gradtoken.explain(model, images, [2, 5], target="auto").tokens)
+    assert make_method("gradtoken").target == "auto"
+    found[0].save(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["method"]["options"]["target"] == target
+
+
+def test_the_default_of_a_softmax_is_half_of_its_rivals() -> None:
+    """By linearity: the map of the logit minus a tenth of each of the five strongest others'."""
+    model, images = gradtoken.wrap(tiny_vit()), images_for((64, 64), 1)
+    every = gradtoken.explain(model, images, "all", target="logit").tokens[0].double()
+    logits = model.module(images)[0].detach()
+    order = [k for k in logits.argsort(descending=True).tolist() if k != 4][:5]
+    expected = every[4] - 0.5 * every[order].mean(0)
+    found = gradtoken.explain(model, images, 4).tokens[0, 0].double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(every.abs().max()))
+
+
+def test_presets_say_their_target_themselves() -> None:
+    model, images = gradtoken.wrap(tiny_vit(), activation="sigmoid"), images_for((64, 64))
+    for preset, target in (("contrastive", "rivals(5)"), ("sharp", "logit"), ("faithful", "logit")):
+        found = gradtoken.explain(model, images, 3, preset=preset)
+        assert found.about["method"]["options"]["target"] == target

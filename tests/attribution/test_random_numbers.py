@@ -1,0 +1,162 @@
+"""Methods that draw random numbers: the same map in any surroundings, which stay as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gradtoken
+from gradtoken.attribution import methods
+from gradtoken.metrics import cascading_randomisation
+from gradtoken.models import Model
+from tests.conftest import tiny_vit
+
+DRAWING = {
+    "rise": {"masks": 20},
+    "vit-cx": {},
+    "smoothgrad": {"samples": 9},
+    "gradient-shap": {"samples": 18},
+    "cdam": {"gradient": "smooth", "steps": 3},
+}
+
+
+@contextmanager
+def default_dtype(kind: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def states() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+
+
+def mapped(model: Model, batch: Tensor, method: str, **options: object) -> Tensor:
+    return gradtoken.explain(model, batch, [3, 7], method=method, **options).tokens
+
+
+@pytest.fixture
+def surroundings() -> Iterator[None]:
+    with torch.random.fork_rng():
+        kept = np.random.get_state()  # noqa: NPY002
+        yield
+        np.random.set_state(kept)  # noqa: NPY002
+
+
+def test_every_method_with_a_seed_is_tried() -> None:
+    assert {n for n, kind in methods().items() if "seed" in vars(kind())} == set(DRAWING)
+
+
+@pytest.mark.parametrize("method", sorted(methods()))
+def test_the_map_does_not_change_with_the_default_type(method: str, batch: Tensor) -> None:
+    model = gradtoken.wrap(tiny_vit().float())
+    maps = []
+    for kind in (torch.float32, torch.float64):
+        with default_dtype(kind):
+            maps.append(mapped(model, batch.float(), method, **DRAWING.get(method, {})))
+            assert torch.get_default_dtype() == kind
+    if method in DRAWING:
+        assert torch.equal(*maps)
+    torch.testing.assert_close(*maps, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.usefixtures("surroundings")
+@pytest.mark.parametrize("method", DRAWING)
+def test_the_map_does_not_change_with_the_global_generators(
+    method: str, model: Model, batch: Tensor
+) -> None:
+    maps = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        before = states()
+        maps.append(mapped(model, batch, method, **DRAWING[method]))
+        assert states() == before
+    assert torch.equal(*maps)
+    other = mapped(model, batch, method, **{**DRAWING[method], "seed": 1})
+    assert not torch.equal(maps[0], other)
+
+
+@pytest.mark.usefixtures("surroundings")
+def test_maps_do_not_change_while_other_code_draws(
+    model: Model, batch: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread would between two steps of a method."""
+    alone = {m: mapped(model, batch, m, **DRAWING[m]) for m in DRAWING}
+
+    def draw(*_: object) -> None:
+        torch.rand(7)
+        np.random.rand(3)  # noqa: NPY002
+
+    model.module.patch_embed.register_forward_hook(draw)
+    for method, expected in alone.items():
+        assert torch.equal(mapped(model, batch, method, **DRAWING[method]), expected)
+
+
+def test_smoothgrad_and_gradient_shap_draw_what_captum_draws(model: Model, batch: Tensor) -> None:
+    """captum's own sampling from the global generators, in float32, is what the seeds stand for."""
+    from captum.attr import GradientShap, NoiseTunnel, Saliency
+
+    from gradtoken.metrics.fills import filled
+
+    image = batch[:1]
+
+    def score(pictures: Tensor) -> Tensor:
+        return model.module(pictures)[:, 3]
+
+    with torch.random.fork_rng():
+        kept = np.random.get_state()  # noqa: NPY002
+        torch.manual_seed(4)
+        np.random.seed(4)  # noqa: NPY002
+        spread = float(image.max() - image.min()) * 0.15
+        smooth = NoiseTunnel(Saliency(score)).attribute(
+            image.clone().requires_grad_(), "smoothgrad", 8, 8, spread, abs=True
+        )
+        torch.manual_seed(4)
+        np.random.seed(4)  # noqa: NPY002
+        about = model.preprocess
+        starts = [
+            filled(image, f, about.mean, about.std) for f in ("black", "grey", "mean", "blur")
+        ]
+        shap = GradientShap(score).attribute(image, torch.cat(starts), n_samples=16, stdevs=0.05)
+        np.random.set_state(kept)  # noqa: NPY002
+    pooled = torch.nn.functional.avg_pool2d
+    expected = pooled(smooth.amax(1), 8), pooled(shap.sum(1), 8) * 64
+    found = [
+        mapped(model, image, name, samples=samples, seed=4)[:, 0]
+        for name, samples in (("smoothgrad", 8), ("gradient-shap", 16))
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.float())
+
+
+def test_random_weights_are_the_same_under_any_default_type() -> None:
+    made = []
+    for kind in (torch.float32, torch.float64):
+        with default_dtype(kind):
+            made.append(gradtoken.load("timm/vit_tiny_patch16_224", pretrained=False).module)
+            assert torch.get_default_dtype() == kind
+    pairs = zip(made[0].parameters(), made[1].parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_randomised_models_are_the_same_under_any_default_type(batch: Tensor) -> None:
+    model = gradtoken.wrap(tiny_vit().float())
+    found = []
+    for kind in (torch.float32, torch.float64):
+        with default_dtype(kind):
+            stages = cascading_randomisation(
+                model, batch.float(), lambda m, x: mapped(m, x, "gae")[:, 0].flatten(1)
+            )
+        found.append(torch.stack([stage.correlation for stage in stages]))
+    assert torch.equal(*found)

@@ -1,0 +1,115 @@
+"""Perturbation metrics follow the probability that the model means."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+import gradtoken
+from gradtoken.errors import MethodError, ModelError
+from gradtoken.metrics.insertion_deletion import area, deletion, insertion
+from gradtoken.metrics.perturbation import abpc, aopc, log_odds, perturb
+from gradtoken.metrics.replacing import to_pixels
+from gradtoken.models import Model
+from tests.conftest import images_for, tiny_vit
+
+ABOUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+HALF = [0.5]
+
+
+def model_of(classes: int, activation: str | None = None) -> Model:
+    return gradtoken.wrap(tiny_vit(num_classes=classes), activation=activation)
+
+
+def asked(model: Model, count: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    images = images_for((64, 64), count).clamp(-1, 1)
+    classes = torch.arange(count) % len(model.labels)
+    tokens = gradtoken.explain(model, images, [[int(c)] for c in classes], method="gae").tokens
+    return images, to_pixels(tokens[:, 0], (64, 64)), classes
+
+
+def half_grey(image: Tensor, relevance: Tensor) -> Tensor:
+    changed = image.clone().flatten(1)
+    changed[:, relevance.flatten().argsort(descending=True, stable=True)[:2048]] = 0
+    return changed.unflatten(1, (64, 64))[None]
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_sigmoid_probabilities_while_pixels_go(classes: int) -> None:
+    model = model_of(classes, "sigmoid")
+    images, maps, ids = asked(model)
+    found = perturb(
+        model, images, maps, ids, None, "positive", fill="grey", fractions=HALF, **ABOUT
+    )
+    logits = model.module(torch.cat([half_grey(i, m) for i, m in zip(images, maps, strict=True)]))
+    expected = 1 / (1 + (-logits.detach()[range(3), ids]).exp())
+    torch.testing.assert_close(found.probability[:, 1], expected)
+    whole = model(images)[range(3), ids]
+    same_side = (logits[range(3), ids] > 0) == (whole > 0)
+    assert found.hits[:, 1].tolist() == same_side.tolist()
+    assert len(set(found.probability[:, 1].tolist())) == 3
+
+
+def test_hits_of_labels_are_sigmoids_above_a_half() -> None:
+    model = model_of(4, "sigmoid")
+    images, maps, ids = asked(model)
+    labels = torch.tensor([2, 0, 3])
+    found = perturb(model, images, maps, ids, labels, "negative", fractions=HALF, **ABOUT)
+    assert found.hits[:, 0].tolist() == (model(images)[range(3), labels] > 0).tolist()
+
+
+@pytest.mark.parametrize("metric", [insertion, deletion])
+def test_one_logit_gives_each_map_and_image_its_own_curve(metric) -> None:
+    model = model_of(1)
+    images, maps, ids = asked(model)
+    curves = metric(model, images, maps, ids, steps=4, **ABOUT)
+    torch.testing.assert_close(
+        curves[:, 0 if metric is deletion else -1], model(images)[:, 0].sigmoid()
+    )
+    other = metric(model, images, -maps, ids, steps=4, **ABOUT)
+    assert all(a != b for a, b in pairwise(area(curves).tolist()))
+    assert (area(curves) - area(other)).abs().min() > 1e-6
+
+
+def test_figures_of_one_logit_are_not_all_the_same() -> None:
+    model = model_of(1)
+    images, maps, ids = asked(model)
+    most, least = (
+        perturb(model, images, maps, ids, None, d, fill="grey", **ABOUT).probability
+        for d in ("positive", "negative")
+    )
+    for figure in (aopc(most), log_odds(most), abpc(least, most)):
+        assert len({round(value, 9) for value in figure.tolist()}) == 3
+
+
+def test_the_softmax_of_one_logit_is_no_measure() -> None:
+    model = model_of(1)
+    images, maps, ids = asked(model)
+    words = "softmax of one logit is 1 for every image"
+    with pytest.raises(MethodError, match=words):
+        insertion(lambda x: model(x), images, maps, ids, steps=2, **ABOUT)
+    with pytest.raises(MethodError, match=words):
+        perturb(model.module, images, maps, ids, None, "positive", activation="softmax", **ABOUT)
+    said = insertion(lambda x: model(x), images, maps, ids, steps=2, activation="sigmoid", **ABOUT)
+    assert torch.equal(said, insertion(model, images, maps, ids, steps=2, **ABOUT))
+    with pytest.raises(ModelError, match="activation is 'relu'"):
+        deletion(model, images, maps, ids, activation="relu", **ABOUT)  # type: ignore[arg-type]
+
+
+def test_what_is_no_probability_is_followed_as_it_is() -> None:
+    model = model_of(4, "none")
+    images, maps, ids = asked(model)
+    found = perturb(model, images, maps, ids, None, "positive", fractions=HALF, **ABOUT)
+    torch.testing.assert_close(found.probability[:, 0], model(images)[range(3), ids])
+    assert found.hits is None
+    with pytest.raises(MethodError, match="decide for no class, so there are no hits"):
+        found.auc()
+    with pytest.raises(MethodError, match="decide for no class, so there are no hits"):
+        found.accuracy()
+    with pytest.raises(MethodError, match="log-odds are of probabilities"):
+        log_odds(torch.tensor([[0.3, -0.2]]))
+    curve = insertion(model, images, maps, ids, steps=2, **ABOUT)
+    torch.testing.assert_close(curve[:, -1], model(images)[range(3), ids])

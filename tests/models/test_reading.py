@@ -1,0 +1,428 @@
+"""How a class is read is verified on the model's own gradient, and read anew where it is not so."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradtoken
+from gradtoken.checking import check
+from gradtoken.errors import MethodError, ModelError
+from gradtoken.layout import TokenLayout
+from gradtoken.models import Model
+from gradtoken.models.anatomy import Anatomy
+from tests.models import own
+from tests.models.own import PREPROCESS, by_gradient, images, vit
+from tests.test_trace import Snapshot
+
+PATCHES = range(1, 17)
+A, B = 2, 7
+
+
+def wrap(module: nn.Module, **options: object) -> Model:
+    return gradtoken.wrap(module, preprocess=PREPROCESS, **options)
+
+
+def tokens_of(model: Model, x: Tensor, **options: object) -> Tensor:
+    """(K, N) first-order relevance of classes A and B."""
+    found = gradtoken.explain(model, x, [A, B], preset="faithful", **options)
+    return found.tokens[0].flatten(1).double()
+
+
+def test_the_class_token_is_read_as_ever() -> None:
+    module = vit()
+    model = wrap(module)
+    assert (model.anatomy.readout, model.layout.rows) == ("class token", (0,))
+    assert all(fact.holds for fact in model.reading.facts)
+    expected = by_gradient(module, images(), A, rows=[0], spatial=PATCHES)
+    found = tokens_of(model, images(), gradient="full")[0]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-7)
+
+
+def _mean_share(module: nn.Module, label: int, rows: slice) -> Tensor:
+    """<z_i, dy/dz_i> of the tokens z that the head averages, by autograd on the norm's output."""
+    kept: list[Tensor] = []
+    hook = module.norm.register_forward_hook(lambda *args: kept.append(args[2]))
+    output = module(images().requires_grad_())
+    hook.remove()
+    (grad,) = torch.autograd.grad(output[0, label], kept[-1])
+    return (grad * kept[-1])[0, rows].sum(-1).detach()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (own.MeanOfPatches, "mean of patch tokens"),
+        (own.ClassAndMean, "class token and mean of patch tokens"),
+    ],
+)
+def test_a_subclass_with_a_pooling_of_its_own(kind: type, words: str) -> None:
+    module = vit(kind)
+    model = wrap(module)
+    assert model.anatomy.readout == words
+    rows = range(17) if "class" in words else PATCHES
+    expected = by_gradient(module, images(), A, rows=rows, spatial=PATCHES)
+    expected = expected + _mean_share(module, A, slice(1, None))
+    found = tokens_of(model, images(), gradient="full")[0]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-7)
+
+
+def transformers_vit(forward: object) -> nn.Module:
+    from transformers import ViTConfig, ViTModel, ViTPreTrainedModel
+
+    from tests.models.zoo import seeded
+
+    config = ViTConfig(
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=96,
+        image_size=64,
+        patch_size=16,
+        num_labels=10,
+    )
+
+    class Own(ViTPreTrainedModel):
+        def __init__(self) -> None:
+            super().__init__(config)
+            self.vit = ViTModel(config, add_pooling_layer=False)
+            self.classifier = nn.Linear(48, 10)
+            self.post_init()
+
+        def forward(self, pixel_values: Tensor, **_: object) -> object:
+            return forward(self.classifier, self.vit(pixel_values).last_hidden_state)
+
+    return seeded(Own)
+
+
+def test_a_subclass_of_transformers_that_averages() -> None:
+    module = transformers_vit(lambda head, z: {"logits": head(z[:, 1:].mean(1))})
+    model = wrap(module)
+    assert model.anatomy.readout == "mean of patch tokens"
+    logits = lambda x: module(x)["logits"]  # noqa: E731
+    expected = by_gradient(logits, images(), A, rows=PATCHES, spatial=PATCHES)
+    kept: list[Tensor] = []
+    hook = module.vit.layernorm.register_forward_hook(lambda *args: kept.append(args[2]))
+    output = logits(images().requires_grad_())
+    hook.remove()
+    (grad,) = torch.autograd.grad(output[0, A], kept[-1])
+    expected = expected + (grad * kept[-1])[0, 1:].sum(-1).detach()
+    found = tokens_of(model, images(), gradient="full")[0]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda head, z: {"logits": head(z[:, 0]), "hidden": z},
+        lambda head, z: {"scores": head(z[:, 0]), "hidden": z},
+        lambda head, z: (head(z[:, 0]), z),
+    ],
+    ids=["mapping", "the only matrix of a mapping", "tuple"],
+)
+def test_outputs_that_hold_logits_among_other_things(output: object) -> None:
+    found = tokens_of(wrap(transformers_vit(output)), images())
+    expected = tokens_of(wrap(transformers_vit(lambda head, z: head(z[:, 0]))), images())
+    assert torch.equal(found, expected)
+
+
+def test_a_vector_of_outputs_is_one_logit_for_each_image() -> None:
+    class OneNumber(own.Wrapped):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.vit(x)[:, 0]
+
+    model = wrap(OneNumber(num_classes=1))
+    found = gradtoken.explain(model, images(3), 0)
+    assert found.scores.shape == (3, 1)
+    torch.testing.assert_close(found.scores[:, 0], model.module(images(3)).detach())
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_head_on_the_class_tokens_of_the_last_blocks(count: int) -> None:
+    module = own.LastLayers(count).eval()
+    model = wrap(module)
+    assert model.anatomy.readout == f"class token of the last {count} blocks"
+    expected = by_gradient(module, images(), A, rows=[0], spatial=PATCHES)
+    found = tokens_of(model, images(), gradient="full")[0]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_stream_brings_each_blocks_gradient_where_the_head_reads_it() -> None:
+    """Where the head reads the last two blocks, the stream is the full gradient in the last two."""
+    model = wrap(own.LastLayers(2).eval())
+    stream, full = (
+        tokens_of(model, images(), gradient=kind, layers=2) for kind in ("stream", "full")
+    )
+    torch.testing.assert_close(stream, full, rtol=1e-5, atol=1e-8)
+
+
+def test_a_head_on_early_blocks_only() -> None:
+    """All evidence is in the second block: later ones are no part of the reading."""
+
+    class Early(own.Wrapped):
+        def forward(self, x: Tensor) -> Tensor:
+            (_, prefix), *_ = self.vit.get_intermediate_layers(
+                x, n=3, return_prefix_tokens=True, norm=True
+            )
+            return self.vit.head(prefix[:, 0])
+
+    module = Early().eval()
+    model = wrap(module)
+    assert len(model.anatomy.blocks) == 2
+    expected = by_gradient(module, images(), A, rows=[0], spatial=PATCHES)
+    found = tokens_of(model, images(), gradient="full")[0]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-7)
+
+
+def test_class_tokens_of_four_blocks_and_the_mean_of_the_last() -> None:
+    """DINOv2's linear heads."""
+    module = own.LastLayers(4, mean=True).eval()
+    model = wrap(module)
+    assert "class token and mean of patch tokens" in model.anatomy.readout
+    assert model.anatomy.reads == (0, 1, 2, 3)
+    readouts = gradtoken.explain(model, images(), A, preset="faithful", gradient="full")
+    expected = by_gradient(module, images(), A, rows=[0], spatial=PATCHES, calls=slice(0, 4))
+    rows = by_gradient(module, images(), A, rows=PATCHES, spatial=PATCHES)
+    kept: list[Tensor] = []
+    hook = module.vit.norm.register_forward_hook(lambda *args: kept.append(args[2]))
+    output = module(images().requires_grad_())
+    hook.remove()
+    (grad,) = torch.autograd.grad(output[0, A], kept[-1])
+    mean = (grad * kept[-1])[0, 1:].sum(-1).detach()
+    found = readouts.tokens.flatten().double()
+    torch.testing.assert_close(found, (expected + rows + mean).double(), rtol=1e-5, atol=1e-7)
+
+
+METHODS = ["gradtoken", "gae", "rollout", "raw-attention", "attcat", "legrad", "tokentm"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_in_two_lists_are_one_chain(method: str) -> None:
+    model = wrap(own.TwoLists().eval())
+    assert len(model.anatomy.blocks) == 4
+    found, expected = (
+        gradtoken.explain(one, images(2), [A, B], method=method).tokens
+        for one in (model, wrap(vit()))
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("gradient", ["stream", "full"])
+def test_an_ensemble_is_the_sum_of_its_members(gradient: str) -> None:
+    one, other = vit(), vit(own.MeanOfPatches, depth=2)
+    model = wrap(own.Ensemble(one, other).eval())
+    assert [len(m.anatomy.blocks) for m in (model, *model.others)] == [4, 2]
+    found = tokens_of(model, images(), gradient=gradient)
+    parts = [tokens_of(wrap(m), images(), gradient=gradient) for m in (one, other)]
+    torch.testing.assert_close(found, sum(parts) / 2, rtol=1e-5, atol=1e-8)
+    before = Snapshot(model.module)
+    with pytest.raises(MethodError, match=r"gae follows one chain.*from 2 backbones"):
+        gradtoken.explain(model, images(), A, method="gae")
+    before.check(model.module)
+
+
+def test_an_ensemble_with_attention_pools() -> None:
+    """Each member's attention after its blocks belongs to it alone."""
+    one, other = (
+        vit(global_pool="map", class_token=False),
+        vit(global_pool="map", class_token=False),
+    )
+    with torch.no_grad():
+        other.head.weight.mul_(-2)
+    model = wrap(own.Ensemble(one, other).eval())
+    parts = [tokens_of(wrap(m), images()) for m in (one, other)]
+    torch.testing.assert_close(tokens_of(model, images()), sum(parts) / 2, rtol=1e-5, atol=1e-8)
+
+
+def test_normalised_outputs() -> None:
+    module = own.Normalised().eval()
+    expected = by_gradient(module, images(), A, rows=[0], spatial=PATCHES)
+    found = tokens_of(wrap(module), images(), gradient="full")[0]
+    torch.testing.assert_close(found, expected.double(), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["gradtoken", "gae", "grad-cam", "attcat", "occlusion", "rise"])
+def test_a_backbone_under_no_grad(method: str) -> None:
+    module = own.FrozenBackbone().eval()
+    plain = copy.deepcopy(module)
+    plain.forward = lambda x: plain.head(plain.vit(x))
+    options = {"masks": 8} if method == "rise" else {}
+    found, expected = (
+        gradtoken.explain(wrap(one), images(), [A, B], method=method, **options).tokens
+        for one in (module, plain)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", ["saliency", "input-x-gradient", "smoothgrad"])
+def test_pixel_gradients_of_a_backbone_under_no_grad_are_refused(method: str) -> None:
+    with pytest.raises(MethodError, match=f"{method} needs the gradient at the pixels.*no_grad"):
+        gradtoken.explain(wrap(own.FrozenBackbone().eval()), images(), A, method=method)
+
+
+@pytest.mark.parametrize("method", ["gradtoken", "gae", "legrad", "attcat"])
+def test_blocks_that_take_lists(method: str) -> None:
+    found, expected = (
+        gradtoken.explain(wrap(one), images(2), [A, B], method=method).tokens
+        for one in (own.Lists().eval(), vit())
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (own.FlipAverage, r"run more than once in a forward \(test-time augmentation"),
+        (own.SideBranch, "by a way around its blocks"),
+        (own.LongSkip, "block 3 of LongSkip gets more than what block 2 made"),
+        (own.MeanOfLayers, "reads the patches of several blocks"),
+        (own.Pruned, r"changes \(from 17 to 9\): tokens are pruned, merged or added"),
+        (own.Merged, r"changes \(from 17 to 9\): tokens are pruned, merged or added"),
+        (own.Checkpointed, r"again in the backward pass \(gradient checkpointing\)"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_with_the_reason(module: type, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        wrap(module().eval())
+
+
+def test_backbones_of_different_patches_are_refused() -> None:
+    module = own.Ensemble(vit(), vit(patch_size=32)).eval()
+    with pytest.raises(ModelError, match=r"whose patches differ \(4x4 and 2x2\)"):
+        wrap(module)
+
+
+def test_another_way_to_call_the_model() -> None:
+    class OfBatches(own.Wrapped):
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"out": self.vit(batch["image"])[:, :, None]}
+
+    module = OfBatches().eval()
+    with pytest.raises(ModelError, match=r"cannot run on a batch.*pass wrap\(…, forward=…\)"):
+        wrap(module)
+    model = wrap(module, forward=lambda m, x: m({"image": x})["out"][..., 0])
+    torch.testing.assert_close(tokens_of(model, images()), tokens_of(wrap(vit()), images()))
+
+
+def test_a_head_without_a_gradient_is_refused() -> None:
+    class Detached(own.Wrapped):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.vit(x).detach()
+
+    with pytest.raises(ModelError, match="has no gradient"):
+        wrap(Detached().eval())
+
+
+def test_sequence_first_blocks_are_refused_with_the_reason() -> None:
+    class SequenceFirst(own.Wrapped):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(48, 3, 96, norm_first=True, dropout=0.0)
+            self.blocks = nn.ModuleList(copy.deepcopy(layer) for _ in range(3)).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embedded(x).transpose(0, 1)
+            for block in self.blocks:
+                x = block(x)
+            return self.vit.head(x[0])
+
+    with pytest.raises(ModelError, match=r"tokens as \(tokens, images, channels\)"):
+        wrap(SequenceFirst().eval())
+
+
+def test_parts_exchanged_after_wrapping_are_noticed() -> None:
+    model = wrap(vit())
+    model.module.blocks[2] = copy.deepcopy(model.module.blocks[2])
+    with pytest.raises(ModelError, match=r"were exchanged after it was wrapped.*wrap it again"):
+        gradtoken.explain(model, images(), A)
+    assert tokens_of(wrap(model.module), images()).abs().max() > 0
+
+
+def test_a_head_of_zeros_is_verified_when_it_is_filled() -> None:
+    """Nothing can be verified while the output depends on nothing; a wrong reading shows then."""
+    module = vit(own.MeanOfPatches)
+    plain = vit()
+    for one in (module, plain):
+        nn.init.zeros_(one.head.weight)
+    model, right = wrap(module), wrap(plain)
+    assert model.reading.blank
+    assert not gradtoken.explain(model, images(), A).tokens.any()
+    for one in (module, plain):
+        nn.init.normal_(one.head.weight)
+    with pytest.raises(ModelError, match="is read as 'class token', but 100%"):
+        gradtoken.explain(model, images(), A)
+    assert gradtoken.explain(right, images(), A).tokens.any()
+    assert not right.reading.blank
+
+
+def test_a_model_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, runs = vit(), []
+    module.register_forward_pre_hook(lambda *_: runs.append(1))
+    first = wrap(module)
+    assert len(runs) <= 4
+    runs.clear()
+    again = wrap(module, labels=[str(i) for i in range(10)])
+    assert not runs
+    assert again.reading is first.reading
+    gradtoken.explain(again, images(2), A)
+    assert len(runs) == 1
+
+
+def test_reading_leaves_the_module_as_it_was_and_lets_it_go() -> None:
+    module = vit(drop_path_rate=0.2).train()
+    module.blocks[1].eval()
+    module.blocks[0].requires_grad_(False)
+    before = Snapshot(module)
+    model = wrap(module)
+    before.check(module)
+    kept = weakref.ref(module)
+    del model, module, before
+    gc.collect()
+    assert kept() is None
+
+
+def test_batch_statistics_are_not_touched() -> None:
+    class Stem(own.Wrapped):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.vit(self.norm(x))
+
+    module = Stem().train()
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    model = wrap(module)
+    gradtoken.explain(model, images(), A)
+    check(model, ["gradtoken"])
+    for name, value in module.named_buffers():
+        assert torch.equal(value, before[name]), name
+    assert module.norm.training
+
+
+def test_a_layout_that_contradicts_the_model_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"says a 2x8 grid, but its tokens.* as a 4x4 grid"):
+        wrap(vit(), layout=TokenLayout(None, grid=(2, 8)))
+    with pytest.raises(ModelError, match="says prefix tokens 2, but the model shows 1"):
+        wrap(own.TwoLists().eval(), layout=TokenLayout(None, prefix=2))
+    layout = TokenLayout((16, 16))
+    assert wrap(own.TwoLists().eval(), layout=layout).layout == layout
+
+
+def test_a_reading_made_by_hand_is_verified_too() -> None:
+    module = vit(own.MeanOfPatches)
+    right = wrap(module)
+    wrong = replace(
+        right,
+        anatomy=Anatomy("class token", right.anatomy.blocks),
+        layout=TokenLayout((16, 16)),
+        reading=None,
+    )
+    with pytest.raises(ModelError, match="is read as 'class token', but 100%"):
+        gradtoken.explain(wrong, images(), A)
