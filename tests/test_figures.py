@@ -64,6 +64,22 @@ def test_a_shared_scale_is_one_for_all_targets_of_an_image(found: Explanation) -
     assert (own[1 + weakest] != drawn[1 + weakest]).any()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("scale", [0.0, 0.25])
+def test_a_scale_that_is_given_is_used_and_written_beside(
+    found: Explanation, scale: float, shared: bool
+) -> None:
+    """0 too: nothing reaches full colour there."""
+    style = Style(scale=scale)
+    figure = found[0].figure(style=style, shared_scale=shared)
+    for k, drawn in enumerate(pictures(figure)[1:]):
+        np.testing.assert_array_equal(drawn, np.asarray(found.overlay(k, style=style)))
+    (bar,) = bars(figure)
+    assert bar.get_ylabel() == "relevance"
+    if scale:
+        assert bar.get_ylim() == (0, scale)
+
+
 @pytest.mark.parametrize("signed", [False, True])
 def test_the_colour_bar_says_what_is_drawn(found: Explanation, signed: bool) -> None:
     style = Style(signed=signed)

@@ -27,11 +27,11 @@ _TAIL_ELEMENTS = 1 << 20
 def through_model(trace: Trace, targets: Targets) -> Readouts:
     """All steps, by a second forward, with a graph, and one backward for each target."""
     anatomy, rows = trace.model.anatomy, trace.rows()
-    recorder = Recorder()
+    recorder = Recorder(apart=trace.model.writes_in_place)
     with trace.differentiating():
         images = trace.images.clone().requires_grad_()
         with watching(anatomy, recorder, graph="whole") as seen, recorder:
-            logits = anatomy.forward(trace.model.module, images)
+            logits = trace.model.run(images)
         calls = own_calls(trace.model, seen, on_the_way(recorder.calls, logits))
         pooled = seen.pooled(anatomy.pool)
         at: list[Tensor] = [call.output for call in calls if call.output is not None]

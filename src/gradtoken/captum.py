@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from jaxtyping import Float
@@ -64,7 +64,7 @@ class Attribution:
         self._model = model if isinstance(model, Model) else wrap(model, activation=activation)
         self._method = method
         self._options = options
-        self.forward_func = partial(self._model.anatomy.forward, self._model.module)
+        self.forward_func = self._model.run
 
     @property
     def multiplies_by_inputs(self) -> bool:

@@ -117,7 +117,7 @@ def summary(
         for axes, (_, scale) in zip(of_image, drawn, strict=True):
             _colour_bar(axes, look, scale, size[1] / len(drawn))
     elif look.colorbar:
-        _colour_bar(list(grid.flat), look, 1.0, size[1])
+        _colour_bar(list(grid.flat), look, drawn[0][1], size[1])
     method = explanation.about["method"]["name"]
     caption = f"{method}, {explanation.about['model']['spec']}"
     figure.suptitle(caption, fontsize=_SIZE, color="0.4", parse_math=False)
@@ -148,7 +148,7 @@ def plot(
         axis.set_axis_off()
         _show(axis, panel, axis.get_position().width * figure.get_figwidth())
     if look.colorbar:
-        _colour_bar(given, look, scale if look.shared_scale else 1.0, figure.get_figheight())
+        _colour_bar(given, look, scale, figure.get_figheight())
     return given
 
 
@@ -163,16 +163,16 @@ def legend(style: display.Style) -> ListedColormap:
 def _panels(
     explanation: Explanation, image: int, targets: Sequence[int | str] | None, look: Look
 ) -> tuple[list[_Panel], float]:
-    """An image's panels, and the value in full colour where the scale is shared."""
+    """An image's panels, and the value in full colour; 0 where that is each map's own."""
     asked = range(explanation.tokens.shape[1]) if targets is None else targets
     chosen = [explanation.position(k, image) for k in asked]
     if not chosen:
         raise TargetError("there is nothing to draw: name at least one target.")
     found = [explanation.laid_out(k, image=image, style=look.style) for k in chosen]
-    scale, style = look.style.scale or 0.0, look.style
+    scale, style = 0.0 if look.style.scale is None else look.style.scale, look.style
     maps = [explanation.tokens[image, k] for k in chosen]
-    if look.shared_scale:
-        scale = scale or display.shared_full_colour(maps, [v for _, v, _ in found], style)
+    if look.shared_scale and style.scale is None:
+        scale = display.shared_full_colour(maps, [v for _, v, _ in found], style)
         style = replace(style, scale=scale)
     panels = (
         [_Panel(found[0][0], one_line(explanation.sources[image].name))] if look.picture else []

@@ -71,7 +71,7 @@ class FrozenContext(AttentionTap):
         live = (rows.of(attention, -1)[..., None] * change[:, :, None]).sum(-2)
         output = times_context(attention, values) + live
         self.outputs.append(output)
-        return output
+        return output.clone()
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ def run_stream(
         known: answers linear layers.
         start: the first block.
     """
-    token = seen.inputs[start][:, list(rows)].detach().clone().requires_grad_()
+    token = seen.inputs[start][:, list(rows)].detach().requires_grad_()
     tap = FrozenContext(calls, rows, known)
     tokens = {}
     with tap:
         steps = enumerate(zip(anatomy.blocks, seen.given, strict=True))
         for index, (block, given) in islice(steps, start, None):
-            token = first(anatomy.step(block, token, given))
+            token = first(anatomy.step(block, token.clone(), given))
             if index in anatomy.reads:
                 tokens[index] = token
     return Stream(tokens, tap, known.gap())

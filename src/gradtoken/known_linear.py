@@ -42,7 +42,7 @@ class KnownLinears:
         if not calls or calls[0].given.shape != tokens.shape:
             return None
         call = calls.pop(0)
-        self._used.append((call.given, tokens.detach()))
+        self._used.append((call.given, tokens.detach().clone()))
         made: Tensor = _Known.apply(tokens, weight.detach(), call.made)
         return made
 
@@ -65,7 +65,7 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(tokens: Tensor, weight: Tensor, made: Tensor) -> Tensor:
-        return made.view_as(made)
+        return made.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -22,14 +23,22 @@ class Norms:
     Args:
         block: to watch.
         change: made of the tokens normalised before attention, which go on as it returns them.
+        apart: what is seen is kept apart from what the block may write into.
     """
 
-    def __init__(self, block: nn.Module, change: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        block: nn.Module,
+        change: Callable[[Tensor], Tensor] | None = None,
+        *,
+        apart: bool = False,
+    ) -> None:
         self._block = block
         self._change = change
+        self._apart = apart
         self._hooks = ExitStack()
         self._entering: list[Tensor] = []
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[_Norm] = []
 
     def __enter__(self) -> Norms:
         thread = threading.get_ident()
@@ -46,8 +55,9 @@ class Norms:
                 return None
             if self._change is not None and not self._seen:
                 output = self._change(output)
-            self._seen.append((args[0], output))
-            return output
+            given = args[0].clone() if self._apart else args[0]
+            self._seen.append(_Norm(given, output, args[0] is self._entering[0]))
+            return output.clone() if self._apart else output
 
         norms = [part for part in self._block.children() if "Norm" in type(part).__name__]
         with ExitStack() as stack:
@@ -72,9 +82,9 @@ class Norms:
         Raises:
             MethodError: if the block is not pre-norm.
         """
-        if not self._seen or self._seen[0][0] is not self._entering[0]:
+        if not self._seen or not self._seen[0].entering:
             raise MethodError(_not_pre_norm(method, self._block))
-        return self._seen[0][1]
+        return self._seen[0].made
 
     def middle(self, method: str) -> Tensor:
         """The tokens (B, N, D) between the block's attention and its MLP.
@@ -85,7 +95,16 @@ class Norms:
         self.first(method)
         if len(self._seen) != 2:
             raise MethodError(_not_pre_norm(method, self._block))
-        return self._seen[1][0]
+        return self._seen[1].given
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """What one normalisation was given and made, and whether that were the block's own tokens."""
+
+    given: Tensor
+    made: Tensor
+    entering: bool
 
 
 def _not_pre_norm(method: str, block: nn.Module) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from gradtoken.differentiated import gradients
 from gradtoken.errors import MethodError
-from gradtoken.precision import wide
+from gradtoken.in_place import OutOfPlace
 from gradtoken.relevance import Relevance
 from gradtoken.tap import WrittenOut
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
 from gradtoken.watch import Seen, watching
+from gradtoken.widened import widening
 
 _LOST = 0.05
 """Relevance that may be lost between the output and the first block, of its absolute sum."""
@@ -29,16 +31,17 @@ def attention_relevance(trace: Trace, targets: Targets, method: str) -> list[lis
     their class from tokens.
 
     Raises:
-        MethodError: in the name of `method`, if the class is read otherwise, or relevance is lost
-            on the way, because the model uses an operation without a rule.
+        MethodError: in the name of `method`, if the class is read otherwise, relevance is lost on
+            the way, because the model uses an operation without a rule, or the device has no
+            float64.
     """
     _check_class_token(trace, method)
-    seeds, tap = trace.seeds(targets), Relevance()
+    tap = Relevance(apart=trace.model.writes_in_place)
     found = []
-    with _relevant_forward(trace, tap) as (output, seen):
+    with _relevant_forward(trace, tap, method) as (output, seen):
         at = [*tap.weights, seen.inputs[0]]
-        for seed in seeds:
-            *blocks, arrived = gradients(output, at, True, vector=seed.to(output.dtype))
+        for seed in _seeds(trace, targets, output):
+            *blocks, arrived = gradients(output, at, True, vector=seed)
             _check_conserved(trace, seed, arrived, method)
             found.append(blocks)
     return found
@@ -50,27 +53,40 @@ def token_relevance(
     """Relevance that a tap's rules bring from dy/dz * z to the tokens entering the first block.
 
     Raises:
-        MethodError: in the name of `method`, if the class is not read from tokens.
+        MethodError: in the name of `method`, if the class is not read from tokens, or the device
+            has no float64.
     """
     _check_class_token(trace, method)
-    seeds = [seed * trace.logits for seed in trace.seeds(targets)]
-    with _relevant_forward(trace, tap) as (output, seen):
+    with _relevant_forward(trace, tap, method) as (output, seen):
         found = [
-            gradients(output, [seen.inputs[0]], True, vector=seed.to(output.dtype))[0]
-            for seed in seeds
+            gradients(output, [seen.inputs[0]], True, vector=seed * output.detach())[0]
+            for seed in _seeds(trace, targets, output)
         ]
-    return torch.stack([wide(relevance).sum(-1) for relevance in found], dim=1)
+    return torch.stack([relevance.sum(-1) for relevance in found], dim=1)
 
 
 @contextmanager
-def _relevant_forward(trace: Trace, tap: WrittenOut) -> Iterator[tuple[Tensor, Seen]]:
-    """The output of a forward with a graph, under a tap whose rules its backward follows."""
-    anatomy = trace.model.anatomy
-    with trace.differentiating():
-        pixels = trace.images.clone().requires_grad_()
-        with watching(anatomy, tap, graph="whole", every_block=True) as seen, tap:
-            output = anatomy.forward(trace.model.module, pixels)
+def _relevant_forward(trace: Trace, tap: WrittenOut, method: str) -> Iterator[tuple[Tensor, Seen]]:
+    """The output of a forward with a graph, under a tap whose rules its backward follows.
+
+    In float64, whatever the model's type: relevance is divided by the sums of the residual stream,
+    which cross zero, so that what float32 rounds away there is not small in a map.
+    """
+    model = trace.model
+    with trace.differentiating(), widening(model, torch.float64, method) as widened:
+        pixels = trace.images.double().requires_grad_()
+        beside = OutOfPlace() if tap.apart else nullcontext()
+        watch = watching(model.anatomy, tap, graph="whole", every_block=True)
+        with watch as seen, tap, beside, widened:
+            output = model.run(pixels)
         yield output, seen
+
+
+def _seeds(
+    trace: Trace, targets: Targets, output: Float[Tensor, "batch classes"]
+) -> Float[Tensor, "targets batch classes"]:
+    """dy/dz at the output of the forward that relevance goes back through."""
+    return replace(trace, logits=output.detach()).seeds(targets)
 
 
 def _check_class_token(trace: Trace, method: str) -> None:
@@ -84,8 +100,8 @@ def _check_class_token(trace: Trace, method: str) -> None:
 
 
 def _check_conserved(trace: Trace, seed: Tensor, arrived: Tensor, method: str) -> None:
-    size = wide(seed).abs().sum(-1)
-    lost = wide(arrived).sum(dim=(1, 2)) - wide(seed).sum(-1)
+    size = seed.abs().sum(-1)
+    lost = arrived.sum(dim=(1, 2)) - seed.sum(-1)
     if bool((lost.abs() > _LOST * size).any()):
         share = float((lost.abs() / size).max())
         raise MethodError(

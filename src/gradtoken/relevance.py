@@ -55,7 +55,7 @@ class Relevance(WrittenOut):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.linear:
-            return _linear(*args, **kwargs)
+            return self.following(_linear(*args, **kwargs))
         if func is F.multi_head_attention_forward:
             with self:
                 return self._multi_head(*args, **kwargs)
@@ -64,7 +64,7 @@ class Relevance(WrittenOut):
         if func in MULTIPLY:
             return _multiply(*args)
         if func in MULTIPLY_MATRICES:
-            return _matmul(*args)
+            return self.following(_matmul(*args))
         if func in PASS_ON:
             return pass_on(func, *args, **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
@@ -76,8 +76,7 @@ class Relevance(WrittenOut):
         products = _Matmul.apply(call.query, call.key.transpose(-2, -1))
         weights = _PassOn.apply(products, call.rows(slice(None)).detach().to(products.dtype))
         self.weights.append(weights)
-        output: Tensor = _Matmul.apply(weights, call.value)
-        return output
+        return self.following(_Matmul.apply(weights, call.value))
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:

@@ -48,15 +48,15 @@ def sublayers(
     Raises:
         MethodError: if the blocks are not pre-norm.
     """
-    found = []
-    with trace.model.evaluating(), torch.no_grad():
+    found, model = [], trace.model
+    with model.evaluating(), torch.no_grad():
         for block, given, tokens in zip(
-            trace.model.anatomy.blocks, trace.seen.given, entering, strict=True
+            model.anatomy.blocks, trace.seen.given, entering, strict=True
         ):
-            with Norms(block) as norms:
-                leaving = first(as_given(block, tokens, given))
-            with Norms(block) as alone, SelfAttention():
-                as_given(block, tokens, given)
+            with Norms(block, apart=model.writes_in_place) as norms:
+                leaving = first(as_given(block, model.apart(tokens), given))
+            with Norms(block, apart=model.writes_in_place) as alone, SelfAttention():
+                as_given(block, model.apart(tokens), given)
             written = wide(alone.middle(method)) - wide(tokens)
             parts = (tokens, written, norms.middle(method), leaving)
             found.append(Sublayers(*(wide(part) for part in parts)))

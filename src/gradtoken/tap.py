@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from gradtoken.errors import ModelError
+from gradtoken.in_place import written_to
 from gradtoken.known_linear import LinearCall
 from gradtoken.positions import Positions
 from gradtoken.precision import full_precision, wide
@@ -208,9 +209,8 @@ def _call(
     if enable_gqa and key.shape[1] != query.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-    return AttentionCall(
-        query, key, value, None, attn_mask, scale or 1 / math.sqrt(query.shape[-1])
-    )
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    return AttentionCall(query, key, value, None, attn_mask, scale)
 
 
 class Recorder(AttentionTap):
@@ -222,10 +222,17 @@ class Recorder(AttentionTap):
     Args:
         rows: positions of readout tokens; what linear layers of the blocks make of them is copied.
         queries: keep those of the blocks' calls too.
+        apart: what is kept is kept apart from what the model goes on with, since it may write there
+            (`gradtoken.in_place`).
     """
 
-    def __init__(self, rows: tuple[int, ...] = (), *, queries: bool = True) -> None:
+    def __init__(
+        self, rows: tuple[int, ...] = (), *, queries: bool = True, apart: bool = False
+    ) -> None:
         super().__init__()
+        self.apart = apart
+        self.written = False
+        """Whether the model was seen to write in place."""
         self.place: int | None = None
         self.tokens: int | None = None
         """How many tokens entered the block at work."""
@@ -233,6 +240,20 @@ class Recorder(AttentionTap):
         self.linears: list[LinearCall] = []
         self._rows = Positions(rows)
         self._queries = queries
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.written = self.written or written_to(func, args, kwargs or {}) is not None
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def following(self, kept: Tensor) -> Tensor:
+        """What the model goes on with where a tensor is kept."""
+        return kept.clone() if self.apart else kept
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         output = F.linear(input, weight, bias)
@@ -246,9 +267,14 @@ class Recorder(AttentionTap):
         output = run()
         if self.place is not None:
             kept = output if output.requires_grad else None
+            key, value = self.following(call.key), self.following(call.value)
+            call = replace(call, key=key, value=value, output=kept, place=self.place)
             if not self._queries and self.place != TAIL:
                 call = call.without_queries()
-            self.calls.append(replace(call, output=kept, place=self.place))
+            else:
+                call = replace(call, query=self.following(call.query))
+            self.calls.append(call)
+            return self.following(output)
         return output
 
 
@@ -257,10 +283,11 @@ class WrittenOut(Recorder):
 
     Args:
         leaves: whether the weights become leaves, so that gradients end there.
+        apart: as for `Recorder`.
     """
 
-    def __init__(self, *, leaves: bool = False) -> None:
-        super().__init__()
+    def __init__(self, *, leaves: bool = False, apart: bool = False) -> None:
+        super().__init__(apart=apart)
         self._leaves = leaves
         self.weights: list[Float[Tensor, "batch heads queries tokens"]] = []
         """One for each of `calls`."""
@@ -274,7 +301,7 @@ class WrittenOut(Recorder):
         output = weights.to(call.value.dtype) @ call.value
         self.weights.append(weights)
         self.calls.append(replace(call, output=output, place=self.place))
-        return output
+        return self.following(output)
 
 
 class SelfAttention(AttentionTap):

@@ -242,12 +242,13 @@ class Trace:
             MethodError: if not every token attends to every token in each block.
         """
         self.global_calls(method)
-        anatomy, tap = self.model.anatomy, WrittenOut()
+        anatomy, apart = self.model.anatomy, self.model.writes_in_place
+        tap = WrittenOut(apart=apart)
         with with_autograd(self.model), torch.enable_grad():
             pixels = (self.images if images is None else images).clone().requires_grad_()
             watch = watching(anatomy, tap, graph="whole", every_block=True)
-            with watch as seen, tap, Norms(anatomy.blocks[-1], normed) as norms:
-                logits = anatomy.forward(self.model.module, pixels)
+            with watch as seen, tap, Norms(anatomy.blocks[-1], normed, apart=apart) as norms:
+                logits = self.model.run(pixels)
             used = {id(call) for call in on_the_way(tap.calls, logits)}
             weights = [
                 w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used
@@ -278,18 +279,18 @@ class Trace:
         Yields the weights (B, H, N, N), which are leaves, and the tokens (B, N, D) that leave the
         blocks; gradients are on inside the `with`.
         """
-        anatomy = self.model.anatomy
+        anatomy, recorder = self.model.anatomy, Recorder(apart=self.model.writes_in_place)
         with with_autograd(self.model):
-            watch = watching(anatomy, Recorder(), graph="tail", every_block=True)
+            watch = watching(anatomy, recorder, graph="tail", every_block=True)
             with torch.no_grad(), watch as seen:
-                anatomy.forward(self.model.module, self.images)
+                self.model.run(self.images)
             with torch.enable_grad():
                 weights, leaving = [], []
                 for index in chosen:
                     tap = WrittenOut(leaves=True)
                     tap.place = index
                     with tap:
-                        block, tokens = anatomy.blocks[index], seen.inputs[index]
+                        block, tokens = anatomy.blocks[index], self.model.apart(seen.inputs[index])
                         leaving.append(first(as_given(block, tokens, seen.given[index])))
                     weights += tap.weights
                 yield weights, leaving
@@ -313,7 +314,7 @@ class Trace:
 
         handle = anatomy.blocks[-1].register_forward_hook(replace)
         try:
-            logits = wide(anatomy.forward(self.model.module, self.images[:1]))
+            logits = wide(self.model.run(self.images[:1]))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -394,21 +395,25 @@ def record(
     """
     with with_autograd(model):
         model = current(model)
-        images = images.to(model.device, model.dtype).clone()
+        batch = images.to(model.device, model.dtype).clone()
         backbones = [replace(model, others=()), *model.others]
         start = 0 if model.others else start
-        grids = [grid_of(one, images) for one in backbones]
-        recorders, seen, output = _watched(backbones, images, start, queries)
-    _check_output(model, output, len(images))
+        grids = [grid_of(one, batch) for one in backbones]
+        recorders, seen, output = _watched(backbones, batch, start, queries)
+    if recorders[0].written and not model.writes_in_place:
+        # by a part of the module that did not run when it was read
+        for one in backbones:
+            assert one.reading is not None
+            one.reading.writes_in_place = True
+        return record(model, images, start=start, queries=queries)
+    _check_output(model, output, len(batch))
     traces = []
     for one, grid, recorder, each in zip(backbones, grids, recorders, seen, strict=True):
         calls = own_calls(one, each, on_the_way(recorder.calls, output))
         check_blocks(one, each, calls, start)
         _check_seen(one, calls, each)
         logits = output.detach()
-        traces.append(
-            Trace(one, images, logits, calls, grid, each, output, recorder.linears, start)
-        )
+        traces.append(Trace(one, batch, logits, calls, grid, each, output, recorder.linears, start))
     return replace(traces[0], model=model, others=tuple(traces[1:]))
 
 
@@ -416,7 +421,8 @@ def _watched(
     backbones: Sequence[Model], images: Tensor, start: int, queries: bool
 ) -> tuple[list[Recorder], list[Seen], Any]:
     """One forward, as each backbone's recorder and watcher saw it, and the output."""
-    recorders = [Recorder(one.layout.rows, queries=queries) for one in backbones]
+    apart = backbones[0].writes_in_place
+    recorders = [Recorder(one.layout.rows, queries=queries, apart=apart) for one in backbones]
     with ExitStack() as stack:
         # a model that turns gradients off for its blocks goes on after them in its caller's mode
         turns_off = any(one.reading and not one.reading.differentiable for one in backbones)

@@ -152,6 +152,8 @@ class _Watcher:
                 changed = with_block_tokens(args, given, tokens)
             if index in self._kept:
                 seen.inputs[index] = tokens.detach() if self._graph == "tail" else tokens
+                if recorder.apart:
+                    changed = with_block_tokens(args, given, tokens.clone())
             return changed
 
         return hook
@@ -164,7 +166,7 @@ class _Watcher:
                 self._recorder.place = TAIL
             self.seen.leaving[index] = first(output)
             if index not in self._leaves:
-                return None
+                return self._following(output)
             leaf, following = _leaf(first(output))
             self.seen.leaving[index], self.seen.handed[index] = leaf, following
             return with_first(output, following)
@@ -177,11 +179,17 @@ class _Watcher:
         tokens = args[0] if output is None else first(output)
         if self._graph == "whole" or self._depth:
             self.seen.pools.append(tokens)
-            return None
+            if output is not None:
+                return self._following(output)
+            return (tokens.clone(), *args[1:]) if self._recorder.apart else None
         self._recorder.place = TAIL
         leaf, following = _leaf(tokens)
         self.seen.pools.append(leaf)
         return (following, *args[1:]) if output is None else with_first(output, following)
+
+    def _following(self, output: Any) -> Any:
+        """What the model goes on with where its own output is kept; None for the same."""
+        return with_first(output, first(output).clone()) if self._recorder.apart else None
 
 
 def on_the_way(calls: list[AttentionCall], output: Tensor) -> list[AttentionCall]:

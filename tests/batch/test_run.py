@@ -15,7 +15,7 @@ import torch
 import gradtoken
 from gradtoken.batch import Asked, Columns, Source
 from gradtoken.batch.output import Folder
-from gradtoken.errors import DatasetError, ModelError, OutputError, TargetError
+from gradtoken.errors import DatasetError, GradTokenError, ModelError, OutputError, TargetError
 from tests.batch.conftest import COUNT, JOB, shards, start, write_parquet
 
 
@@ -233,6 +233,14 @@ def test_bad_targets_are_refused_before_the_work(
     with pytest.raises(TargetError, match=words):
         start(folder, tmp_path / "out", job=replace(JOB, targets=Asked.parse(targets)))
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", ["workers", "threads", "decoders", "shard_size"])
+def test_a_count_of_none_is_not_the_default(folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(GradTokenError, match=f"{name} is 0; it must be 1 or more"):
+        start(folder, tmp_path / "out", **{name: 0})
+    with pytest.raises(TargetError, match="top_k is 0; give a number of classes"):
+        start(folder, tmp_path / "out", job=replace(JOB, targets=Asked(top_k=0)))
 
 
 def test_a_model_that_differs_on_a_worker_is_refused() -> None:

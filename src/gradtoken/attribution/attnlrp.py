@@ -29,6 +29,7 @@ _REARRANGE = {
     "chunk",
     "clone",
     "contiguous",
+    "copy_",
     "detach",
     "double",
     "dropout",
@@ -89,15 +90,16 @@ class AttnLRP(Method):
             raise MethodError(
                 f'attnlrp needs the lxt package ({error}); pip install "gradtoken[lxt]".'
             ) from None
-        relevance = token_relevance(trace, targets, _Rules(rules, trace.model.spec), self.name)
-        return trace.patch_grid.pick(relevance)
+        model = trace.model
+        tap = _Rules(rules, model.spec, apart=model.writes_in_place)
+        return trace.patch_grid.pick(token_relevance(trace, targets, tap, self.name))
 
 
 class _Rules(WrittenOut):
     """Makes a forward one whose backward propagates relevance by lxt's rules."""
 
-    def __init__(self, rules: Any, spec: str) -> None:
-        super().__init__()
+    def __init__(self, rules: Any, spec: str, *, apart: bool) -> None:
+        super().__init__(apart=apart)
         self._rules = rules
         self._spec = spec
 
@@ -116,13 +118,13 @@ class _Rules(WrittenOut):
         if plain or not any(map(varies, _tensors(args, kwargs))):
             return super().__torch_function__(func, types, args, kwargs)
         if func is F.linear:
-            return self._linear(*args, **kwargs)
+            return self.following(self._linear(*args, **kwargs))
         if func in ADD and not kwargs:
             return self._pair(torch.add, self._rules.add2, *args)
         if func in MULTIPLY:
             return self._pair(torch.mul, self._rules.mul2, *args)
         if func in MULTIPLY_MATRICES:
-            return self._rules.matmul(*args)
+            return self.following(self._rules.matmul(*args))
         if func in _SOFTMAX:
             return self._softmax(*args, **kwargs)
         if func in PASS_ON:

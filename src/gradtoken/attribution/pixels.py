@@ -18,6 +18,7 @@ from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
+from gradtoken.widened import widened_if_narrow
 
 Score: TypeAlias = Callable[
     [Float[Tensor, "pictures channels height width"]], Float[Tensor, " pictures"]
@@ -42,9 +43,9 @@ class PixelMethod(Method):
                 "use gradtoken or occlusion."
             )
         maps = []
-        with trace.differentiating():
+        with trace.differentiating(), widened_if_narrow(trace.model, self.name):
             for b in range(len(trace.images)):
-                image = trace.images[b : b + 1].clone()
+                image = wide(trace.images[b : b + 1].clone())
                 for k in range(targets.count):
                     found = self._attribute(score_of(trace, targets, b, k), image, trace)
                     maps.append(self._pooled(wide(found.detach()), trace.patch_grid))
@@ -66,7 +67,7 @@ def score_of(trace: Trace, targets: Targets, image: int, k: int) -> Score:
     def score(
         pictures: Float[Tensor, "pictures channels height width"],
     ) -> Float[Tensor, " pictures"]:
-        logits = wide(model.anatomy.forward(model.module, pictures.to(model.dtype)))
+        logits = wide(model.run(pictures.to(model.dtype)))
         return target.score(logits)
 
     return score

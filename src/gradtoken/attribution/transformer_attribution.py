@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from gradtoken.errors import MethodError
 from gradtoken.propagation import attention_relevance
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
+from gradtoken.widened import widening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,11 @@ class TransformerAttribution(Method):
                 f"transformer-attribution's start is {self.start}, but {trace.model.spec} has "
                 f"{trace.depth} blocks."
             )
-        with trace.differentiated(targets, self.name) as graph:
+        with (
+            widening(trace.model, torch.float64, self.name) as widened,
+            widened,
+            trace.differentiated(targets, self.name) as graph,
+        ):
             each = iter(relevance)
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:

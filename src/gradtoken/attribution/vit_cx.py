@@ -16,6 +16,7 @@ from gradtoken.errors import MethodError
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace import Trace
+from gradtoken.widened import widened_if_narrow
 
 _AT_ONCE = 64
 
@@ -51,6 +52,10 @@ class ViTCX(Method):
         check_seed(self.name, self.seed)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
+        with widened_if_narrow(trace.model, self.name):
+            return self._maps(trace, targets)
+
+    def _maps(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         with trace.differentiated(targets, self.name) as graph:
             tokens = trace.patch_grid.pick(wide(graph.norms.first(self.name).detach()), 1)
         generator = torch.Generator().manual_seed(self.seed)

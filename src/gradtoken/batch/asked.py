@@ -97,6 +97,8 @@ class Asked:
         if isinstance(self.classes, tuple):
             for name in self.classes:
                 labels.find(name)
+        if self.top_k is not None and self.top_k < 1:
+            raise TargetError(f"top_k is {self.top_k}; give a number of classes, as in top:3.")
         if self.top_k is not None and self.top_k > len(labels):
             raise TargetError(f"top:{self.top_k} is too many; {spec} has {len(labels)} classes.")
 

@@ -167,7 +167,7 @@ class Explainer:
             pixels.to(self.model.device, self.model.dtype),
             targets,
             method=self._method,
-            top_k=self._job.targets.top_k or 1,
+            top_k=1 if self._job.targets.top_k is None else self._job.targets.top_k,
             batch_size=len(pixels),
             on_error=refused.__setitem__,
         )

@@ -122,7 +122,9 @@ def run(
     """
     source = Source(source) if isinstance(source, str) else source
     job, told = job or Job(), progress or Progress()
-    _check(engine, shard_size, workers, num_gpus, address, max_errors)
+    _check(engine, workers, num_gpus, address)
+    _check_counts(shard_size=shard_size, workers=workers, threads=threads, decoders=decoders)
+    _check_counts(0, num_gpus=num_gpus, max_errors=max_errors)
     if address is not None and address.startswith("ray://"):
         from gradtoken.batch.ray_client import run_there
 
@@ -144,7 +146,7 @@ def run(
     job = replace(job, image_column=columns.image, source_options=source.options)
     with folder.locked(), _same_threads():
         found = _existing(folder, resume)
-        job = replace(job, threads=threads or _threads(found, engine, workers))
+        job = replace(job, threads=_threads(found, engine, workers) if threads is None else threads)
         on_gpu_elsewhere = engine == "ray" and bool(num_gpus)
         model = job.load("cpu" if on_gpu_elsewhere else None)
         identity = job.identity(model)
@@ -205,23 +207,20 @@ def run(
     )
 
 
-def _check(
-    engine: str,
-    shard_size: int,
-    workers: int | None,
-    num_gpus: float | None,
-    address: str | None,
-    max_errors: int | None,
-) -> None:
+def _check(engine: str, workers: int | None, num_gpus: float | None, address: str | None) -> None:
     if engine not in ENGINES:
         raise GradTokenError(f"--engine {engine!r} is unknown; it can be local or ray.")
-    if shard_size < 1 or (max_errors or 0) < 0 or (workers or 1) < 1 or (num_gpus or 0) < 0:
-        raise GradTokenError("shard size, workers, GPUs and errors are positive numbers.")
-    if engine == "local" and (address or num_gpus or (workers or 1) > 1):
+    if engine == "local" and (address or num_gpus or (workers is not None and workers > 1)):
         raise GradTokenError(
             "the local engine has one model and no cluster; use --engine ray for several workers, "
             "--num-gpus or --address."
         )
+
+
+def _check_counts(least: int = 1, **given: float | None) -> None:
+    for name, value in given.items():
+        if value is not None and value < least:
+            raise GradTokenError(f"{name} is {value!r}; it must be {least} or more.")
 
 
 def _existing(folder: Folder, resume: bool) -> tuple[dict[str, Any], Plan] | None:

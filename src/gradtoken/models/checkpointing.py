@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from gradtoken.errors import ModelError
+from gradtoken.in_place import SavedApart
 from gradtoken.tap import AttentionCall, Recorder
 
 
@@ -17,12 +16,15 @@ class CheckpointRecorder(Recorder):
 
     Under gradient checkpointing it is dropped and computed again, where no tap sees it: attention
     written out, or answered from a recorded forward, would silently become the model's own.
+
+    Args:
+        saved: keeps what is saved otherwise.
     """
 
-    def __init__(self) -> None:
-        super().__init__(queries=False)
+    def __init__(self, saved: SavedApart) -> None:
+        super().__init__(queries=False, apart=True)
         self.recomputes = False
-        self._outside = saved_elsewhere()
+        self._saved = saved
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         self._look()
@@ -33,8 +35,8 @@ class CheckpointRecorder(Recorder):
         return super().linear(input, weight, bias)
 
     def _look(self) -> None:
-        if self.place is not None and not self.recomputes and not self._outside:
-            self.recomputes = saved_elsewhere()
+        if self.place is not None and not self.recomputes:
+            self.recomputes = not self._saved.at_work
 
     def check(self, spec: str) -> None:
         """Raises ModelError if the model recomputes parts of itself."""
@@ -44,17 +46,3 @@ class CheckpointRecorder(Recorder):
                 "checkpointing), where they cannot be followed; turn that off, for instance with "
                 "set_grad_checkpointing(False) or gradient_checkpointing_disable()."
             )
-
-
-def saved_elsewhere() -> bool:
-    """Whether tensors that an operation saves for its backward pass are not kept by its graph.
-
-    That is so under hooks on saved tensors, of which `torch.utils.checkpoint` is made.
-    """
-    with torch.enable_grad():
-        factor = torch.ones(1, requires_grad=True)
-        saved = torch.ones(1)
-        kept = weakref.ref(saved)
-        product = factor * saved
-        del saved
-        return kept() is None and product.requires_grad

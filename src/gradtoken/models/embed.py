@@ -47,7 +47,7 @@ class Embedder:
             stack.callback(hook.remove)
             tap = stack.enter_context(_Apart())
             try:
-                anatomy.forward(self._model.module, images)
+                self._model.run(images)
             except (_Reached, *FAILURES) as error:
                 if not tokens:
                     raise ModelError(

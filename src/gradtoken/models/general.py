@@ -243,11 +243,13 @@ class _Outputs:
     seen: list[tuple[nn.Module, int, Tensor]] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)
 
-    def hook(self, module: nn.Module, _: Any, output: Any) -> None:
+    def hook(self, module: nn.Module, _: Any, output: Any) -> Tensor | None:
         call = self.counts.get(id(module), 0)
         self.counts[id(module)] = call + 1
         if isinstance(output, Tensor) and output.ndim == 3 and output.requires_grad:
             self.seen.append((module, call, output))
+            return output.clone()
+        return None
 
 
 def _averaging(model: Model, layout: TokenLayout, grid: PatchGrid) -> Model:

@@ -24,6 +24,7 @@ from gradtoken.models.probe import CHANGES, Probed
 from gradtoken.models.verify import NEGLIGIBLE, Fact, Misread, Verified
 from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import wide
+from gradtoken.tap import Recorder
 
 ALIKE = 0.5
 """Correlation of claimed and shown places from which on a claimed layout is confirmed."""
@@ -40,7 +41,7 @@ class _Exchange:
         tokens = args[0] if output is None else first(output)
         self.kept.append(tokens.detach())
         torch.set_grad_enabled(True)
-        following = self.kept[0].clone().requires_grad_()
+        following = self.kept[0].clone().requires_grad_().clone()
         return (following, *args[1:]) if output is None else with_first(output, following)
 
     def register(self) -> Any:
@@ -53,10 +54,25 @@ class _Exchange:
         return [wide(self.pool.flat(each)).double()[0] for each in self.kept]
 
 
-def examine(
-    model: Model, noise: Tensor, claimed: Callable[[int], PatchGrid]
-) -> tuple[Probed, Verified, int]:
-    """Where a model's averaged tokens lie, what was verified, and how many logits it returns.
+@dataclass(frozen=True)
+class Examined:
+    """What three forwards showed.
+
+    Args:
+        probed: where the averaged tokens lie.
+        verified: what was verified.
+        outputs: how many logits the model returns.
+        writes_in_place: whether it wrote into tensors in place.
+    """
+
+    probed: Probed
+    verified: Verified
+    outputs: int
+    writes_in_place: bool
+
+
+def examine(model: Model, noise: Tensor, claimed: Callable[[int], PatchGrid]) -> Examined:
+    """See where a model's averaged tokens lie, and whether it reads its class from them alone.
 
     The second and third forward are of images with noise added, whose variance grows down the image
     in one and across it in the other. How much more a token changes in one of them tells whether it
@@ -71,12 +87,12 @@ def examine(
         Misread: if the output depends on the image otherwise, or the tokens do not lie so.
     """
     assert model.anatomy.pool is not None
-    exchange = _Exchange(model.anatomy.pool)
+    exchange, recorder = _Exchange(model.anatomy.pool), Recorder()
     with with_autograd(model), torch.no_grad(), ExitStack() as stack:
         stack.callback(exchange.register().remove)
         outputs = []
         for image in _images(noise):
-            with torch.no_grad():
+            with torch.no_grad(), recorder:
                 outputs.append(run(model, image))
     check_output(model, outputs[0])
     if len(exchange.kept) != len(outputs):
@@ -96,7 +112,8 @@ def examine(
     fact = Fact(
         "change of the output by other pixels, its averaged tokens held", around, NEGLIGIBLE
     )
-    return probed, Verified((fact,), (), Alignment()), plain.shape[1]
+    verified = Verified((fact,), (), Alignment())
+    return Examined(probed, verified, plain.shape[1], recorder.written)
 
 
 def _images(noise: Tensor) -> list[Tensor]:

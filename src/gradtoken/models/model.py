@@ -121,12 +121,25 @@ class Model:
         with self.evaluating(), torch.no_grad():
             return self.prompts(texts)
 
+    @property
+    def writes_in_place(self) -> bool:
+        """Whether the module writes into tensors in place, or may, since it was not read yet."""
+        return self.reading is None or self.reading.writes_in_place
+
+    def apart(self, tensor: Tensor) -> Tensor:
+        """A tensor for the module to work on: a copy if the module may write into it."""
+        return tensor.clone() if self.writes_in_place else tensor
+
+    def run(self, images: Float[Tensor, "batch channels h w"]) -> Any:
+        """What the module makes of a batch on its device; the batch stays as it is."""
+        return self.anatomy.forward(self.module, self.apart(images))
+
     def __call__(
         self, images: Float[Tensor, "batch channels h w"]
     ) -> Float[Tensor, "batch classes"]:
         """Logits of a preprocessed batch, in evaluation mode and without a graph."""
         with self.evaluating(), torch.no_grad():
-            out: Tensor = self.anatomy.forward(self.module, images.to(self.device, self.dtype))
+            out: Tensor = self.run(images.to(self.device, self.dtype))
             return out
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError
+from gradtoken.in_place import writable
 from gradtoken.models.checkpointing import CheckpointRecorder
 from gradtoken.models.entry import mixed_types
 from gradtoken.models.model import Model
@@ -41,12 +42,14 @@ class Observation:
         output: (1, C), with a graph to the leaves.
         seen: what each backbone showed.
         calls: each backbone's attention calls that the output depends on.
+        writes_in_place: whether the model wrote into tensors in place.
     """
 
     pixels: Float[Tensor, "1 channels height width"]
     output: Float[Tensor, "1 classes"]
     seen: list[Seen]
     calls: list[list[AttentionCall]]
+    writes_in_place: bool
 
     @property
     def score(self) -> Tensor:
@@ -107,6 +110,8 @@ def with_autograd(model: Model) -> Iterator[None]:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(model.evaluating())
+        if model.writes_in_place:
+            stack.enter_context(writable(model.module))
         yield
 
 
@@ -126,7 +131,8 @@ def observe(
     with with_autograd(model), ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         pixels = sample_input(model).requires_grad_()
-        recorders = [CheckpointRecorder() for _ in backbones]
+        saved = stack.enter_context(writable(model.module))
+        recorders = [CheckpointRecorder(saved) for _ in backbones]
         seen = [
             stack.enter_context(watching(one.anatomy, recorder, graph="cut", every_block=True))
             for one, recorder in zip(backbones, recorders, strict=True)
@@ -142,7 +148,7 @@ def observe(
         with torch.enable_grad():
             check_output(model, output)
             calls = [on_the_way(recorder.calls, output) for recorder in recorders]
-    return Observation(pixels, output, seen, calls)
+    return Observation(pixels, output, seen, calls, recorders[0].written)
 
 
 def run(model: Model, images: Tensor) -> Any:
@@ -152,7 +158,7 @@ def run(model: Model, images: Tensor) -> Any:
         ModelError: if its forward fails.
     """
     try:
-        return model.anatomy.forward(model.module, images)
+        return model.run(images)
     except (ModelError, torch.OutOfMemoryError):
         raise
     except FAILURES as error:

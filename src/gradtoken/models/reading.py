@@ -55,6 +55,7 @@ class Reading:
         blank: whether the output depended on nothing, so that the reading is yet to be verified.
         outputs: C, how many logits the model returns.
         differentiable: whether the model keeps gradients on from its pixels to its blocks.
+        writes_in_place: whether it writes into tensors in place, as is assumed until it has run.
         probed: where the spatial tokens are, by the input's shape.
     """
 
@@ -65,6 +66,7 @@ class Reading:
     blank: bool = True
     outputs: int = 0
     differentiable: bool = True
+    writes_in_place: bool = True
     probed: dict[Shape, Probed] = field(default_factory=dict)
 
     def take(self, verified: Verified) -> None:
@@ -204,7 +206,7 @@ def _probe(model: Model, shape: Shape) -> Probed:
     noise = noise.to(model.device, model.dtype)
     claimed = partial(_claimed, model.layout, shape)
     if not model.anatomy.blocks:
-        return examine(model, noise, claimed)[0]
+        return examine(model, noise, claimed).probed
     embed = Embedder(model)
     with with_autograd(model):
         local = embed.local(noise)
@@ -246,6 +248,7 @@ def _verified(backbones: Sequence[Model]) -> list[Model]:
         assert model.reading is not None
         model.reading.outputs = observed.output.shape[1]
         model.reading.differentiable = observed.seen[number].differentiable
+        model.reading.writes_in_place = observed.writes_in_place
         model.reading.take(replace(result, facts=(*result.facts, _order(found[number]))))
         check_inside(model, observed.seen[number])
         if model.layout.rows and not result.blank:
@@ -267,10 +270,12 @@ def _examined(model: Model, like: Tensor) -> Model:
     """A model that is followed after its last stage only, with its reading."""
     assert model.reading is not None
     shape = tuple(like.shape[1:])
-    found, verified, outputs = examine(model, like, partial(_claimed, model.layout, shape))
-    model.reading.probed[shape] = found
-    model.reading.outputs = outputs
-    model.reading.take(replace(verified, facts=(*verified.facts, _order(found))))
+    found = examine(model, like, partial(_claimed, model.layout, shape))
+    model.reading.probed[shape] = found.probed
+    model.reading.outputs = found.outputs
+    model.reading.writes_in_place = found.writes_in_place
+    facts = (*found.verified.facts, _order(found.probed))
+    model.reading.take(replace(found.verified, facts=facts))
     return model
 
 

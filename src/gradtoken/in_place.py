@@ -1,0 +1,161 @@
+"""Modules that write into tensors in place (`x += …`, `add_`, `out=`), where autograd often fails.
+
+Reading a model shows whether it does (`Reading.writes_in_place`). What is kept of one that does is
+kept apart from what it writes into, and its graphs are made as if it wrote nothing. Modules that
+write nothing in place run as ever, without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+_OPERATORS = {
+    "__iadd__": Tensor.add,
+    "__isub__": Tensor.sub,
+    "__imul__": Tensor.mul,
+    "__itruediv__": Tensor.div,
+    "__ipow__": Tensor.pow,
+}
+
+_NO_VALUES = {
+    "as_strided_",
+    "detach_",
+    "rename_",
+    "requires_grad_",
+    "resize_",
+    "resize_as_",
+    "set_",
+    "share_memory_",
+    "squeeze_",
+    "swapaxes_",
+    "swapdims_",
+    "t_",
+    "transpose_",
+    "unsqueeze_",
+}
+"""Functions with a name like those that write, which change no value."""
+
+_PARTS = {"chunk": 2, "split": 2, "split_with_sizes": 2, "tensor_split": 2, "unbind": 1}
+"""Functions that return several views of a tensor, which autograd lets nobody write into, and where
+their dimension is given."""
+
+
+def written_to(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor | None:
+    """The tensor whose values a torch function changes, if it does."""
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]
+    name = getattr(func, "__name__", "")
+    ends = name.endswith("_") and not name.endswith("__") and name not in _NO_VALUES
+    if ends or name in _OPERATORS or name == "__setitem__" or _inplace(func, args, kwargs):
+        target = args[0] if args else kwargs.get("input")
+        return target if isinstance(target, Tensor) else None
+    return None
+
+
+def _inplace(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether `inplace=True` is among the arguments, by name or position."""
+    if "inplace" in kwargs:
+        return bool(kwargs["inplace"])
+    code = getattr(func, "__code__", None)
+    names = () if code is None else code.co_varnames[: code.co_argcount]
+    return "inplace" in names[: len(args)] and bool(args[names.index("inplace")])
+
+
+class OutOfPlace(TorchFunctionMode):
+    """Computes what would be written in place beside it, and copies it there.
+
+    So every function is one that autograd and the rules of a tap know, and the copy hands its
+    gradient on. Several views of one tensor become views that may be written into one by one.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _PARTS and args and isinstance(args[0], Tensor):
+            return _parts(func, args, kwargs)
+        if func is Tensor.__iter__:
+            return iter([args[0].select(0, index) for index in range(len(args[0]))])
+        target = written_to(func, args, kwargs)
+        beside = None if target is None else _beside(func, args, kwargs)
+        if target is None or beside is None:
+            return func(*args, **kwargs)
+        made = beside()
+        if "out" in kwargs and target.shape != made.shape:
+            target.resize_(made.shape)
+        target.copy_(made)
+        return target
+
+
+def _beside(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[], Tensor] | None:
+    """What computes the values to be written, and writes nothing; None for plain assignments."""
+    name = func.__name__
+    if "out" in kwargs:
+        rest = {key: value for key, value in kwargs.items() if key != "out"}
+        return lambda: func(*args, **rest)
+    if _inplace(func, args, kwargs):
+        names = func.__code__.co_varnames
+        given = {**dict(zip(names, args, strict=False)), **kwargs, "inplace": False}
+        return lambda: func(**given)
+    base = "" if name.startswith("__") else name.removesuffix("_")
+    twin: Any = _OPERATORS.get(name) or getattr(Tensor, base, None) or getattr(F, base, None)
+    return None if twin is None else lambda: twin(*args, **kwargs)
+
+
+def _parts(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    tensor, at = args[0], _PARTS[func.__name__]
+    dim = kwargs.get("dim", args[at] if len(args) > at else 0)
+    sizes = [part.shape for part in func(*args, **kwargs)]
+    if func.__name__ == "unbind":
+        return tuple(tensor.select(dim, index) for index in range(len(sizes)))
+    widths = [size[dim] for size in sizes]
+    starts = [sum(widths[:index]) for index in range(len(widths))]
+    return tuple(tensor.narrow(dim, *span) for span in zip(starts, widths, strict=True))
+
+
+class SavedApart(saved_tensors_hooks):
+    """Copies what a backward pass will need when it is saved, parameters excepted."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(self._keep, lambda tensor: tensor)
+        self._parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self._saved = 0
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self._saved += 1
+        own = tensor.untyped_storage().data_ptr() in self._parameters
+        return tensor if own else tensor.clone()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether what an operation saves now comes here: not so where other such hooks are on,
+        which is how gradient checkpointing drops it."""
+        before = self._saved
+        with torch.enable_grad():
+            torch.ones(1, requires_grad=True) * torch.ones(1)
+        return self._saved > before
+
+
+@contextmanager
+def writable(module: nn.Module) -> Iterator[SavedApart]:
+    """Lets autograd differentiate a module that writes in place."""
+    saved = SavedApart(module)
+    with saved, OutOfPlace():
+        yield saved
