@@ -137,16 +137,16 @@ def test_attcat_is_the_gradient_of_plain_autograd(batch: Tensor) -> None:
     torch.testing.assert_close(found[:, 0], expected.detach())
 
 
-def test_a_model_that_writes_is_run_again_once_and_others_never() -> None:
-    runs: list[int] = []
-    for add, expected in ((onto_tokens, [1, 1, 1]), (plain, [1, 1])):
-        runs.clear()
+def test_a_model_that_writes_is_run_no_more_often_than_others() -> None:
+    """Once when it is read, and once for each record."""
+    for add in (onto_tokens, plain):
+        runs: list[int] = []
         module = timm_vit(add)
-        module.register_forward_hook(lambda *_: runs.append(1))
+        module.register_forward_hook(lambda *_, runs=runs: runs.append(1))
         model = wrapped(module)
         for _ in range(2):
             record(model, images_for((64, 64)))
-        assert runs == expected
+        assert runs == [1, 1, 1]
 
 
 def test_nothing_is_copied_where_nothing_is_written(batch: Tensor) -> None:
@@ -154,7 +154,7 @@ def test_nothing_is_copied_where_nothing_is_written(batch: Tensor) -> None:
     entering: list[Tensor] = []
     model.module.blocks[0].norm1.register_forward_pre_hook(lambda _, args: entering.append(args[0]))
     trace = record(model, batch)
-    assert entering[0] is trace.seen.inputs[0]
+    assert entering[-1].data_ptr() == trace.seen.inputs[0].data_ptr()
 
 
 def test_pictures_that_the_model_writes_into_stay_as_they_are() -> None:

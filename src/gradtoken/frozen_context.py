@@ -39,9 +39,15 @@ class FrozenContext(AttentionTap):
     """
 
     def __init__(
-        self, calls: Sequence[AttentionCall], readout: tuple[int, ...], known: KnownLinears
+        self,
+        calls: Sequence[AttentionCall],
+        readout: tuple[int, ...],
+        known: KnownLinears,
+        *,
+        apart: bool = False,
     ) -> None:
         super().__init__()
+        self._apart = apart
         self._calls = calls
         self._readout = Positions(readout)
         self._known = known
@@ -71,7 +77,7 @@ class FrozenContext(AttentionTap):
         live = (rows.of(attention, -1)[..., None] * change[:, :, None]).sum(-2)
         output = times_context(attention, values) + live
         self.outputs.append(output)
-        return output.clone()
+        return output.clone() if self._apart else output
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ def run_stream(
     known: KnownLinears,
     *,
     start: int = 0,
+    apart: bool = False,
 ) -> Stream:
     """Run the readout tokens alone through the blocks of a recorded forward.
 
@@ -107,14 +114,15 @@ def run_stream(
         calls: the blocks' attention calls in it, from block `start` on.
         known: answers linear layers.
         start: the first block.
+        apart: whether blocks may write into what they are given and make.
     """
     token = seen.inputs[start][:, list(rows)].detach().requires_grad_()
-    tap = FrozenContext(calls, rows, known)
+    tap = FrozenContext(calls, rows, known, apart=apart)
     tokens = {}
     with tap:
         steps = enumerate(zip(anatomy.blocks, seen.given, strict=True))
         for index, (block, given) in islice(steps, start, None):
-            token = first(anatomy.step(block, token.clone(), given))
+            token = first(anatomy.step(block, token.clone() if apart else token, given))
             if index in anatomy.reads:
                 tokens[index] = token
     return Stream(tokens, tap, known.gap())

@@ -28,9 +28,15 @@ class LinearCall:
 
 
 class KnownLinears:
-    """Answers linear layers from recorded calls, each of which is used once."""
+    """Answers linear layers from recorded calls, each of which is used once.
 
-    def __init__(self, calls: Iterable[LinearCall]) -> None:
+    Args:
+        calls: in the order they were made.
+        apart: whether the model may write into what it gets and gives, so that copies are kept.
+    """
+
+    def __init__(self, calls: Iterable[LinearCall], *, apart: bool = False) -> None:
+        self._apart = apart
         self._left: dict[int, list[LinearCall]] = {}
         for call in calls:
             self._left.setdefault(id(call.weight), []).append(call)
@@ -42,9 +48,10 @@ class KnownLinears:
         if not calls or calls[0].given.shape != tokens.shape:
             return None
         call = calls.pop(0)
-        self._used.append((call.given, tokens.detach().clone()))
+        asked = tokens.detach()
+        self._used.append((call.given, asked.clone() if self._apart else asked))
         made: Tensor = _Known.apply(tokens, weight.detach(), call.made)
-        return made
+        return made.clone() if self._apart else made
 
     def gap(self) -> float:
         """The largest difference between what a layer was recorded and asked with, relative to its
@@ -65,7 +72,7 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(tokens: Tensor, weight: Tensor, made: Tensor) -> Tensor:
-        return made.clone()
+        return made.view_as(made)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

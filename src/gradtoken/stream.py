@@ -60,8 +60,9 @@ def _run(trace: Trace, linears: list[LinearCall]) -> Stream:
         model.layout.rows,
         trace.seen,
         trace.block_calls,
-        KnownLinears(linears),
+        KnownLinears(linears, apart=model.writes_in_place),
         start=trace.start,
+        apart=model.writes_in_place,
     )
 
 

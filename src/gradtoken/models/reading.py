@@ -314,11 +314,12 @@ def _with_step(model: Model, observed: Observation, number: int) -> Model:
     calls = [call for call in observed.calls[number] if call.place >= 0]
     allowed = STREAM_TOLERANCE.get(calls[0].key.dtype, 0.1) if calls else 0.0
     gaps = {}
+    known, apart = KnownLinears([]), model.writes_in_place
     with with_autograd(model), torch.enable_grad():
         for step in dict.fromkeys((model.anatomy.step, *STEPS)):
             anatomy = replace(model.anatomy, step=step)
             try:
-                stream = run_stream(anatomy, model.layout.rows, seen, calls, KnownLinears([]))
+                stream = run_stream(anatomy, model.layout.rows, seen, calls, known, apart=apart)
             except FAILURES:
                 continue
             gaps[step] = stream_gap(stream, seen, model.layout.rows)

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import torch
 
+from gradtoken.in_place import writable
 from gradtoken.models.checkpointing import CheckpointRecorder
 from gradtoken.models.model import Model
 from gradtoken.models.observe import FAILURES, with_autograd
@@ -20,9 +21,10 @@ def check_inside(model: Model, seen: Seen) -> None:
     """
     anatomy = model.anatomy
     for index in {0, len(anatomy.blocks) - 1}:
-        recorder = CheckpointRecorder()
-        recorder.place = index
-        token = seen.inputs[index][:, :1].detach().clone().requires_grad_()
-        with with_autograd(model), torch.enable_grad(), recorder, suppress(*FAILURES):
-            anatomy.step(anatomy.blocks[index], token, seen.given[index])
+        token = seen.inputs[index][:, :1].detach().requires_grad_()
+        with with_autograd(model), torch.enable_grad(), writable(model.module) as saved:
+            recorder = CheckpointRecorder(saved)
+            recorder.place = index
+            with recorder, suppress(*FAILURES):
+                anatomy.step(anatomy.blocks[index], token.clone(), seen.given[index])
         recorder.check(model.spec)
