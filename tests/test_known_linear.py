@@ -84,7 +84,7 @@ def test_a_block_that_mixes_tokens_on_its_way_to_a_layer_is_still_refused() -> N
             return super().forward(x + x.mean(dim=1, keepdim=True))
 
     module.blocks[1].mlp.__class__ = Mixing
-    with pytest.raises(ModelError, match="block 1 of .* mixes tokens in another way"):
+    with pytest.raises(ModelError, match=r"block 1 of .* mixes tokens in another way"):
         gradtoken.wrap(module)
 
 

@@ -17,7 +17,7 @@ from transformers import ViTConfig, ViTForImageClassification
 import gradtoken
 from gradtoken.errors import ModelError
 from tests.conftest import images_for, tiny_vit
-from tests.models.test_unknown import Home, preprocess
+from tests.models.test_general import Home, preprocess
 from tests.models.zoo import ZOO, seeded
 
 _ARCHITECTURE = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 1}

