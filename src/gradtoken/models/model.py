@@ -20,6 +20,7 @@ from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
+from gradtoken.models.batch_norm import right_batch_norm
 from gradtoken.models.entry import first_layer, input_dtype
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch, Prompts
@@ -99,8 +100,8 @@ class Model:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The module in evaluation mode, not compiled; every submodule's own mode is put back
-        afterwards."""
+        """The module in evaluation mode, not compiled, with the right gradients of batch
+        normalisation; every submodule's own mode is put back afterwards."""
         one_thread_in_forks()
         user = object()
         with _LOCK:
@@ -109,7 +110,8 @@ class Model:
             with _LOCK:
                 modes.enter(user, self.module)
                 _EAGER.enter(user)
-            yield
+            with right_batch_norm(self.module):
+                yield
         finally:
             with _LOCK:
                 _EAGER.leave(user)

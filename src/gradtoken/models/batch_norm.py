@@ -1,0 +1,59 @@
+"""Batch normalisation of one image whose memory layout torch's own gradient reads wrongly.
+
+On the CPU, in evaluation mode, torch (2.6 to 2.14 at least) returns a wrong gradient of batch
+normalisation where the input or the gradient is a single image with the strides of channels last
+but for the first one, as a transposed sequence of tokens has, and the other is contiguous. The
+forward is right. XCiT's local patch interaction is such a place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+
+class _ContiguousGradient(Function):
+    @staticmethod
+    def forward(normed: Tensor) -> Tensor:
+        return normed.view_as(normed)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
+
+
+class ContiguousBatchNorm(TorchFunctionMode):
+    """Normalises single images in the one layout whose gradient is right."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.batch_norm:
+            return func(*args, **kwargs)
+        given = dict(kwargs)
+        images = given.pop("input") if "input" in given else args[0]
+        if len(images) > 1:
+            return func(*args, **kwargs)
+        return _ContiguousGradient.apply(func(images.contiguous(), *args[1:], **given))
+
+
+def right_batch_norm(module: nn.Module) -> AbstractContextManager[object]:
+    """A context in which a module's batch normalisation has the right gradient."""
+    if any("BatchNorm" in type(part).__name__ for part in module.modules()):
+        return ContiguousBatchNorm()
+    return nullcontext()
