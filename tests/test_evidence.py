@@ -170,7 +170,8 @@ def test_the_command_line_says_it(scene: tuple[Path, str, str], tmp_path: Path) 
     path, there, missing = scene
     command = ["explain", str(path), "-t", there, "-t", missing, "--out", str(tmp_path / "out")]
     table = CliRunner().invoke(app, command, env={"COLUMNS": "200"}).stdout
-    assert "no positive evidence, sum -" in " ".join(table.split())
+    assert "no positive" in table
+    assert "evidence, sum" in table
     assert "% positive" in table
     (line,) = CliRunner().invoke(app, [*command, "--json"]).stdout.splitlines()
     evidence = [target["evidence"] for target in json.loads(line)["targets"]]

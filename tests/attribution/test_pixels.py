@@ -127,7 +127,7 @@ def test_occlusion(model: Model, batch: Tensor) -> None:
             covered = image.clone()
             covered[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0
             expected = (logits[b] - model(covered[None])[0])[CLASSES]
-            torch.testing.assert_close(maps[b, :, token], expected.float())
+            torch.testing.assert_close(maps[b, :, token], expected)
 
 
 def test_rise(model: Model, batch: Tensor) -> None:
@@ -244,6 +244,6 @@ def test_occlusion_windows_and_strides(model: Model, batch: Tensor) -> None:
     covered[:, 32:, :32] = 0
     expected = (model(batch)[0] - model(covered[None])[0])[CLASSES]
     for token in (32, 35, 56, 59):
-        torch.testing.assert_close(maps[0, :, token], expected.float())
+        torch.testing.assert_close(maps[0, :, token], expected)
     with pytest.raises(MethodError, match="so some tokens would never be covered"):
         make_method("occlusion", window=2, stride=3)

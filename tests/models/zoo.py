@@ -43,6 +43,8 @@ def seeded(build: Callable[[], nn.Module]) -> nn.Module:
 NARROW = {"embed_dim": 96, "num_heads": 3}
 NARROW_STAGES = {"depths": (1, 1, 1, 2), "embed_dim": 24, "num_heads": (1, 2, 4, 8)}
 """Large models with few channels and blocks: all that is read of them is the same."""
+AT_128 = {"input_size": (3, 128, 128)}
+"""For models that take images of one size, which timm reads from here alone."""
 
 
 def _timm(
@@ -139,11 +141,16 @@ TIMM = {
     ),
     "swinv2_cr_tiny_224": _timm("swinv2_cr_tiny_224", 224, 7, 0, LAST, **NARROW_STAGES),
     "hiera_tiny_224": _timm(
-        "hiera_tiny_224", 128, 4, 0, LAST, img_size=(128, 128), embed_dim=24, stages=(1, 1, 2, 1)
+        *("hiera_tiny_224", 128, 4, 0, LAST),
+        img_size=(128, 128),
+        embed_dim=24,
+        stages=(1, 1, 2, 1),
+        pretrained_cfg_overlay=AT_128,
     ),
     "maxvit_tiny_tf_224": _timm(
         *("maxvit_tiny_tf_224", 128, 4, 0, LAST),
         img_size=128,
+        pretrained_cfg_overlay=AT_128,
         depths=(1,) * 4,
         embed_dim=(32, 32, 64, 96),
         stem_width=16,
@@ -290,9 +297,9 @@ def _torchvision_maxvit() -> nn.Module:
     from torchvision.models import MaxVit
 
     return MaxVit(
-        input_size=(128, 128),
+        input_size=(224, 224),
         stem_channels=16,
-        partition_size=4,
+        partition_size=7,
         block_channels=[16, 32, 32, 64],
         block_layers=[1, 1, 1, 1],
         head_dim=16,
@@ -305,7 +312,7 @@ TORCHVISION = {
     "torchvision VisionTransformer": Entry(_torchvision_vit, (64, 64), (4, 4), 1, CLASS),
     "torchvision swin_t": Entry(_torchvision_swin(1), (128, 128), (4, 4), 0, LAST),
     "torchvision swin_v2_t": Entry(_torchvision_swin(2), (128, 192), (4, 6), 0, LAST),
-    "torchvision maxvit_t": Entry(_torchvision_maxvit, (128, 128), (4, 4), 0, LAST),
+    "torchvision maxvit_t": Entry(_torchvision_maxvit, (224, 224), (7, 7), 0, LAST),
 }
 
 

@@ -164,8 +164,9 @@ def run(model: Model, images: Tensor) -> Any:
     except FAILURES as error:
         raise ModelError(
             f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}; if it is called in another "
-            f"way, pass wrap(…, forward=…){mixed_types(model.module) or '.'}"
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}; if it takes images of "
+            "another size, pass wrap(…, preprocess=…), and if it is called in another way, "
+            f"wrap(…, forward=…){mixed_types(model.module) or '.'}"
         ) from error
 
 
