@@ -1,0 +1,145 @@
+"""Forwards in a wider type than the module's own, and the methods that need them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradtoken
+from gradtoken.errors import MethodError
+from gradtoken.models import Model
+from gradtoken.widened import widened_if_narrow, widening
+from tests.conftest import tiny_vit
+
+METHODS = sorted(gradtoken.methods())
+OPTIONS = {
+    "gradient-shap": {"samples": 3},
+    "integrated-gradients": {"steps": 3},
+    "rise": {"masks": 16},
+    "smoothgrad": {"samples": 3},
+    "vit-cx": {"distance": 0.1},
+}
+LAYERWISE = ("attnlrp", "partial-lrp", "transformer-attribution")
+HALF = (torch.bfloat16, torch.float16)
+
+
+def images() -> Tensor:
+    return torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+def in_type(dtype: torch.dtype) -> tuple[Model, Model]:
+    """A model in half precision, and one in float64 with the same rounded weights."""
+    module = tiny_vit().to(dtype)
+    return gradtoken.wrap(module), gradtoken.wrap(copy.deepcopy(module).double())
+
+
+def maps(model: Model, method: str, pixels: Tensor) -> Tensor:
+    options = {"target": "logit"} if method == "gradtoken" else OPTIONS.get(method, {})
+    return gradtoken.explain(model, pixels, [1, 4], method=method, **options).tokens[0].double()
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_is_near_float64_with_the_same_weights(
+    method: str, dtype: torch.dtype
+) -> None:
+    low, exact = in_type(dtype)
+    pixels = images().to(dtype)
+    for found, expected in zip(
+        maps(low, method, pixels), maps(exact, method, pixels.double()), strict=True
+    ):
+        alike = torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1]
+        assert float(alike) > (0.9999999 if method in LAYERWISE else 0.99)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_is_near_float64(method: str) -> None:
+    module = tiny_vit().float()
+    low, exact = gradtoken.wrap(module), gradtoken.wrap(copy.deepcopy(module).double())
+    with torch.autocast("cpu", torch.bfloat16):
+        made = maps(low, method, images())
+    for found, expected in zip(made, maps(exact, method, images().double()), strict=True):
+        alike = torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1]
+        assert float(alike) > (0.9999999 if method in LAYERWISE else 0.99)
+
+
+def test_functions_compute_in_the_wide_type_and_the_module_stays_as_it_is() -> None:
+    low, exact = in_type(torch.bfloat16)
+    pixels = images().bfloat16()
+    before = {name: value.clone() for name, value in low.module.state_dict().items()}
+    with widening(low, torch.float64, "a method") as mode, mode, torch.no_grad():
+        made = low.run(pixels.double())
+    assert made.dtype == torch.float64
+    torch.testing.assert_close(made, exact(pixels.double()), rtol=1e-12, atol=1e-12)
+    for name, value in low.module.state_dict().items():
+        assert value.dtype == torch.bfloat16
+        assert torch.equal(value, before[name])
+
+
+def test_gradients_reach_the_pixels() -> None:
+    low, exact = in_type(torch.float16)
+    pixels = images().half().float().requires_grad_()
+    with widened_if_narrow(low, "a method"):
+        score = low.run(pixels)[0, 2]
+    (found,) = torch.autograd.grad(score, pixels)
+    wide = pixels.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(exact.module(wide)[0, 2], wide)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_that_narrows_its_tokens_by_name_computes_widely_all_the_same() -> None:
+    class Narrowing(type(tiny_vit())):
+        def forward_features(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+            return super().forward_features(x, *args, **kwargs).to(torch.bfloat16).bfloat16()
+
+        def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+            return super().forward_head(x.to(self.head.weight.dtype), pre_logits)
+
+    plain = tiny_vit()
+    narrow = copy.deepcopy(plain)
+    narrow.__class__ = Narrowing
+    found, expected = (
+        gradtoken.explain(
+            gradtoken.wrap(module), images().double(), 3, method="transformer-attribution"
+        ).tokens
+        for module in (narrow, plain)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_is_written_into_a_tensor_of_the_models_own_is_named() -> None:
+    class Writing(nn.Module):
+        def __init__(self, vit: nn.Module) -> None:
+            super().__init__()
+            self.vit = vit
+            self.register_buffer("last", torch.zeros(1, dtype=torch.bfloat16))
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = self.vit(x)
+            self.last.add_(made.detach().sum())
+            return made
+
+    module = Writing(tiny_vit().bfloat16())
+    model = gradtoken.wrap(module, preprocess=gradtoken.wrap(tiny_vit()).preprocess.transform)
+    with pytest.raises(MethodError, match=r"attnlrp computes in float64, but .* writes into a ten"):
+        gradtoken.explain(model, images().bfloat16(), 3, method="attnlrp")
+
+
+def test_a_device_without_the_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = gradtoken.wrap(tiny_vit().float())
+    zeros = torch.zeros
+
+    def without_float64(*size: object, dtype: torch.dtype | None = None, **rest: object) -> Tensor:
+        if dtype == torch.float64:
+            raise TypeError("float64 is not supported here")
+        return zeros(*size, dtype=dtype, **rest)
+
+    monkeypatch.setattr(torch, "zeros", without_float64)
+    with (
+        pytest.raises(MethodError, match="float64, which the device cpu does not have"),
+        widening(model, torch.float64, "attnlrp"),
+    ):
+        pass
