@@ -170,20 +170,25 @@ def test_within_the_backward_pass(training: Model) -> None:
     before = state_of(training.module)
 
     class Interrupted(nn.Module):
+        armed = False
+
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             def interrupt(_: torch.Tensor) -> None:
                 raise KeyboardInterrupt
 
-            if tokens.requires_grad:
+            if self.armed and tokens.requires_grad:
                 tokens = tokens.clone()
                 tokens.register_hook(interrupt)
             return tokens
 
     norm = training.module.norm
-    training.module.norm = nn.Sequential(norm, Interrupted())
+    interrupted = Interrupted()
+    training.module.norm = nn.Sequential(norm, interrupted)
     try:
+        wrapped = gradtoken.wrap(training.module)
+        interrupted.armed = True
         with pytest.raises(KeyboardInterrupt):
-            gradtoken.explain(training, images_for((64, 64)), [1, 2], gradient="full")
+            gradtoken.explain(wrapped, images_for((64, 64)), [1, 2], gradient="full")
     finally:
         training.module.norm = norm
     assert state_of(training.module) == before

@@ -39,7 +39,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         ModelError: missing, unreadable, of another kind, or holding no tensors or several models'.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ModelError(
             f"{path} is a folder, not a checkpoint file; put a sharded checkpoint together with "
             "its trainer's own tool."
