@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from packaging.version import Version
 from torch import nn
 
 
@@ -71,6 +72,8 @@ def _vit(name: str, patch: int, prefix: int, readout: str, **options: Any) -> En
 
 CLASS, MEAN, LAST = "class token", "mean of patch tokens", "mean of the last stage"
 BOTH = "class and distillation token"
+PIT = f"{BOTH} of the last stage" if Version(timm.__version__) >= Version("1.0.25") else CLASS
+"""Before 1.0.25 timm's PiT gave the class token to both of its heads."""
 
 TIMM = {
     "vit_tiny_patch16_224": _vit("vit_tiny_patch16_224", 16, 1, CLASS),
@@ -130,9 +133,7 @@ TIMM = {
     "cait_xxs24_224": _timm("cait_xxs24_224", 64, 4, 0, "class attention", img_size=64, depth=3),
     "xcit_nano_12_p16_224": _timm("xcit_nano_12_p16_224", 64, 4, 0, "class attention", depth=3),
     "pit_ti_224": _timm("pit_ti_224", 224, 7, 1, "class token of the last stage", depth=(1, 2, 2)),
-    "pit_ti_distilled_224": _timm(
-        "pit_ti_distilled_224", 224, 7, 2, f"{BOTH} of the last stage", depth=(1, 2, 2)
-    ),
+    "pit_ti_distilled_224": _timm("pit_ti_distilled_224", 224, 7, 2, PIT, depth=(1, 2, 2)),
     "swin_tiny_patch4_window7_224": _timm(
         "swin_tiny_patch4_window7_224", 112, 4, 0, LAST, img_size=112, **NARROW_STAGES
     ),

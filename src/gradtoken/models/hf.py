@@ -187,10 +187,17 @@ def _processor(module: Any) -> Any:
 
 
 def _bring_to(processor: Any, size: Size) -> None:
-    """Make a processor crop or squash to a size; a crop is of the longer side's square."""
+    """Make a processor crop or squash to a size; a crop is of the longer side's square.
+
+    Some processors squash before they crop: those whose size is not that of the shortest edge.
+    """
     sides = {"height": size[0], "width": size[1]}
-    crops = getattr(processor, "do_center_crop", False)
-    processor.size = {"shortest_edge": max(size)} if crops else sides
+    if getattr(processor, "do_center_crop", False):
+        square = {"height": max(size), "width": max(size)}
+        crops = "shortest_edge" in processor.size
+        processor.size = {"shortest_edge": max(size)} if crops else square
+    else:
+        processor.size = sides
     processor.crop_size = sides
 
 
