@@ -30,7 +30,8 @@ SPECS = {
         eva02_base_patch14_448 naflexvit_base_patch16_gap cait_xxs24_224 xcit_nano_12_p16_224
         pit_ti_224 pit_ti_distilled_224 swin_tiny_patch4_window7_224
         swinv2_tiny_window8_256 swinv2_cr_tiny_224 hiera_tiny_224 maxvit_tiny_tf_224
-        convit_tiny levit_128s tnt_s_patch16_224 twins_svt_small resnet50
+        vit_tiny_r_s16_p8_224 vitamin_small_224 convit_tiny levit_128s tnt_s_patch16_224
+        twins_svt_small resnet50
         """,
     "hf": """
         vit deit vit_msn dinov2 dinov2_with_registers beit data2vec-vision ijepa clip siglip swin
@@ -83,7 +84,7 @@ def page(rows: list[tuple[str, Check | str]]) -> str:
         "all methods that follow attention from block to block: where it cannot work, they cannot",
         "either. Methods on pixels work on every model.",
         "",
-        "| model | readout | blocks | attention calls | grid | prefix | "
+        "| model | readout | blocks | attention calls | grid | other tokens | "
         + " | ".join(columns)
         + " |",
         "|---" * (6 + len(columns)) + "|",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -52,23 +53,36 @@ def written_to(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor | None:
     """The tensor whose values a torch function changes, if it does."""
-    if isinstance(kwargs.get("out"), Tensor):
+    if kwargs and isinstance(kwargs.get("out"), Tensor):
         return kwargs["out"]
-    name = getattr(func, "__name__", "")
-    ends = name.endswith("_") and not name.endswith("__") and name not in _NO_VALUES
-    if ends or name in _OPERATORS or name == "__setitem__" or _inplace(func, args, kwargs):
+    if _always_writes(func) or _inplace(func, args, kwargs):
         target = args[0] if args else kwargs.get("input")
         return target if isinstance(target, Tensor) else None
     return None
+
+
+@lru_cache(maxsize=4096)
+def _always_writes(func: Callable[..., Any]) -> bool:
+    """Whether a function writes by its name: `add_`, `__iadd__`, `__setitem__`."""
+    name = getattr(func, "__name__", "")
+    ends = name.endswith("_") and not name.endswith("__") and name not in _NO_VALUES
+    return ends or name in _OPERATORS or name == "__setitem__"
 
 
 def _inplace(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether `inplace=True` is among the arguments, by name or position."""
     if "inplace" in kwargs:
         return bool(kwargs["inplace"])
+    at = _inplace_position(func)
+    return at is not None and at < len(args) and bool(args[at])
+
+
+@lru_cache(maxsize=4096)
+def _inplace_position(func: Callable[..., Any]) -> int | None:
+    """The position of the argument `inplace`, of functions written in Python."""
     code = getattr(func, "__code__", None)
     names = () if code is None else code.co_varnames[: code.co_argcount]
-    return "inplace" in names[: len(args)] and bool(args[names.index("inplace")])
+    return names.index("inplace") if "inplace" in names else None
 
 
 class OutOfPlace(TorchFunctionMode):
