@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradtoken.differentiated import each_gradient, gradients
 from gradtoken.models.model import Model
-from gradtoken.models.observe import reaches
+from gradtoken.models.observe import projected, reaches
 from gradtoken.precision import wide
 from gradtoken.readouts import Readout, Readouts, averaged, called
 from gradtoken.tap import TAIL, AttentionCall, Recorder
@@ -110,6 +110,8 @@ def own_calls(model: Model, seen: Seen, calls: list[AttentionCall]) -> list[Atte
         return calls
     last = seen.leaving[len(model.anatomy.blocks) - 1]
     own = [
-        c for c in tail if c.output is not None and reaches(c.output.sum(), [last])[0] is not None
+        c
+        for c in tail
+        if c.output is not None and reaches(projected(c.output), [last])[0] is not None
     ]
     return [call for call in calls if call.place != TAIL] + own

@@ -45,9 +45,14 @@ class FrozenContext(AttentionTap):
         known: KnownLinears,
         *,
         apart: bool = False,
+        compare: bool = False,
     ) -> None:
         super().__init__()
         self._apart = apart
+        self._compare = compare
+        self.gap = 0.0
+        """How far the readout's keys and values are from the recorded ones, if they are compared,
+        relative to the largest of these."""
         self._calls = calls
         self._readout = Positions(readout)
         self._known = known
@@ -66,6 +71,9 @@ class FrozenContext(AttentionTap):
                 "a block added tokens of its own, so the readout cannot run through it alone."
             )
         context, rows = self._calls[len(self.outputs)], self._readout
+        if self._compare:
+            pairs = (call.key, context.key), (call.value, context.value)
+            self.gap = max(self.gap, *(_gap(own, rows.of(all_, 2)) for own, all_ in pairs))
         query = call.query * context.scale
         scores = times_context(query, context.key.detach().transpose(-2, -1))
         own = (query[:, :, :, None] * call.key[:, :, None]).sum(-1).to(scores.dtype)
@@ -104,6 +112,7 @@ def run_stream(
     *,
     start: int = 0,
     apart: bool = False,
+    compare: bool = False,
 ) -> Stream:
     """Run the readout tokens alone through the blocks of a recorded forward.
 
@@ -115,9 +124,10 @@ def run_stream(
         known: answers linear layers.
         start: the first block.
         apart: whether blocks may write into what they are given and make.
+        compare: whether keys and values are compared with the recorded ones.
     """
     token = seen.inputs[start][:, list(rows)].detach().requires_grad_()
-    tap = FrozenContext(calls, rows, known, apart=apart)
+    tap = FrozenContext(calls, rows, known, apart=apart, compare=compare)
     tokens = {}
     with tap:
         steps = enumerate(zip(anatomy.blocks, seen.given, strict=True))
@@ -130,9 +140,12 @@ def run_stream(
 
 def stream_gap(stream: Stream, seen: Seen, rows: tuple[int, ...]) -> float:
     """How far the stream's tokens are from the model's, relative to their largest channel."""
-    gaps = [0.0]
+    gaps = [stream.tap.gap]
     for index, tokens in stream.tokens.items():
-        expected = wide(seen.leaving[index].detach()[:, list(rows)])
-        size = expected.abs().max().clamp_min(1e-12)
-        gaps.append(float((wide(tokens.detach()) - expected).abs().max() / size))
+        gaps.append(_gap(tokens, seen.leaving[index][:, list(rows)]))
     return max(gaps)
+
+
+def _gap(found: Tensor, expected: Tensor) -> float:
+    found, expected = wide(found.detach()), wide(expected.detach())
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))

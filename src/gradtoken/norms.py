@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradtoken.errors import MethodError
+from gradtoken.models.calls import block_tokens
 
 
 class Norms:
@@ -48,7 +49,7 @@ class Norms:
         ) -> None:
             # torch can call it without keywords in a thread that runs the model while it is removed
             if threading.get_ident() == thread:
-                self._entering.append(args[0] if args else (kwargs or {})["hidden_states"])
+                self._entering.append(block_tokens(args, kwargs or {})[0])
 
         def leave(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if threading.get_ident() != thread:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from gradtoken.differentiated import each_gradient
 from gradtoken.errors import ModelError
 from gradtoken.frozen_context import STREAM_TOLERANCE, Stream, run_stream, stream_gap
 from gradtoken.known_linear import KnownLinears, LinearCall
+from gradtoken.models.observe import FAILURES
 from gradtoken.precision import wide
 from gradtoken.readouts import Readout
 
@@ -29,6 +31,12 @@ def follow(
     Raises:
         ModelError: if the stream does not lead to the model's own readout.
     """
+    if not trace.reading.stream:
+        raise ModelError(
+            f"the readout's own stream does not lead where {trace.model.spec} leads (alone, its "
+            "keys or values are not the model's, or the blocks take no single tokens); use "
+            'gradient="full".'
+        )
     stream = _run(trace, trace.linears)
     if stream.gap > _allowed(trace):
         stream = _run(trace, [])
@@ -55,15 +63,23 @@ def follow(
 
 def _run(trace: Trace, linears: list[LinearCall]) -> Stream:
     model = trace.model
-    return run_stream(
-        model.anatomy,
-        model.layout.rows,
-        trace.seen,
-        trace.block_calls,
-        KnownLinears(linears, apart=model.writes_in_place),
-        start=trace.start,
-        apart=model.writes_in_place,
-    )
+    try:
+        return run_stream(
+            model.anatomy,
+            model.layout.rows,
+            trace.seen,
+            trace.block_calls,
+            KnownLinears(linears, apart=model.writes_in_place),
+            start=trace.start,
+            apart=model.writes_in_place,
+        )
+    except (ModelError, torch.OutOfMemoryError):
+        raise
+    except FAILURES as error:
+        raise ModelError(
+            f"the blocks of {model.spec} cannot run on the readout's tokens alone "
+            f'({(str(error).splitlines() or [type(error).__name__])[0]}); use gradient="full".'
+        ) from error
 
 
 def _allowed(trace: Trace) -> float:

@@ -206,6 +206,12 @@ def _call(
         raise ModelError(
             "the model's attention is causal; only bidirectional attention can be read."
         )
+    if query.ndim != 4:
+        raise ModelError(
+            f"the model's attention is called on tensors of {query.ndim} dimensions, so heads, "
+            "images and tokens cannot be told apart; give scaled_dot_product_attention tensors of "
+            "shape (images, heads, tokens, channels)."
+        )
     if enable_gqa and key.shape[1] != query.shape[1]:
         groups = query.shape[1] // key.shape[1]
         key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))

@@ -27,7 +27,7 @@ from gradtoken.models.calls import first, with_first
 from gradtoken.models.model import Model
 from gradtoken.models.observe import check_output, run, with_autograd
 from gradtoken.models.reading import Reading, current, grid_of
-from gradtoken.models.verify import check_blocks
+from gradtoken.models.verify import check_blocks, check_readout
 from gradtoken.norms import Norms
 from gradtoken.patch_grid import PatchGrid, averaged_tokens, pick
 from gradtoken.precision import wide
@@ -180,6 +180,12 @@ class Trace:
         to, or -1; empty where the class is not read by attention."""
         if not self.tail_calls:
             return ()
+        if len(self.tail_calls) > 1:
+            raise MethodError(
+                f"{method} begins with the attention by which the class is read, and "
+                f"{self.model.spec} reads it by {len(self.tail_calls)} attentions in turn; use "
+                "gradtoken."
+            )
         aligned, count = self.reading.tail[-1], self.tail_calls[-1].key.shape[-2]
         if aligned is None:
             raise MethodError(
@@ -412,6 +418,7 @@ def record(
         calls = own_calls(one, each, on_the_way(recorder.calls, output))
         check_blocks(one, each, calls, start)
         _check_seen(one, calls, each)
+        check_readout(one, each, calls, output, grid)
         logits = output.detach()
         traces.append(Trace(one, batch, logits, calls, grid, each, output, recorder.linears, start))
     return replace(traces[0], model=model, others=tuple(traces[1:]))

@@ -263,3 +263,48 @@ def test_other_sizes_are_probed_when_they_come() -> None:
     x = torch.randn(1, 3, 96, 80, generator=torch.Generator().manual_seed(0)).double()
     assert gradtoken.explain(model, x, A).tokens.shape == (1, 1, 6, 5)
     assert set(model.reading.probed) == {(3, 64, 64), (3, 96, 80)}
+
+
+class Shuffled(own.Wrapped):
+    """Tokens in random order, or sorted by their size; what is read does not depend on it."""
+
+    by_size = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embedded(x)
+        sizes = tokens[:, 1:].norm(dim=-1) if self.by_size else torch.rand(len(x), 16)
+        order = sizes.argsort(1)[..., None].expand(-1, -1, 48)
+        tokens = torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, order)], 1)
+        return self.read(self.vit.blocks(tokens))
+
+
+@pytest.mark.parametrize("by_size", [False, True])
+def test_an_order_that_is_not_fixed_is_refused(by_size: bool) -> None:
+    module = Shuffled().eval()
+    module.by_size = by_size
+    with pytest.raises(ModelError, match="order of the tokens of Shuffled is drawn at random or"):
+        wrap(module)
+
+
+def test_masked_autoencoders_shuffle_even_without_a_mask() -> None:
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    class FineTuned(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            config = ViTMAEConfig(
+                hidden_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=3,
+                intermediate_size=96,
+                image_size=64,
+                patch_size=16,
+                mask_ratio=0.0,
+            )
+            self.mae, self.head = ViTMAEModel(config), torch.nn.Linear(48, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.mae(x).last_hidden_state[:, 0])
+
+    with pytest.raises(ModelError, match="order of the tokens of FineTuned is drawn at random"):
+        wrap(FineTuned().eval().double())

@@ -304,7 +304,7 @@ def test_another_way_to_call_the_model() -> None:
             return {"out": self.vit(batch["image"])[:, :, None]}
 
     module = OfBatches().eval()
-    with pytest.raises(ModelError, match=r"cannot run on a batch.*pass wrap\(…, forward=…\)"):
+    with pytest.raises(ModelError, match=r"cannot run on a batch.*wrap\(…, forward=…\)"):
         wrap(module)
     model = wrap(module, forward=lambda m, x: m({"image": x})["out"][..., 0])
     torch.testing.assert_close(tokens_of(model, images()), tokens_of(wrap(vit()), images()))
@@ -361,17 +361,98 @@ def test_a_head_of_zeros_is_verified_when_it_is_filled() -> None:
     assert not right.reading.blank
 
 
-def test_a_model_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_read_when_it_is_wrapped_and_not_again() -> None:
     module, runs = vit(), []
     module.register_forward_pre_hook(lambda *_: runs.append(1))
-    first = wrap(module)
+    model = wrap(module)
     assert len(runs) <= 4
     runs.clear()
-    again = wrap(module, labels=[str(i) for i in range(10)])
-    assert not runs
-    assert again.reading is first.reading
-    gradtoken.explain(again, images(2), A)
-    assert len(runs) == 1
+    gradtoken.explain(model, images(2), A)
+    gradtoken.explain(model, images(), [A, B])
+    assert len(runs) == 2
+
+
+class Switched(nn.Module):
+    """Its settings and size decide which tokens it reads."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__()
+        self.vit = vit(dynamic_img_size=True, **options)
+        self.mean = self.last = self.by_batch = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.vit.patch_embed(x)
+        tokens = self.vit._pos_embed(tokens)
+        if self.last:
+            tokens = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)
+        tokens = self.vit.norm(self.vit.blocks(tokens))
+        if self.mean or (self.by_batch and len(x) > 1):
+            return self.vit.head(tokens[:, 1:].mean(1))
+        return self.vit.head(tokens[:, -1 if self.last else 0])
+
+
+def test_settings_that_change_after_wrapping_are_seen() -> None:
+    module = Switched().eval()
+    model = wrap(module)
+    module.mean = True
+    with pytest.raises(ModelError, match=r"was read as 'class token', but 100% .*wrap it again"):
+        gradtoken.explain(model, images(), A)
+    assert wrap(module).anatomy.readout == "mean of patch tokens"
+
+
+def test_batches_that_are_read_otherwise_are_refused() -> None:
+    module = Switched().eval()
+    module.by_batch = True
+    model = wrap(module)
+    assert gradtoken.explain(model, images(), A).tokens.any()
+    with pytest.raises(ModelError, match="lies elsewhere for these images"):
+        gradtoken.explain(model, images(2), A)
+
+
+def test_a_readout_at_another_place_in_other_sizes_is_refused() -> None:
+    module = Switched().eval()
+    module.last = True
+    model = wrap(module)
+    assert model.layout.rows == (16,)
+    with pytest.raises(ModelError, match="lies elsewhere for these images"):
+        gradtoken.explain(model, images(side=96), A)
+
+
+def test_another_forward_is_another_reading() -> None:
+    module = vit()
+    one = wrap(module)
+    other = wrap(module, forward=lambda m, x: m.head(m.forward_features(x)[:, 1:].mean(1)))
+    assert one.anatomy.readout == wrap(module).anatomy.readout == "class token"
+    assert other.anatomy.readout == "mean of patch tokens"
+
+
+def test_weights_that_come_after_wrapping_are_seen() -> None:
+    """Half of the head is zero when the model is wrapped, and filled by a checkpoint."""
+    module = vit(own.ClassAndMean)
+    filled = copy.deepcopy(module.state_dict())
+    with torch.no_grad():
+        module.head.weight[:, 48:] = 0
+    model = wrap(module)
+    assert model.anatomy.readout == "class token"
+    module.load_state_dict(filled)
+    with pytest.raises(ModelError, match="lies elsewhere for these images"):
+        gradtoken.explain(model, images(), A)
+    assert wrap(module).anatomy.readout == "class token and mean of patch tokens"
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_models_are_read_without_gradients_around(around: type) -> None:
+    module = own.LastLayers().eval()
+    with around():
+        model = wrap(module)
+    assert model.anatomy.readout == "class token of the last 3 blocks"
+
+
+def test_models_are_read_outside_of_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        model = wrap(vit().float())
+    assert all(fact.holds for fact in model.reading.facts)
+    assert max(fact.value for fact in model.reading.facts if not fact.least) < 1e-3
 
 
 def test_reading_leaves_the_module_as_it_was_and_lets_it_go() -> None:

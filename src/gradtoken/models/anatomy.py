@@ -14,11 +14,15 @@ from gradtoken.models.logits import as_logits
 
 def alone(block: nn.Module, tokens: Tensor, given: Given) -> Any:
     """The usual step: a block called on nothing but tokens, without what is for all positions."""
+    if given.name is not None:
+        return block(**{given.name: tokens})
     return block([tokens] if given.listed else tokens)
 
 
 def as_given(block: nn.Module, tokens: Tensor, given: Given) -> Any:
     """A step with whatever else the block was given in the forward."""
+    if given.name is not None:
+        return block(**{given.name: tokens}, **given.kwargs)
     return block([tokens] if given.listed else tokens, *given.args, **given.kwargs)
 
 
@@ -33,11 +37,13 @@ def call(module: nn.Module, images: Tensor) -> Any:
 
 @dataclass(frozen=True)
 class Given:
-    """What a block was called with beside its tokens, and whether these came in a list."""
+    """What a block was called with beside its tokens, whether these came in a list, and their name
+    if they came as a keyword."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     listed: bool = False
+    name: str | None = None
 
 
 def as_sequence(features: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def block_tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tens
     Raises:
         ModelError: if there are none, or several sequences of them.
     """
-    more = dict(kwargs)
+    more, name = dict(kwargs), None
     if args:
         tokens, rest = args[0], args[1:]
     else:
@@ -35,7 +35,7 @@ def block_tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tens
             f"the model's blocks must be called with one sequence of tokens (B, N, D), and got "
             f"{what}; explain the model on one batch of images of one size."
         )
-    return tokens, Given(rest, more, listed)
+    return tokens, Given(rest, more, listed, name)
 
 
 def with_block_tokens(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradtoken.errors import ModelError
 from gradtoken.models.calls import block_tokens
 from gradtoken.models.model import Model
-from gradtoken.models.observe import FAILURES, reaches
+from gradtoken.models.observe import FAILURES, projected, reaches
 from gradtoken.tap import AttentionCall, AttentionTap
 
 
@@ -67,7 +67,7 @@ class Embedder:
         with torch.enable_grad():
             tokens = self(images.detach().clone().requires_grad_())
             values = [value for value in self._values if value.requires_grad]
-            return all(grad is None for grad in reaches(tokens.sum(), values))
+            return all(grad is None for grad in reaches(projected(tokens), values))
 
 
 def _entering(stop: Callable[[Tensor], None]) -> Callable[..., None]:

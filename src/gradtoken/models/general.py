@@ -24,6 +24,7 @@ from gradtoken.models.observe import (
     Observation,
     inside,
     observe,
+    projected,
     reaches,
     run,
     sample_input,
@@ -45,8 +46,8 @@ def block_lists(model: Model) -> list[tuple[nn.Module, ...]]:
     """Lists of modules that may be the model's blocks, the likeliest first.
 
     They are the modules of one kind that make attention calls and are not inside one another. More
-    modules are likelier, and so are those around others of the same number. Last come the outermost
-    modules that make one attention call each, whatever their kind.
+    modules are likelier, and so are those around others of the same number. Then come the outermost
+    modules that make one attention call each, whatever their kind, and single modules last.
 
     Raises:
         ModelError: if the model makes no attention call that can be seen.
@@ -66,7 +67,9 @@ def block_lists(model: Model) -> list[tuple[nn.Module, ...]]:
     single = [module for module in tour.modules if tour.count[id(module)] == 1]
     below = {id(part) for m in single for part in m.modules() if part is not m}
     outermost = tuple(module for module in single if id(module) not in below)
-    return list(dict.fromkeys([*lists[:_MOST_LISTS], outermost]))
+    several = [group for group in lists if len(group) > 1]
+    alone = [group for group in lists if len(group) == 1]
+    return list(dict.fromkeys([*several[:_MOST_LISTS], outermost, *alone[:_MOST_LISTS]]))
 
 
 class _Tour(Recorder):
@@ -131,6 +134,8 @@ def propose(
     observed = observe([watched])
     seen = observed.seen[0]
     check_sequences(watched, seen)
+    if not seen.entered:
+        raise Misread(f"{model.spec} does not run the modules that may be its blocks.")
     if sorted(seen.entered) != list(range(len(blocks))):
         raise Misread(
             f"the blocks of {model.spec} run more than once in a forward (test-time augmentation, "
@@ -158,7 +163,7 @@ def _chains(observed: Observation, seen: Seen) -> Iterator[list[int]]:
         tokens = seen.inputs[index]
         follows = tokens is seen.handed[before]
         if not follows and tokens.requires_grad:
-            follows = reaches(tokens.sum(), [seen.leaving[before]])[0] is not None
+            follows = reaches(projected(tokens), [seen.leaving[before]])[0] is not None
         if not follows:
             yield chain
             chain = []
@@ -208,7 +213,7 @@ def _attention_after(observed: Observation, last: Tensor) -> list[Tensor]:
     Another chain's blocks may run after it, so that the place of a call does not tell.
     """
     outputs = [call.output for call in observed.calls[0] if call.output is not None]
-    after = [output for output in outputs if reaches(output.sum(), [last])[0] is not None]
+    after = [output for output in outputs if reaches(projected(output), [last])[0] is not None]
     return [
         output
         for output, grad in zip(after, observed.gradients(after), strict=True)

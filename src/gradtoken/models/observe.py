@@ -54,9 +54,7 @@ class Observation:
     @property
     def score(self) -> Tensor:
         """A random projection of the output."""
-        generator = torch.Generator().manual_seed(2)
-        drawn = torch.randn(self.output.shape, generator=generator, dtype=torch.float32)
-        return (wide(self.output) * drawn.to(self.output.device)).sum()
+        return projected(wide(self.output))
 
     def tail(self, backbone: int) -> list[AttentionCall]:
         """The attention calls after a backbone's last block that the output depends on."""
@@ -88,6 +86,13 @@ def reaches(score: Tensor, at: Sequence[Tensor]) -> list[Tensor | None]:
         return [None] * len(at)
     found = torch.autograd.grad(score, list(at), retain_graph=True, allow_unused=True)
     return [None if grad is None or not bool(grad.any()) else wide(grad) for grad in found]
+
+
+def projected(tensor: Tensor) -> Tensor:
+    """A random projection, which depends on all that the tensor depends on: sums may cancel."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+    return (tensor * drawn.to(tensor)).sum()
 
 
 def sample_input(model: Model) -> Float[Tensor, "1 channels height width"]:

@@ -91,7 +91,7 @@ def probe_patches(
     except ModelError:
         raise ModelError(_no_grid(spec, places)) from None
     value = _agreement(places, grid)
-    if value < _ALIKE:
+    if not value >= _ALIKE:
         raise ModelError(_no_grid(spec, places))
     return Probed(grid, "confirmed", value)
 

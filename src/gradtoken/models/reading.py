@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from gradtoken.alignment import Alignment
 from gradtoken.errors import ModelError
-from gradtoken.forks import after_fork
 from gradtoken.frozen_context import STREAM_TOLERANCE, run_stream, stream_gap
 from gradtoken.known_linear import KnownLinears
 from gradtoken.layout import TokenLayout
-from gradtoken.models.anatomy import STEPS, Anatomy
+from gradtoken.models.anatomy import STEPS
 from gradtoken.models.embed import Embedder
 from gradtoken.models.general import block_lists, propose
 from gradtoken.models.last_stage import examine
-from gradtoken.models.mixing import attention_alone_mixes
+from gradtoken.models.mixing import attention_alone_mixes, attention_in_place
 from gradtoken.models.model import Model
 from gradtoken.models.observe import (
     FAILURES,
@@ -55,6 +53,7 @@ class Reading:
         blank: whether the output depended on nothing, so that the reading is yet to be verified.
         outputs: C, how many logits the model returns.
         differentiable: whether the model keeps gradients on from its pixels to its blocks.
+        stream: whether the readout tokens, run through the blocks alone, are the model's own.
         writes_in_place: whether it writes into tensors in place, as is assumed until it has run.
         probed: where the spatial tokens are, by the input's shape.
     """
@@ -66,6 +65,7 @@ class Reading:
     blank: bool = True
     outputs: int = 0
     differentiable: bool = True
+    stream: bool = True
     writes_in_place: bool = True
     probed: dict[Shape, Probed] = field(default_factory=dict)
 
@@ -73,27 +73,6 @@ class Reading:
         """Keep what verification found."""
         self.facts, self.tail = verified.facts, verified.tail
         self.pooled, self.blank = verified.pooled, verified.blank
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A backbone that was read before, but for what the user may choose anew."""
-
-    anatomy: Anatomy
-    layout: TokenLayout
-    reading: Reading
-
-
-_KNOWN: WeakKeyDictionary[nn.Module, dict[object, tuple[_Known, ...]]] = WeakKeyDictionary()
-_LOCK = threading.Lock()
-
-
-def _renew_lock() -> None:
-    global _LOCK
-    _LOCK = threading.Lock()
-
-
-after_fork(_renew_lock)
 
 
 def read(model: Model, *, given: bool = False, unreadable: ModelError | None = None) -> Model:
@@ -107,33 +86,11 @@ def read(model: Model, *, given: bool = False, unreadable: ModelError | None = N
     Raises:
         ModelError: if the reading is wrong, and none that is right was found.
     """
-    parts = tuple(id(part) for part in model.module.modules())
-    key = (_structure(model.module), parts, (model.layout, *_places(model)) if given else None)
-    with _LOCK:
-        known = _KNOWN.get(model.module, {}).get(key)
-    if known is None:
-        backbones = _first_right(model, given=given, unreadable=unreadable)
+    with verifying(model):
+        first, *others = _first_right(model, given=given, unreadable=unreadable)
         if given:
-            _check_given(backbones, model.layout)
-        known = tuple(_kept(one) for one in backbones)
-        with _LOCK:
-            _KNOWN.setdefault(model.module, {})[key] = known
-    first, *others = (
-        replace(
-            model,
-            anatomy=replace(one.anatomy, forward=model.anatomy.forward),
-            layout=one.layout,
-            reading=one.reading,
-        )
-        for one in known
-    )
+            _check_given([first, *others], model.layout)
     return replace(first, others=tuple(others))
-
-
-def _places(model: Model) -> tuple[object, ...]:
-    """What tells two readings with one layout apart."""
-    anatomy = model.anatomy
-    return (anatomy.readout, anatomy.reads, *(id(block) for block in anatomy.blocks))
 
 
 def _first_right(model: Model, *, given: bool, unreadable: ModelError | None) -> list[Model]:
@@ -154,13 +111,15 @@ def _first_right(model: Model, *, given: bool, unreadable: ModelError | None) ->
         return _reread(model, error, given=False)
 
 
-def _kept(model: Model) -> _Known:
-    assert model.reading is not None
-    return _Known(replace(model.anatomy, forward=_NO_FORWARD), model.layout, model.reading)
-
-
-def _NO_FORWARD(module: nn.Module, images: Tensor) -> Tensor:
-    raise AssertionError("a forward is given to a reading when it is used")
+@contextmanager
+def verifying(model: Model) -> Iterator[None]:
+    """Gradients as they are without the caller's `no_grad`, `inference_mode` or autocast."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(model.device.type, enabled=False),
+    ):
+        yield
 
 
 def current(model: Model) -> Model:
@@ -181,7 +140,8 @@ def current(model: Model) -> Model:
             "otherwise now; wrap it again."
         )
     if model.reading.blank:
-        _verified([replace(model, others=()), *model.others])
+        with verifying(model):
+            _verified([replace(model, others=()), *model.others])
     return model
 
 
@@ -215,7 +175,18 @@ def _probe(model: Model, shape: Shape) -> Probed:
     embed = Embedder(model)
     with with_autograd(model):
         local = embed.local(noise)
-        return probe_patches(embed, noise, local=local, claimed=claimed, spec=model.spec)
+        found = probe_patches(embed, noise, local=local, claimed=claimed, spec=model.spec)
+        if found.grid.order is not None:
+            again = probe_patches(
+                embed, noise.flip(-1), local=local, claimed=claimed, spec=model.spec
+            )
+            if again.grid.order != found.grid.order:
+                raise Misread(
+                    f"the order of the tokens of {model.spec} is drawn at random or depends on the "
+                    "image (masked training, or tokens that are sorted), so no map can be laid "
+                    "out; turn that off."
+                )
+        return found
 
 
 def _claimed(layout: TokenLayout, shape: Shape, tokens: int) -> PatchGrid:
@@ -259,7 +230,9 @@ def _verified(backbones: Sequence[Model]) -> list[Model]:
         if model.layout.rows and not result.blank:
             model = _with_step(model, observed, number)
         if model.anatomy.attends:
-            _note(model, attention_alone_mixes(model, observed.seen[number], grids[number]))
+            seen, calls = observed.seen[number], observed.calls[number]
+            _note(model, (attention_in_place(model, seen, calls),))
+            _note(model, (attention_alone_mixes(model, seen, grids[number]),))
         read.append(model)
     _check_same_cells(read[0].spec, grids)
     return read
@@ -324,17 +297,23 @@ def _with_step(model: Model, observed: Observation, number: int) -> Model:
         for step in dict.fromkeys((model.anatomy.step, *STEPS)):
             anatomy = replace(model.anatomy, step=step)
             try:
-                stream = run_stream(anatomy, model.layout.rows, seen, calls, known, apart=apart)
+                stream = run_stream(
+                    anatomy, model.layout.rows, seen, calls, known, apart=apart, compare=True
+                )
             except FAILURES:
                 continue
             gaps[step] = stream_gap(stream, seen, model.layout.rows)
             if gaps[step] <= allowed:
                 break
     if not gaps:
+        assert model.reading is not None
+        model.reading.stream = False
         return model
     best = min(gaps, key=lambda step: gaps[step])
     fact = Fact("difference between the readout's own stream and the model", gaps[best], allowed)
     _note(model, (fact,))
+    assert model.reading is not None
+    model.reading.stream = gaps[best] <= allowed
     return replace(model, anatomy=replace(model.anatomy, step=best))
 
 
@@ -361,8 +340,9 @@ def _reread(model: Model, first: ModelError | None, *, given: bool) -> list[Mode
     own = [model.anatomy.blocks] if model.anatomy.blocks else []
     try:
         for blocks in dict.fromkeys((*own, *block_lists(model))):
+            grid_of_blocks = _grid_entering if blocks in own else _grid_before_attention
             try:
-                found = _verified(propose(model, blocks, _grid_entering))
+                found = _verified(propose(model, blocks, grid_of_blocks))
             except Misread as error:
                 reasons.append(error)
                 continue
@@ -411,6 +391,22 @@ def _as_laid_out(model: Model, layout: TokenLayout) -> Model:
                 f"{found}: {shown}."
             )
     return replace(model, layout=layout)
+
+
+def _grid_before_attention(model: Model) -> PatchGrid:
+    """The same of modules that nobody says are all of the blocks.
+
+    Raises:
+        Misread: if there is attention before them.
+    """
+    with with_autograd(model):
+        local = Embedder(model).local(sample_input(model))
+    if not local:
+        raise Misread(
+            f"{model.spec} attends before the first of the modules that were taken for its blocks "
+            f"({type(model.anatomy.blocks[0]).__name__}), which a map would leave out."
+        )
+    return _grid_entering(model)
 
 
 def _grid_entering(model: Model) -> PatchGrid:

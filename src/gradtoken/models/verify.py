@@ -16,10 +16,11 @@ from torch import Tensor
 from gradtoken.alignment import Alignment
 from gradtoken.errors import ModelError
 from gradtoken.models.model import Model
-from gradtoken.models.observe import Observation, reaches, without
+from gradtoken.models.observe import Observation, projected, reaches, without
 from gradtoken.models.owners import owners
 from gradtoken.patch_grid import PatchGrid, averaged_tokens
-from gradtoken.tap import AttentionCall
+from gradtoken.precision import wide
+from gradtoken.tap import TAIL, AttentionCall
 from gradtoken.watch import Seen
 
 NEGLIGIBLE = 1e-4
@@ -140,6 +141,13 @@ def check_blocks(model: Model, seen: Seen, calls: Sequence[AttentionCall], start
         )
     if not model.anatomy.attends:
         return
+    images = next(iter(seen.inputs.values())).shape[0]
+    if any(call.key.ndim != 4 or call.key.shape[0] != images for call in calls if call.place >= 0):
+        raise Misread(
+            f"the blocks of {model.spec} attend with their heads or tokens folded into the images, "
+            "so no image's attention can be told; give scaled_dot_product_attention tensors of "
+            "shape (images, heads, tokens, channels)."
+        )
     counts = {call.place: call.key.shape[-2] for call in calls if call.place >= 0}
     missing = depth - start - len(counts)
     if missing:
@@ -182,6 +190,62 @@ def check_sequences(model: Model, seen: Seen) -> None:
             )
 
 
+def check_readout(
+    model: Model, seen: Seen, calls: Sequence[AttentionCall], output: Tensor, grid: PatchGrid
+) -> None:
+    """See that a forward read its class as the model's reading says: one backward of its tail.
+
+    It may not, for an input of another size or a batch, or since the model's settings or weights
+    were changed.
+
+    Args:
+        model: with one backbone.
+        seen: what the forward showed.
+        calls: the attention calls that its output depends on.
+        output: the model's output, with a graph from the last tokens on.
+        grid: the spatial tokens of inputs of this size.
+
+    Raises:
+        ModelError: if it did not.
+    """
+    if not seen.lengths or not output.requires_grad:
+        return
+    again = "wrap it again, with preprocessing to the size it is used at"
+    if seen.lengths[0] != grid.tokens:
+        raise ModelError(
+            f"{model.spec} makes {seen.lengths[0]} tokens of images of {grid.size[1]}x"
+            f"{grid.size[0]} pixels, and made {grid.tokens} when it was read; {again}."
+        )
+    reads = [seen.leaving[index] for index in model.anatomy.reads]
+    parts = [call.output for call in calls if call.place == TAIL and call.output is not None]
+    pooled = seen.pooled(model.anatomy.pool)
+    parts += [] if pooled is None else [pooled]
+    with torch.enable_grad():
+        score = projected(wide(output))
+        with without(parts):
+            outside = _outside(reaches(score, reads), model.layout.rows)
+        if not outside:
+            return
+        share = outside / _norm(reaches(score, reads))
+    if not share <= NEGLIGIBLE:
+        raise ModelError(
+            f"{model.spec} was read as {model.anatomy.readout!r}, but {share:.0%} of its output's "
+            "gradient at the last tokens lies elsewhere for these images; if its settings or "
+            f"weights were changed, or it is used at another size, {again}."
+        )
+
+
+def _outside(found: Sequence[Tensor | None], rows: Sequence[int]) -> float:
+    """The size of some gradients at other tokens than some rows."""
+    outside = []
+    for grad in found:
+        if grad is not None:
+            grad = grad.clone()
+            grad[:, list(rows)] = 0
+            outside.append(grad)
+    return _norm(outside)
+
+
 def _norm(found: Sequence[Tensor | None]) -> float:
     return float(sum(float(grad.norm()) ** 2 for grad in found if grad is not None)) ** 0.5
 
@@ -210,6 +274,7 @@ def _backbone(
     aligned = _pool_alignment(model, pooled, last, grid)
     if pooled is not None:
         facts.append(_averaged(model, observed, pooled, aligned, grid))
+    _check_tail(model, observed, tail, last, grid)
     values = [call.value.transpose(1, 2).flatten(2) for call in tail]
     with without(call.output for call in tail if call.output is not None):
         return Verified(
@@ -232,14 +297,7 @@ def _other_blocks(model: Model, arriving: dict[int, Tensor | None], whole: float
 def _other_tokens(
     model: Model, direct: Sequence[Tensor | None], whole: float, grid: PatchGrid
 ) -> Fact:
-    rows = list(model.layout.rows)
-    outside = []
-    for grad in direct:
-        if grad is not None:
-            grad = grad.clone()
-            grad[:, rows] = 0
-            outside.append(grad)
-    share = _norm(outside) / whole
+    share = _outside(direct, model.layout.rows) / whole
     if share > NEGLIGIBLE:
         raise Misread(
             f"{model.spec} is read as {model.anatomy.readout!r}, but {share:.0%} of its output's "
@@ -294,12 +352,14 @@ def _averaged(
 def _chain(model: Model, observed: Observation, seen: Seen) -> Fact:
     """See that each block gets what the one before it made, and nothing else."""
     worst = 0.0
+    for index in range(len(model.anatomy.blocks)):
+        _check_arguments(model, observed, seen, index)
     for index in range(1, len(model.anatomy.blocks)):
         tokens, handed = seen.inputs[index], seen.handed[index - 1]
         if tokens is handed:
             continue
         others = [observed.pixels, *(seen.leaving[i] for i in range(index - 1))]
-        own, *rest = reaches(_projected(tokens), [seen.leaving[index - 1], *others])
+        own, *rest = reaches(projected(tokens), [seen.leaving[index - 1], *others])
         share = _norm(rest) / max(_norm([own]), torch.finfo(torch.float32).tiny)
         if own is None or share > NEGLIGIBLE:
             raise Misread(
@@ -311,6 +371,19 @@ def _chain(model: Model, observed: Observation, seen: Seen) -> Fact:
     return Fact("gradient between blocks that are not neighbours", worst, NEGLIGIBLE)
 
 
+def _check_arguments(model: Model, observed: Observation, seen: Seen, index: int) -> None:
+    """See that what a block is called with beside its tokens does not depend on the image."""
+    given = seen.given[index]
+    rest = [t for t in (*given.args, *given.kwargs.values()) if isinstance(t, Tensor)]
+    nodes = [observed.pixels, *seen.leaving.values()]
+    for tensor in rest:
+        if tensor.requires_grad and _norm(reaches(projected(tensor), nodes)) > 0:
+            raise Misread(
+                f"block {index} of {model.spec} gets something of the image beside its tokens (a "
+                "skip connection, or conditioning), which a map would leave out."
+            )
+
+
 def _check_order(model: Model, tokens: Tensor, before: Tensor, index: int) -> None:
     found = owners(tokens, before).token
     expected = torch.arange(len(found), device=found.device)
@@ -319,12 +392,6 @@ def _check_order(model: Model, tokens: Tensor, before: Tensor, index: int) -> No
             f"{model.spec} mixes or reorders its tokens between blocks {index - 1} and {index}, so "
             "they cannot be followed to their patches."
         )
-
-
-def _projected(tokens: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-    drawn = torch.randn(tokens.shape, generator=generator, dtype=torch.float32)
-    return (tokens * drawn.to(tokens)).sum()
 
 
 def _aligned(tokens: Tensor, last: Tensor, grid: PatchGrid, model: Model) -> Alignment | None:
@@ -346,6 +413,31 @@ def _aligned(tokens: Tensor, last: Tensor, grid: PatchGrid, model: Model) -> Ali
             "them in another order, so they cannot be followed."
         )
     return aligned
+
+
+def _check_tail(
+    model: Model,
+    observed: Observation,
+    tail: Sequence[AttentionCall],
+    last: Tensor,
+    grid: PatchGrid,
+) -> None:
+    """See that patches do not attend after the last block, as they would in further blocks."""
+    for call in tail:
+        if call.query.shape[-2] < len(grid.positions):
+            continue
+        with without(c.output for c in tail if c.output is not None):
+            at = owners(call.query.transpose(1, 2).flatten(2), last).token.tolist()
+        (grad,) = observed.gradients([call.output]) if call.output is not None else (None,)
+        if grad is None:
+            continue
+        used = {row for row in range(grad.shape[-2]) if bool(grad[:, :, row].any())}
+        if used & {at[position] for position in grid.positions if at[position] >= 0}:
+            raise Misread(
+                f"the patches of {model.spec} attend to one another after the "
+                f"{len(model.anatomy.blocks)} modules that were taken for its blocks "
+                f"({type(model.anatomy.blocks[-1]).__name__}), which a map would leave out."
+            )
 
 
 def _pool_alignment(
