@@ -55,7 +55,7 @@ def test_json_and_exit_code() -> None:
     found = json.loads(result.stdout)
     keys = ["works", "spec", "blocks", "attention_calls", "grid", "prefix", "readout"]
     assert list(found) == [*keys, "verified", "activation", "methods"]
-    assert len(found["verified"]) == 7
+    assert len(found["verified"]) == 8
     assert all(fact["value"] <= fact["allowed"] for fact in found["verified"])
     assert found["works"] is True
     assert found["grid"] == [14, 14]

@@ -206,7 +206,7 @@ def _call(
         raise ModelError(
             "the model's attention is causal; only bidirectional attention can be read."
         )
-    if query.ndim != 4:
+    if query.ndim < 4:
         raise ModelError(
             f"the model's attention is called on tensors of {query.ndim} dimensions, so heads, "
             "images and tokens cannot be told apart; give scaled_dot_product_attention tensors of "

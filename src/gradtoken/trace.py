@@ -180,7 +180,7 @@ class Trace:
         to, or -1; empty where the class is not read by attention."""
         if not self.tail_calls:
             return ()
-        if len(self.tail_calls) > 1:
+        if len(self.tail_calls) > 1 and self.model.anatomy.attends:
             raise MethodError(
                 f"{method} begins with the attention by which the class is read, and "
                 f"{self.model.spec} reads it by {len(self.tail_calls)} attentions in turn; use "

@@ -156,12 +156,12 @@ def test_at_random_lines_of_an_explanation(
     training: Model, method: str, options: dict[str, Any]
 ) -> None:
     images = images_for((64, 64))
-    gradtoken.explain(training, images, 1, method=method, **options)
-    before = state_of(training.module)
 
     def work() -> None:
         gradtoken.explain(training, images, [1, 2], method=method, **options)
 
+    work()
+    before = state_of(training.module)
     for at in _at_random_lines(work, 40):
         assert state_of(training.module) == before, at
 

@@ -127,6 +127,8 @@ def check_blocks(model: Model, seen: Seen, calls: Sequence[AttentionCall], start
         Misread: saying what happened instead.
     """
     depth = len(model.anatomy.blocks)
+    if not depth:
+        return
     check_sequences(model, seen)
     if seen.entered != list(range(depth)):
         times = max((seen.entered.count(index) for index in set(seen.entered)), default=0)
@@ -171,8 +173,6 @@ def check_sequences(model: Model, seen: Seen) -> None:
     Raises:
         Misread: if they were not called, or with something else.
     """
-    if not model.anatomy.blocks:
-        return
     shapes = [tuple(t.shape) for t in (*seen.inputs.values(), *seen.leaving.values())]
     if not shapes:
         raise Misread(f"{model.spec} does not run the modules that should be its blocks.")
