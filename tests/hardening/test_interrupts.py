@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import linecache
 import os
@@ -43,7 +44,7 @@ class _Interrupt:
 
     def __init__(self, at: int | None = None) -> None:
         self.at, self.seen = at, 0
-        self._entered: set[tuple[int, int]] = set()
+        self._entered: dict[int, set[int]] = {}
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         code = frame.f_code
@@ -52,6 +53,9 @@ class _Interrupt:
         return self._line
 
     def _line(self, frame: FrameType, event: str, _: Any) -> Any:
+        if event == "return" and not frame.f_code.co_flags & inspect.CO_GENERATOR:
+            self._entered.pop(id(frame), None)
+            return self._line
         cleaning = frame.f_lineno in _cleanup_lines(frame.f_code.co_filename)
         if event == "line" and not cleaning and not self._between(frame):
             self.seen += 1
@@ -64,9 +68,9 @@ class _Interrupt:
         """Whether tracers see the line but signals cannot fall there: a `with` met again on its way
         out to the context's exit, and a `try:`, which does nothing."""
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        place = (id(frame), frame.f_lineno)
-        again = line.startswith("with ") and place in self._entered
-        self._entered.add(place)
+        entered = self._entered.setdefault(id(frame), set())
+        again = line.startswith("with ") and frame.f_lineno in entered
+        entered.add(frame.f_lineno)
         return again or line == "try:"
 
 
