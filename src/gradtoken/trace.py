@@ -401,18 +401,24 @@ def record(
     """
     with with_autograd(model):
         model = current(model)
-        batch = images.to(model.device, model.dtype).clone()
+        images = images.to(model.device, model.dtype).detach()
+        total = images.sum()
         backbones = [replace(model, others=()), *model.others]
         start = 0 if model.others else start
-        grids = [grid_of(one, batch) for one in backbones]
-        recorders, seen, output = _watched(backbones, batch, start, queries)
+        grids = [grid_of(one, images) for one in backbones]
+        recorders, seen, output = _watched(backbones, images, start, queries)
     if recorders[0].written and not model.writes_in_place:
         # by a part of the module that did not run when it was read
         for one in backbones:
             assert one.reading is not None
             one.reading.writes_in_place = True
+        if not torch.equal(total, images.sum()):
+            raise ModelError(
+                f"{model.spec} wrote into its images, which it did not do when it was read; give "
+                "them again, it will get copies from now on."
+            )
         return record(model, images, start=start, queries=queries)
-    _check_output(model, output, len(batch))
+    _check_output(model, output, len(images))
     traces = []
     for one, grid, recorder, each in zip(backbones, grids, recorders, seen, strict=True):
         calls = own_calls(one, each, on_the_way(recorder.calls, output))
@@ -420,7 +426,9 @@ def record(
         _check_seen(one, calls, each)
         check_readout(one, each, calls, output, grid)
         logits = output.detach()
-        traces.append(Trace(one, batch, logits, calls, grid, each, output, recorder.linears, start))
+        traces.append(
+            Trace(one, images, logits, calls, grid, each, output, recorder.linears, start)
+        )
     return replace(traces[0], model=model, others=tuple(traces[1:]))
 
 

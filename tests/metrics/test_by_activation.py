@@ -12,8 +12,8 @@ import gradtoken
 from gradtoken.errors import MethodError, ModelError
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.metrics.perturbation import abpc, aopc, log_odds, perturb
-from gradtoken.metrics.replacing import to_pixels
 from gradtoken.models import Model
+from gradtoken.patch_grid import to_pixels
 from tests.conftest import images_for, tiny_vit
 
 ABOUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
