@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import gradtoken
-from gradtoken.models.batch_norm import right_batch_norm
+from gradtoken.models.batch_norm import ContiguousBatchNorm
 from gradtoken.models.reading import grid_of
 
 TRANSPOSED = (8, 1, 32, 8)
@@ -32,7 +32,7 @@ def image(strides: tuple[int, ...]) -> Tensor:
 def test_its_gradient_is_right_in_any_layout(given: tuple[int, ...], back: tuple[int, ...]) -> None:
     module = norm()
     pixels, gradient = image(given).requires_grad_(), image(back)
-    with right_batch_norm(module):
+    with ContiguousBatchNorm():
         made = module(pixels)
     assert torch.equal(made, module(pixels))
     (found,) = torch.autograd.grad(made, pixels, gradient)

@@ -9,7 +9,6 @@ forward is right. XCiT's local patch interaction is such a place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -52,8 +51,6 @@ class ContiguousBatchNorm(TorchFunctionMode):
         return _ContiguousGradient.apply(func(images.contiguous(), *args[1:], **given))
 
 
-def right_batch_norm(module: nn.Module) -> AbstractContextManager[object]:
-    """A context in which a module's batch normalisation has the right gradient."""
-    if any("BatchNorm" in type(part).__name__ for part in module.modules()):
-        return ContiguousBatchNorm()
-    return nullcontext()
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether a module has batch normalisation, by the names of its parts' classes."""
+    return any("BatchNorm" in type(part).__name__ for part in module.modules())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from gradtoken.forks import after_fork, one_thread_in_forks
 from gradtoken.labels import Labels
 from gradtoken.layout import TokenLayout
 from gradtoken.models.anatomy import Anatomy
-from gradtoken.models.batch_norm import right_batch_norm
+from gradtoken.models.batch_norm import ContiguousBatchNorm, has_batch_norm
 from gradtoken.models.entry import first_layer, input_dtype
 from gradtoken.preprocess import Preprocess
 from gradtoken.prompts import PromptBatch, Prompts
@@ -110,7 +110,7 @@ class Model:
             with _LOCK:
                 modes.enter(user, self.module)
                 _EAGER.enter(user)
-            with right_batch_norm(self.module):
+            with ContiguousBatchNorm() if modes.batch_norm else nullcontext():
                 yield
         finally:
             with _LOCK:
@@ -157,6 +157,8 @@ class _Modes:
 
     def __init__(self) -> None:
         self._users: set[object] = set()
+        self.batch_norm = False
+        """Whether the module has batch normalisation; told while anybody needs it ready."""
         self._training: list[nn.Module] = []
         self._switched: list[tuple[Any, str, Any]] = []
 
@@ -164,6 +166,7 @@ class _Modes:
         first = not self._users
         self._users.add(user)
         if first:
+            self.batch_norm = has_batch_norm(module)
             self._training = [part for part in module.modules() if part.training]
             for part in self._training:
                 part.training = False

@@ -113,8 +113,10 @@ def _first_right(model: Model, *, given: bool, unreadable: ModelError | None) ->
 
 @contextmanager
 def verifying(model: Model) -> Iterator[None]:
-    """Gradients as they are without the caller's `no_grad`, `inference_mode` or autocast."""
+    """Evaluation mode, with gradients as they are without the caller's `no_grad`, `inference_mode`
+    or autocast."""
     with (
+        model.evaluating(),
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(model.device.type, enabled=False),
