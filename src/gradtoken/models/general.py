@@ -24,6 +24,7 @@ from gradtoken.models.observe import (
     Observation,
     inside,
     observe,
+    outputs_of,
     projected,
     reaches,
     run,
@@ -69,7 +70,8 @@ def block_lists(model: Model) -> list[tuple[nn.Module, ...]]:
     outermost = tuple(module for module in single if id(module) not in below)
     several = [group for group in lists if len(group) > 1]
     alone = [group for group in lists if len(group) == 1]
-    return list(dict.fromkeys([*several[:_MOST_LISTS], outermost, *alone[:_MOST_LISTS]]))
+    found = [*several[:_MOST_LISTS], outermost, *alone[:_MOST_LISTS]]
+    return list(dict.fromkeys(group for group in found if group))
 
 
 class _Tour(Recorder):
@@ -134,8 +136,6 @@ def propose(
     observed = observe([watched])
     seen = observed.seen[0]
     check_sequences(watched, seen)
-    if not seen.entered:
-        raise Misread(f"{model.spec} does not run the modules that may be its blocks.")
     if sorted(seen.entered) != list(range(len(blocks))):
         raise Misread(
             f"the blocks of {model.spec} run more than once in a forward (test-time augmentation, "
@@ -212,7 +212,7 @@ def _attention_after(observed: Observation, last: Tensor) -> list[Tensor]:
 
     Another chain's blocks may run after it, so that the place of a call does not tell.
     """
-    outputs = [call.output for call in observed.calls[0] if call.output is not None]
+    outputs = outputs_of(observed.calls[0])
     after = [output for output in outputs if reaches(projected(output), [last])[0] is not None]
     return [
         output

@@ -20,7 +20,7 @@ from gradtoken.models.anatomy import Pool
 from gradtoken.models.calls import first, with_first
 from gradtoken.models.model import Model
 from gradtoken.models.observe import check_output, run, with_autograd
-from gradtoken.models.probe import CHANGES, Probed
+from gradtoken.models.probe import CHANGES, Probed, ramps
 from gradtoken.models.verify import NEGLIGIBLE, Fact, Misread, Verified
 from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import wide
@@ -120,12 +120,8 @@ def _images(noise: Tensor) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randn(noise.shape, generator=generator, dtype=torch.float32).to(noise)
     drawn = drawn * CHANGES.get(noise.dtype, 0.1)
-    height, width = noise.shape[-2:]
-    down, across = (
-        ((torch.arange(side, device=noise.device) + 0.5) / side).sqrt().to(noise.dtype)
-        for side in (height, width)
-    )
-    return [noise, noise + drawn * down[:, None], noise + drawn * across]
+    down, across = ramps(noise)
+    return [noise, noise + drawn * down, noise + drawn * across]
 
 
 def _confirmed(model: Model, tokens: list[Tensor], claimed: Callable[[int], PatchGrid]) -> Probed:
@@ -145,4 +141,4 @@ def _confirmed(model: Model, tokens: list[Tensor], claimed: Callable[[int], Patc
             f"{grid.shape[0]}x{grid.shape[1]} grid (correlation {value:.2f}), so a map cannot be "
             "laid out; use a model that cuts the image into a grid."
         )
-    return Probed(grid, "confirmed", value)
+    return Probed(grid, "confirmed", value, ALIKE)

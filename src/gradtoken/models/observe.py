@@ -88,6 +88,11 @@ def reaches(score: Tensor, at: Sequence[Tensor]) -> list[Tensor | None]:
     return [None if grad is None or not bool(grad.any()) else wide(grad) for grad in found]
 
 
+def outputs_of(calls: Iterable[AttentionCall]) -> list[Tensor]:
+    """What attention calls made, where that has a graph."""
+    return [call.output for call in calls if call.output is not None]
+
+
 def projected(tensor: Tensor) -> Tensor:
     """A random projection, which depends on all that the tensor depends on: sums may cancel."""
     generator = torch.Generator().manual_seed(3)
@@ -97,7 +102,11 @@ def projected(tensor: Tensor) -> Tensor:
 
 def sample_input(model: Model) -> Float[Tensor, "1 channels height width"]:
     """Noise of the size that the model's preprocessing makes."""
-    shape = model.preprocess.sample().shape
+    return noise_of(model, model.preprocess.sample().shape)
+
+
+def noise_of(model: Model, shape: Sequence[int]) -> Float[Tensor, "1 channels height width"]:
+    """The same noise each time, of some shape (channels, height, width), for a model's input."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn((1, *shape), generator=generator, dtype=torch.float32)
     return drawn.to(model.device, model.dtype)

@@ -54,11 +54,13 @@ class Probed:
         how: "exact", "measured" or "confirmed".
         value: the largest distance of a token's centre from its place in the grid, in cells; for
             "confirmed", the smaller correlation of claimed and measured rows and columns.
+        allowed: the largest such distance, or the smallest such correlation, that is accepted.
     """
 
     grid: PatchGrid
     how: str
     value: float
+    allowed: float
 
 
 def probe_patches(
@@ -93,7 +95,7 @@ def probe_patches(
     value = _agreement(places, grid)
     if not value >= _ALIKE:
         raise ModelError(_no_grid(spec, places))
-    return Probed(grid, "confirmed", value)
+    return Probed(grid, "confirmed", value, _ALIKE)
 
 
 def _no_grid(spec: str, places: _Places) -> str:
@@ -145,12 +147,8 @@ class _Places:
         shape = (draws, *like.shape[1:])
         noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(like)
         noise = noise * CHANGES.get(like.dtype, 0.1)
-        height, width = like.shape[-2:]
-        down, across = (
-            ((torch.arange(side, device=like.device) + 0.5) / side).sqrt().to(like.dtype)
-            for side in (height, width)
-        )
-        changes = [noise, noise * down[:, None], noise * across]
+        down, across = ramps(like)
+        changes = [noise, noise * down, noise * across]
         with torch.no_grad():
             base = wide(embed(like))
             sizes = [
@@ -164,6 +162,15 @@ class _Places:
         used = whole > _INSENSITIVE * whole.max()
         safe = torch.where(used, whole, 1)
         return cls(below / safe, right / safe, used)
+
+
+def ramps(like: Tensor) -> tuple[Float[Tensor, "height 1"], Float[Tensor, " width"]]:
+    """Factors of noise whose variance grows down an image, and across it."""
+    down, across = (
+        ((torch.arange(side, device=like.device) + 0.5) / side).sqrt().to(like.dtype)
+        for side in like.shape[-2:]
+    )
+    return down[:, None], across
 
 
 def _exact(embed: Embed, like: Tensor) -> Probed | None:
@@ -242,7 +249,7 @@ def _fitted(places: _Places, like: Tensor, how: str) -> Probed | None:
             (top, bottom, stray_down), (left, right, stray_across) = vertical, horizontal
             cells = Box(left * width, top * height, right * width, bottom * height)
             grid = _grid((rows, columns), (height, width), places.count, at[order], cells)
-            return Probed(grid, how, max(stray_down, stray_across))
+            return Probed(grid, how, max(stray_down, stray_across), _STRAY)
     return None
 
 

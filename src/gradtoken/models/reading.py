@@ -1,4 +1,5 @@
-"""How a model is read, verified on the model itself, once for each model and input size."""
+"""How a model is read, verified on the model itself when it is wrapped, and its patches found, once
+for each input size."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from gradtoken.models.model import Model
 from gradtoken.models.observe import (
     FAILURES,
     Observation,
+    noise_of,
     observe,
     sample_input,
     with_autograd,
@@ -168,9 +170,7 @@ def probed(model: Model, images: Tensor) -> Probed:
 
 
 def _probe(model: Model, shape: Shape) -> Probed:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn((1, *shape), generator=generator, dtype=torch.float32)
-    noise = noise.to(model.device, model.dtype)
+    noise = noise_of(model, shape)
     claimed = partial(_claimed, model.layout, shape)
     if not model.anatomy.blocks:
         return examine(model, noise, claimed).probed
@@ -233,17 +233,17 @@ def _verified(backbones: Sequence[Model]) -> list[Model]:
             model = _with_step(model, observed, number)
         if model.anatomy.attends:
             seen, calls = observed.seen[number], observed.calls[number]
-            _note(model, (attention_in_place(model, seen, calls),))
-            _note(model, (attention_alone_mixes(model, seen, grids[number]),))
+            _note(model, attention_in_place(model, seen, calls))
+            _note(model, attention_alone_mixes(model, seen, grids[number]))
         read.append(model)
     _check_same_cells(read[0].spec, grids)
     return read
 
 
-def _note(model: Model, facts: tuple[Fact, ...]) -> None:
-    """Keep more of what was verified."""
+def _note(model: Model, fact: Fact) -> None:
+    """Keep one more thing that was verified."""
     assert model.reading is not None
-    model.reading.facts = (*model.reading.facts, *facts)
+    model.reading.facts = (*model.reading.facts, fact)
 
 
 def _examined(model: Model, like: Tensor) -> Model:
@@ -284,8 +284,9 @@ def _order(found: Probed) -> Fact:
         "measured": "distance of patches from their places in the grid, in patches (noise)",
     }
     if found.how in words:
-        return Fact(words[found.how], found.value, 0.35)
-    return Fact("correlation of the patches' places with those measured", found.value, 0.5, True)
+        return Fact(words[found.how], found.value, found.allowed)
+    words_for = "correlation of the patches' places with those measured"
+    return Fact(words_for, found.value, found.allowed, True)
 
 
 def _with_step(model: Model, observed: Observation, number: int) -> Model:
@@ -313,7 +314,7 @@ def _with_step(model: Model, observed: Observation, number: int) -> Model:
         return model
     best = min(gaps, key=lambda step: gaps[step])
     fact = Fact("difference between the readout's own stream and the model", gaps[best], allowed)
-    _note(model, (fact,))
+    _note(model, fact)
     assert model.reading is not None
     model.reading.stream = gaps[best] <= allowed
     return replace(model, anatomy=replace(model.anatomy, step=best))

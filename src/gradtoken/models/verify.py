@@ -16,7 +16,7 @@ from torch import Tensor
 from gradtoken.alignment import Alignment
 from gradtoken.errors import ModelError
 from gradtoken.models.model import Model
-from gradtoken.models.observe import Observation, projected, reaches, without
+from gradtoken.models.observe import Observation, outputs_of, projected, reaches, without
 from gradtoken.models.owners import owners
 from gradtoken.patch_grid import PatchGrid, averaged_tokens
 from gradtoken.precision import wide
@@ -217,7 +217,7 @@ def check_readout(
             f"{grid.size[0]} pixels, and made {grid.tokens} when it was read; {again}."
         )
     reads = [seen.leaving[index] for index in model.anatomy.reads]
-    parts = [call.output for call in calls if call.place == TAIL and call.output is not None]
+    parts = outputs_of(call for call in calls if call.place == TAIL)
     pooled = seen.pooled(model.anatomy.pool)
     parts += [] if pooled is None else [pooled]
     with torch.enable_grad():
@@ -266,8 +266,8 @@ def _backbone(
     last = seen.leaving[len(anatomy.blocks) - 1]
     tail, pooled = observed.tail(number), seen.pooled(anatomy.pool)
     reads = {index: seen.leaving[index] for index in anatomy.reads}
-    parts = [call.output for call in tail if call.output is not None]
-    parts += [] if pooled is None else [pooled]
+    attended = outputs_of(tail)
+    parts = attended if pooled is None else [*attended, pooled]
     direct = observed.gradients(list(reads.values()), parts)
     facts.append(_other_tokens(model, direct, whole, grid))
     _check_parts(model, observed, [arriving[index] for index in anatomy.reads], pooled)
@@ -276,7 +276,7 @@ def _backbone(
         facts.append(_averaged(model, observed, pooled, aligned, grid))
     _check_tail(model, observed, tail, last, grid)
     values = [call.value.transpose(1, 2).flatten(2) for call in tail]
-    with without(call.output for call in tail if call.output is not None):
+    with without(attended):
         return Verified(
             tuple(facts), tuple(_aligned(value, last, grid, model) for value in values), aligned
         )
@@ -426,7 +426,7 @@ def _check_tail(
     for call in tail:
         if call.query.shape[-2] < len(grid.positions):
             continue
-        with without(c.output for c in tail if c.output is not None):
+        with without(outputs_of(tail)):
             at = owners(call.query.transpose(1, 2).flatten(2), last).token.tolist()
         (grad,) = observed.gradients([call.output]) if call.output is not None else (None,)
         if grad is None:
