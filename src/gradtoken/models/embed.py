@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError
@@ -19,6 +21,21 @@ from gradtoken.tap import AttentionCall, AttentionTap
 
 class _Reached(Exception):
     """Ends a forward that has come as far as it is needed."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Tokens that enter the first block, with a graph from the pixels to them.
+
+    Args:
+        pixels: the input, a leaf.
+        tokens: of its one image.
+        local: whether the tokens depend on few pixels each, as they do before attention.
+    """
+
+    pixels: Float[Tensor, "1 channels height width"]
+    tokens: Float[Tensor, "1 tokens dim"]
+    local: bool
 
 
 class Embedder:
@@ -59,15 +76,18 @@ class Embedder:
             raise ModelError(f"{self._model.spec} did not run its first block.")
         return tokens[0]
 
-    def local(self, images: Tensor) -> bool:
-        """Whether the tokens have not attended to one another before.
+    def traced(self, image: Float[Tensor, "1 channels height width"]) -> Embedded:
+        """The tokens of one image, with their graph.
 
-        Attention of another backbone, on which they do not depend, does not count.
+        They are local unless they have attended to one another before. Attention of another
+        backbone, on which they do not depend, does not count.
         """
         with torch.enable_grad():
-            tokens = self(images.detach().clone().requires_grad_())
+            pixels = image.detach().clone().requires_grad_()
+            tokens = self(pixels)
             values = [value for value in self._values if value.requires_grad]
-            return all(grad is None for grad in reaches(projected(tokens), values))
+            attended = any(grad is not None for grad in reaches(projected(tokens), values))
+        return Embedded(pixels, tokens, not attended)
 
 
 def _entering(stop: Callable[[Tensor], None]) -> Callable[..., None]:

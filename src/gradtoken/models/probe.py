@@ -9,7 +9,7 @@ model's family claims is compared with the centres.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradtoken.errors import ModelError
 from gradtoken.geometry import Box
+from gradtoken.models.embed import Embedded
 from gradtoken.models.owners import OF_PIXELS, Owners, owners
 from gradtoken.patch_grid import PatchGrid
 from gradtoken.precision import wide
@@ -43,6 +44,7 @@ _INSENSITIVE = 1e-6
 _ROUNDING = 1e-3
 """How near to a whole pixel an edge is said to be there."""
 _DRAWS = 4
+"""Of noise, at most, until the centres of tokens make a grid."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,13 @@ class Probed:
 
 
 def probe_patches(
-    embed: Embed, like: Tensor, *, local: bool, claimed: Callable[[int], PatchGrid], spec: str
+    embed: Embed, start: Embedded, *, claimed: Callable[[int], PatchGrid], spec: str
 ) -> Probed:
     """Find the spatial tokens that a model makes of an input, and their places.
 
     Args:
         embed: runs the model up to those tokens.
-        like: noise (1, C, H, W) of the size, type and device of its input.
-        local: whether tokens depend on few pixels each, as they do before attention.
+        start: those of noise of the size, type and device of its input.
         claimed: the grid that the model's layout says, of a number of tokens; raises ModelError
             where it does not fit.
         spec: the model's name.
@@ -79,15 +80,16 @@ def probe_patches(
     Raises:
         ModelError: if the tokens that depend on pixels make no grid.
     """
-    if local:
-        exact = _exact(embed, like)
+    if start.local:
+        exact = _exact(start)
         if exact is not None:
             return exact
-    for draws in (1, _DRAWS) if local else (1,):
-        places = _Places.measured(embed, like, draws)
-        found = _fitted(places, like, "measured") if local else None
+    for places in _Places.measured(embed, start):
+        if not start.local:
+            break
+        found = _fitted(places, start.pixels, "measured")
         if found is not None:
-            return _sharpened(found, embed, like)
+            return _sharpened(found, start)
     try:
         grid = claimed(places.count)
     except ModelError:
@@ -136,32 +138,28 @@ class _Places:
         return cls((down / height).cpu(), (across / width).cpu(), (number > 0).cpu())
 
     @classmethod
-    def measured(cls, embed: Embed, like: Tensor, draws: int) -> _Places:
+    def measured(cls, embed: Embed, start: Embedded) -> Iterator[_Places]:
         """From how much tokens change where noise is added to all pixels, and how much where its
-        variance grows along one side of the input.
+        variance grows along one side of the input; of one draw of noise, of two, and so on.
 
         To first order a token's change is the sum of its pixels' shares, so the ratio of the two is
         the mean place of its pixels, weighted by their share.
         """
+        like, base = start.pixels.detach(), wide(start.tokens.detach())
         generator = torch.Generator().manual_seed(1)
-        shape = (draws, *like.shape[1:])
-        noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(like)
-        noise = noise * CHANGES.get(like.dtype, 0.1)
         down, across = ramps(like)
-        changes = [noise, noise * down, noise * across]
-        with torch.no_grad():
-            base = wide(embed(like))
-            sizes = [
-                sum(
-                    (wide(embed(like + one[None])) - base).double().square().sum(-1)[0]
-                    for one in change
-                )
-                for change in changes
-            ]
-        whole, below, right = (torch.as_tensor(size).cpu() for size in sizes)
-        used = whole > _INSENSITIVE * whole.max()
-        safe = torch.where(used, whole, 1)
-        return cls(below / safe, right / safe, used)
+        sizes = [torch.zeros(base.shape[1], dtype=torch.float64) for _ in range(3)]
+        for _ in range(_DRAWS):
+            noise = torch.randn(like.shape, generator=generator, dtype=torch.float32).to(like)
+            noise = noise * CHANGES.get(like.dtype, 0.1)
+            for size, change in zip(sizes, (noise, noise * down, noise * across), strict=True):
+                with torch.enable_grad():
+                    changed = wide(embed(like + change).detach())
+                size += (changed - base).double().square().sum(-1)[0].cpu()
+            whole, below, right = sizes
+            used = whole > _INSENSITIVE * whole.max()
+            safe = torch.where(used, whole, 1)
+            yield cls(below / safe, right / safe, used)
 
 
 def ramps(like: Tensor) -> tuple[Float[Tensor, "height 1"], Float[Tensor, " width"]]:
@@ -173,20 +171,18 @@ def ramps(like: Tensor) -> tuple[Float[Tensor, "height 1"], Float[Tensor, " widt
     return down[:, None], across
 
 
-def _exact(embed: Embed, like: Tensor) -> Probed | None:
+def _exact(start: Embedded) -> Probed | None:
     """The grid, where nearly every pixel belongs to one token; None where gradients do not tell."""
+    if not start.tokens.requires_grad:
+        return None
     with torch.enable_grad():
-        pixels = like.detach().clone().requires_grad_()
-        tokens = embed(pixels)
-        if not tokens.requires_grad:
-            return None
-        found = owners(tokens, pixels, channels=1, near=OF_PIXELS)
+        found = owners(start.tokens, start.pixels, channels=1, near=OF_PIXELS)
     if found.clean < _CLEAN:
         return None
-    return _fitted(_Places.owned(found, tokens.shape[1]), like, "exact")
+    return _fitted(_Places.owned(found, start.tokens.shape[1]), start.pixels, "exact")
 
 
-def _sharpened(found: Probed, embed: Embed, like: Tensor) -> Probed:
+def _sharpened(found: Probed, start: Embedded) -> Probed:
     """The same grid with its cells measured to the pixel, where two tokens' pixels tell them.
 
     They are inner ones, whose receptive fields do not end at the input's edge.
@@ -196,13 +192,12 @@ def _sharpened(found: Probed, embed: Embed, like: Tensor) -> Probed:
     if min(grid.shape) < 4:
         return found
     places = [(1, 1), (rows - 2, columns - 2)]
+    if not start.tokens.requires_grad:
+        return found
     with torch.enable_grad():
-        pixels = like.detach().clone().requires_grad_()
-        tokens = embed(pixels)
-        if not tokens.requires_grad:
-            return found
         early, late = (
-            _centre(tokens[0, grid.positions[r * columns + c]], pixels) for r, c in places
+            _centre(start.tokens[0, grid.positions[r * columns + c]], start.pixels)
+            for r, c in places
         )
     if early is None or late is None:
         return found

@@ -176,12 +176,10 @@ def _probe(model: Model, shape: Shape) -> Probed:
         return examine(model, noise, claimed).probed
     embed = Embedder(model)
     with with_autograd(model):
-        local = embed.local(noise)
-        found = probe_patches(embed, noise, local=local, claimed=claimed, spec=model.spec)
+        found = probe_patches(embed, embed.traced(noise), claimed=claimed, spec=model.spec)
         if found.grid.order is not None:
-            again = probe_patches(
-                embed, noise.flip(-1), local=local, claimed=claimed, spec=model.spec
-            )
+            mirrored = embed.traced(noise.flip(-1))
+            again = probe_patches(embed, mirrored, claimed=claimed, spec=model.spec)
             if again.grid.order != found.grid.order:
                 raise Misread(
                     f"the order of the tokens of {model.spec} is drawn at random or depends on the "
@@ -403,7 +401,7 @@ def _grid_before_attention(model: Model) -> PatchGrid:
         Misread: if there is attention before them.
     """
     with with_autograd(model):
-        local = Embedder(model).local(sample_input(model))
+        local = Embedder(model).traced(sample_input(model)).local
     if not local:
         raise Misread(
             f"{model.spec} attends before the first of the modules that were taken for its blocks "
