@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradtoken.errors import DatasetError, GradTokenError, ModelError
+from gradtoken.batch import Progress
+from gradtoken.batch.ray_client import run_there
+from gradtoken.errors import DatasetError, GradTokenError, ModelError, OutputError
 from tests.batch.conftest import COUNT, JOB, shards, start
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -69,6 +71,16 @@ def test_two_workers_share_a_gpu(folder: Path, tmp_path: Path) -> None:
 def test_errors_of_workers_reach_the_caller(address: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"^1 pictures could not be explained, more than"):
         start(folder, tmp_path / "a", engine="ray", workers=1, address=address, max_errors=0)
+
+
+def test_a_refusal_of_a_run_in_the_cluster_reaches_the_caller(
+    address: str, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    start(folder, out)
+    asked = {"source": str(folder), "out": str(out), "job": JOB, "engine": "ray", "num_gpus": 0}
+    with pytest.raises(OutputError, match="holds a run already; pass --resume"):
+        run_there(address, asked, Progress())
 
 
 def test_questions_for_the_wrong_engine_are_refused(folder: Path, tmp_path: Path) -> None:

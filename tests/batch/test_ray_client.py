@@ -95,11 +95,6 @@ def test_the_run_happens_there_and_gives_the_bytes_of_here(
     for name in ("00000000", "00000001", "00000002"):
         here, there = (buckets.cat_file(f"maps/{at}/data/{name}.parquet") for at in ("here", "run"))
         assert here == there
-    again = batch(address, bucket_options)
-    assert again.returncode == 1
-    assert again.stderr.strip().startswith(
-        "error: s3://maps/run holds a run already; pass --resume"
-    )
 
 
 def test_results_have_to_be_where_both_can_reach(address: str, folder: Path) -> None:

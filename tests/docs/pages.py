@@ -6,9 +6,9 @@ download weights is marked in the page by the line
 
     <!-- run: random weights -->
 
-before it: `gradtoken.load` then builds the architecture without weights, and hub ids, whose
-configuration would be downloaded, become the model type in `STAND_INS`. A mark that is not needed
-is an error.
+before it: `gradtoken.load` then builds the architecture without weights. Hub ids, whose
+configuration would be downloaded, become the model type in `STAND_INS`, and the largest model a
+small one. A mark that is not needed is an error.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from gradtoken.datasets import Scenes
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 STAND_INS = {
+    "timm/vit_base_patch16_224": "timm/vit_tiny_patch16_224",
     "hf/google/vit-base-patch16-224": "hf/vit",
     "hf/facebook/dinov2-small-imagenet1k-1-layer": "hf/dinov2",
 }

@@ -21,7 +21,7 @@ from tests.waiting import PATIENCE
 
 _ROOT = Path(__file__).parents[2]
 _INPUTS = {"command_line": 60, "checkpoints": 120, "options": 200, "manifests": 150}
-_INPUTS |= {"app_requests": 150, "batch_results": 150}
+_INPUTS |= {"app_requests": 80, "batch_results": 150}
 
 
 @pytest.mark.slow
