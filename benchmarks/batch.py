@@ -31,7 +31,7 @@ from pyarrow import parquet
 import gradtoken
 from gradtoken.batch import read
 from gradtoken.datasets import Scenes
-from gradtoken.images import load_image
+from gradtoken.images.load_image import load_image
 
 TOP_K = 3
 
@@ -204,9 +204,9 @@ def _decode(model: Any, paths: list[str]) -> None:
 
 def _write_again(out: Path, work: Path) -> None:
     """What the driver does with rows that come from workers."""
-    from gradtoken.batch.manifest import Journal, write_shard
-    from gradtoken.batch.output import Folder
-    from gradtoken.batch.schema import from_ipc, to_ipc, to_parquet
+    from gradtoken.batch.results.folder import Folder
+    from gradtoken.batch.results.manifest import Journal, write_shard
+    from gradtoken.batch.results.schema import from_ipc, to_ipc, to_parquet
 
     folder = Folder(str(work / "again"))
     journal = Journal(folder)

@@ -93,7 +93,7 @@ class Attempt:
 
 def drive(arguments: list[str]) -> None:
     """Be the command; with the hook set, die half-way through writing a shard."""
-    from gradtoken.batch import output
+    from gradtoken.batch.results import folder as output
     from gradtoken.cli import main
 
     left = int(os.environ.get(_HOOK, "-1"))

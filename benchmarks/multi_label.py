@@ -35,7 +35,7 @@ from gradtoken.metrics.class_sensitivity import present_coupling
 from gradtoken.metrics.localization import Coverage, token_ap
 from gradtoken.models import Model
 from gradtoken.targets import ClassTarget, LogProb, Targets
-from gradtoken.trace import record
+from gradtoken.trace.record import record
 
 FIGURES = ("token_ap", "share", "pointing", "energy", "coupling", "positive", "negative")
 """Positive: the share of a map's absolute relevance that is positive; negative: below `LITTLE`."""

@@ -28,7 +28,7 @@ from torch import Tensor
 import gradtoken
 from gradtoken.datasets import Scenes
 from gradtoken.errors import MethodError
-from gradtoken.images import load_image
+from gradtoken.images.load_image import load_image
 from gradtoken.models import Model
 
 PRECISIONS = ("float32", "bfloat16", "float16", "autocast")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import gradtoken
 from gradtoken.errors import GradTokenError, TargetError
-from gradtoken.labels import Labels
 from gradtoken.models import Model
 from gradtoken.targets import above, resolve, resolve_rows, text
+from gradtoken.targets.labels import Labels
 from tests.conftest import images_for, tiny_vit
 from tests.models.zoo import ZOO, seeded
 

@@ -10,12 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 import gradtoken
-from gradtoken import batching, explaining, memory
-from gradtoken.batching import BatchSize
+from gradtoken import batching, explaining
+from gradtoken.batching import BatchSize, free_bytes, kept_bytes
 from gradtoken.errors import ImageError, TargetError
-from gradtoken.memory import free_bytes, kept_bytes
 from gradtoken.models import Model
-from gradtoken.trace import record
+from gradtoken.trace.record import record
 from tests.conftest import images_for, tiny_vit
 
 
@@ -170,7 +169,7 @@ def test_maps_that_cannot_fit_are_refused_after_the_first_batch(
 
 def test_free_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert free_bytes(torch.device("cpu")) > 1 << 20
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(batching, "MEMINFO", tmp_path / "none")
     assert free_bytes(torch.device("cpu")) > 1 << 20
 
 

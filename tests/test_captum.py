@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import gradtoken
-from gradtoken.captum import Attribution
+from gradtoken.adapters.captum import Attribution
 from gradtoken.errors import ImageError, ModelError, TargetError
+from gradtoken.images.patch_grid import to_pixels
 from gradtoken.models import Model
-from gradtoken.patch_grid import to_pixels
 
 
 def test_channels_sum_to_the_map(model: Model, batch: Tensor) -> None:

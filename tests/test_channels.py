@@ -18,11 +18,11 @@ from torchvision.transforms import v2
 
 import gradtoken
 from gradtoken import Preprocess
+from gradtoken.adapters.captum import Attribution
 from gradtoken.attribution import make_method, methods
-from gradtoken.captum import Attribution
-from gradtoken.channels import as_channels
 from gradtoken.checking import check
 from gradtoken.errors import ImageError, ModelError
+from gradtoken.images.channels import as_channels
 from gradtoken.metrics import cascading_randomisation, deletion, filled, input_shift, insertion
 from gradtoken.metrics.grid_pointing import mosaic
 from gradtoken.models import Model

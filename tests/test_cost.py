@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import timm
@@ -12,10 +13,13 @@ from benchmarks.cost.operations import count
 from torch import Tensor, nn
 
 import gradtoken
-from gradtoken import backpropagation
-from gradtoken.memory import kept_bytes
+from gradtoken.batching import kept_bytes
 from gradtoken.models import Model
-from gradtoken.trace import Trace, record
+from gradtoken.targets import Targets
+from gradtoken.trace import backward, gradients
+from gradtoken.trace.readout import Readouts
+from gradtoken.trace.record import record
+from gradtoken.trace.trace import Trace
 
 ONE_TARGET = 1.05
 EVERY_TARGET = 7.0
@@ -66,13 +70,13 @@ def test_the_guard_sees_an_extra_backward(
     model: Model, image: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ratio(model, image, 3, gradient="full") > ONE_TARGET
-    plain = Trace.readouts
+    plain = gradients.readouts
 
-    def twice(self: Trace, targets: object, **options: object) -> object:
-        backpropagation.through_model(self, targets)
-        return plain(self, targets, **options)
+    def twice(trace: Trace, targets: Targets, **options: Any) -> Readouts:
+        backward.through_model(trace, targets)
+        return plain(trace, targets, **options)
 
-    monkeypatch.setattr(Trace, "readouts", twice)
+    monkeypatch.setattr("gradtoken.attribution.gradtoken.readouts", twice)
     assert ratio(model, image, 3) > ONE_TARGET
 
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 import gradtoken
-from gradtoken import display
-from gradtoken.display import Style
-from gradtoken.geometry import Box
+from gradtoken.explanation import style as display
+from gradtoken.explanation.style import Style
+from gradtoken.images.crop_box import Box
 from gradtoken.models import Model
 
 

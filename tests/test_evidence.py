@@ -14,15 +14,16 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import gradtoken
-from gradtoken import Explanation, Style, display
+from gradtoken import Explanation, Style
 from gradtoken.app.maps import says
 from gradtoken.cli import commands  # noqa: F401
 from gradtoken.cli.app import app
 from gradtoken.datasets import Scenes
-from gradtoken.evidence import LEAST, evidence_of
+from gradtoken.explanation import style as display
+from gradtoken.explanation.evidence import LEAST, evidence_of
+from gradtoken.explanation.sheet import rows_of, sheet
 from gradtoken.models import Model
 from gradtoken.report import Report
-from gradtoken.sheet import rows_of, sheet
 
 
 def maps() -> Tensor:
@@ -182,7 +183,7 @@ def test_the_command_line_says_it(scene: tuple[Path, str, str], tmp_path: Path) 
 
 def test_batches_have_columns_of_it(scene: tuple[Path, str, str], tmp_path: Path) -> None:
     from gradtoken.batch import Asked, Job, read, run
-    from gradtoken.batch.reporting import report
+    from gradtoken.batch.results.reporting import report
 
     path, there, missing = scene
     (tmp_path / "photos").mkdir()

@@ -267,7 +267,7 @@ def test_saving_leaves_nothing_half_written(
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gradtoken.saving.np.savez_compressed", full_disk)
+    monkeypatch.setattr("gradtoken.explanation.saving.np.savez_compressed", full_disk)
     with pytest.raises(gradtoken.OutputError, match="No space left on device"):
         found.save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -284,7 +284,7 @@ def test_saving_below_a_file_is_refused(model: Model, picture: Image.Image, tmp_
 
 
 def test_names_of_files_are_safe() -> None:
-    from gradtoken.saving import safe_name, unique_names
+    from gradtoken.explanation.saving import safe_name, unique_names
 
     assert safe_name("../../etc/passwd") == "etc-passwd"
     assert safe_name("tabby, tabby cat") == "tabby"

@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 import gradtoken
-from gradtoken import Explanation, Style, display
+from gradtoken import Explanation, Style
 from gradtoken.errors import TargetError
-from gradtoken.figures import legend
+from gradtoken.explanation import style as display
+from gradtoken.explanation.figures import legend
 from gradtoken.models import Model
 from tests.conftest import images_for
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gradtoken.errors import ImageError
-from gradtoken.images import load_image
+from gradtoken.images.load_image import load_image
 
 
 def saved(tmp_path: Path, image: Image.Image, name: str, **options: object) -> Path:

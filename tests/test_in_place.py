@@ -15,10 +15,10 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 import gradtoken
 from gradtoken.attribution import make_method, methods
 from gradtoken.errors import GradTokenError
-from gradtoken.in_place import OutOfPlace, writable, written_to
 from gradtoken.models import Model
+from gradtoken.tap.in_place import OutOfPlace, writable, written_to
 from gradtoken.targets import resolve
-from gradtoken.trace import record
+from gradtoken.trace.record import record
 from tests.conftest import images_for, tiny_vit
 from tests.models.writing import (
     PLACES,

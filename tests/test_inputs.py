@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 import gradtoken
-from gradtoken import inputs as module
 from gradtoken.errors import ImageError
-from gradtoken.inputs import Inputs
+from gradtoken.images import inputs as module
+from gradtoken.images.inputs import Inputs
+from gradtoken.images.source import Source
 from gradtoken.models import Model
-from gradtoken.sources import Source
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def files(tmp_path: Path, picture: Image.Image) -> list[Path]:
 
 def test_workers_make_what_is_made_here(model: Model, files: list[Path]) -> None:
     given = [*files, Image.open(files[0]), model.preprocess(Image.open(files[1]))]
-    here = list(Inputs(model, given))
+    here = list(Inputs(model.preprocess, given))
     for workers in (1, 2):
-        there = list(Inputs(model, given, workers=workers))
+        there = list(Inputs(model.preprocess, given, workers=workers))
         for one, other in zip(here, there, strict=True):
             assert torch.equal(one.tensor, other.tensor)
             assert one.source.to_dict() == other.source.to_dict()
@@ -101,7 +101,7 @@ def test_other_numbers_of_workers_are_refused(
 
 
 def test_tensors_need_no_workers(model: Model, batch: torch.Tensor) -> None:
-    assert Inputs(model, batch, workers=4)._workers == 0
+    assert Inputs(model.preprocess, batch, workers=4)._workers == 0
 
 
 def test_a_tensor_is_shown_when_it_is_asked_for(model: Model, batch: torch.Tensor) -> None:

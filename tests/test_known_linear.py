@@ -8,25 +8,27 @@ from benchmarks.cost.operations import count
 from torch import Tensor
 
 import gradtoken
-from gradtoken import stream
 from gradtoken.errors import ModelError
-from gradtoken.known_linear import KnownLinears, LinearCall
 from gradtoken.models import Model
+from gradtoken.tap.known_linear import KnownLinears, LinearCall
 from gradtoken.targets import resolve
-from gradtoken.trace import Trace, record
+from gradtoken.trace import stream
+from gradtoken.trace.gradients import readouts
+from gradtoken.trace.record import record
+from gradtoken.trace.trace import Trace
 
 from .conftest import inputs, tiny_vit
 
 
 def along(trace: Trace) -> list[Tensor]:
     targets = resolve([1, 4, 7], trace.logits, trace.model.labels)
-    steps = [step for block in trace.readouts(targets, gradient="stream").blocks for step in block]
+    steps = [step for block in readouts(trace, targets, gradient="stream").blocks for step in block]
     return [part for s in steps for part in (s.attention, s.value, s.output, s.gradient)]
 
 
 def computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = stream._run
-    monkeypatch.setattr(stream, "_run", lambda trace, _: run(trace, []))
+    run = stream.run_recorded
+    monkeypatch.setattr(stream, "run_recorded", lambda trace, _: run(trace, []))
 
 
 def test_known_layers_change_nothing(variant: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 
 import gradtoken
 from gradtoken.errors import ModelError
-from gradtoken.labels import Labels
+from gradtoken.targets.labels import Labels
 from tests.conftest import images_for, tiny_vit
 from tests.models.zoo import ZOO, seeded
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import gradtoken
-from gradtoken.batch.asked import Asked
+from gradtoken.batch.target_spec import Asked
 from gradtoken.errors import TargetError
-from gradtoken.labels import Labels
 from gradtoken.models import Model
 from gradtoken.targets import resolve
+from gradtoken.targets.labels import Labels
 
 LABELS = Labels.numbered(10)
 LOGITS = torch.arange(20.0).view(2, 10)

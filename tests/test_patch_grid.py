@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from gradtoken.errors import MethodError
-from gradtoken.geometry import Box
-from gradtoken.patch_grid import PatchGrid, averaged_tokens, to_pixels
+from gradtoken.images.crop_box import Box
+from gradtoken.images.patch_grid import PatchGrid, averaged_tokens, to_pixels
 
 REST = PatchGrid((2, 2), (10, 10), 5, None, Box(0.0, 0.0, 8.0, 8.0))
 """Patches of four pixels on ten, of which the last two belong to no token."""

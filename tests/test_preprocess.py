@@ -9,9 +9,9 @@ from PIL import Image
 from torchvision import transforms
 
 from gradtoken.errors import ImageError, ModelError
-from gradtoken.geometry import Box, lay_out, probe
+from gradtoken.images.crop_box import Box, lay_out, probe
+from gradtoken.images.preprocess import Preprocess, check_tensor
 from gradtoken.models.timm import build_preprocess
-from gradtoken.preprocess import Preprocess, check_tensor
 
 SIZES = [(300, 200), (200, 300), (224, 224), (97, 411), (33, 30), (2000, 1500)]
 

@@ -119,7 +119,7 @@ def test_siglip_gives_each_prompt_a_probability_of_its_own(images: Tensor) -> No
 
     class Fixed:
         def __call__(self, texts: object) -> object:
-            from gradtoken.prompts import PromptBatch
+            from gradtoken.targets.prompts import PromptBatch
 
             return PromptBatch(prompts, scale, bias, independent=True)
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import gradtoken
+from gradtoken.adapters.quantus import quantus_explain_func
+from gradtoken.images.patch_grid import to_pixels
 from gradtoken.models import Model
-from gradtoken.patch_grid import to_pixels
-from gradtoken.quantus import quantus_explain_func
 
 quantus = pytest.importorskip("quantus", reason="Quantus cannot be loaded", exc_type=ImportError)
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from gradtoken.errors import ModelError
-from gradtoken.preprocess import Preprocess
-from gradtoken.rendering import render
+from gradtoken.images.preprocess import Preprocess
+from gradtoken.images.rendering import render
 
 
 def ramp(channels: int, scale: float = 1.0) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gradtoken
-from gradtoken.trace import record
+from gradtoken.trace.record import record
 from tests.conftest import tiny_vit
 
 

@@ -10,8 +10,8 @@ import torch
 
 from gradtoken import contrast, log_prob
 from gradtoken.errors import TargetError
-from gradtoken.labels import Labels
 from gradtoken.targets import ClassTarget, LogProb, Targets, resolve
+from gradtoken.targets.labels import Labels
 
 NAMES = ["tabby, tabby cat", "Egyptian cat", "dog", "crane", "crane"]
 LABELS = Labels(NAMES)

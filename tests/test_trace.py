@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import gradtoken
 from gradtoken.errors import ModelError
-from gradtoken.frozen_context import run_stream
-from gradtoken.known_linear import KnownLinears
 from gradtoken.models import Model
-from gradtoken.trace import record
+from gradtoken.tap.frozen_context import run_stream
+from gradtoken.tap.known_linear import KnownLinears
+from gradtoken.trace.record import record
 from tests.conftest import images_for, inputs, tiny_vit
 
 METHODS = ["gradtoken", "raw-attention", "rollout"]

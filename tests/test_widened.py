@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import gradtoken
+from gradtoken.attribution.widened import widened_if_narrow, widening
 from gradtoken.errors import MethodError
 from gradtoken.models import Model
-from gradtoken.widened import widened_if_narrow, widening
 from tests.conftest import tiny_vit
 
 METHODS = sorted(gradtoken.methods())

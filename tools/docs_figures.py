@@ -13,7 +13,7 @@ from typing import Any
 import gradtoken
 from gradtoken import Explanation, Style
 from gradtoken.datasets import Scene, Scenes
-from gradtoken.figures import TextFigure
+from gradtoken.explanation.figures import TextFigure
 from gradtoken.models import Model
 
 _PANEL, _DPI = 1.8, 80

@@ -13,11 +13,13 @@ from benchmarks.cost.models import build, noise
 from benchmarks.cost.timing import once
 
 from gradtoken.attribution import make_method
-from gradtoken.backpropagation import through_tail
 from gradtoken.models import Model
-from gradtoken.stream import follow
 from gradtoken.targets import resolve
-from gradtoken.trace import Trace, record
+from gradtoken.trace.autograd import gradients_on
+from gradtoken.trace.backward import through_tail
+from gradtoken.trace.record import record
+from gradtoken.trace.stream import follow
+from gradtoken.trace.trace import Trace
 
 
 def measure(
@@ -51,7 +53,7 @@ def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]
         targets = resolve([TARGET], trace.logits, model.labels)
         sharpened = targets.sharpen(method.target, trace.logits, model.activation)
         _, arriving = note("gradient of the head", partial(through_tail, trace, sharpened))
-        with trace.differentiating():
+        with gradients_on(trace.model):
             blocks = note("stream", partial(follow, trace, arriving))
         for name, relate in (("relations", method._relate), ("relations, compiled", compiled)):
             note(name, lambda relate=relate: [relate(step) for block in blocks for step in block])

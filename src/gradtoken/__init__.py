@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradtoken.attribution import methods
-    from gradtoken.display import Style
     from gradtoken.errors import (
         DatasetError,
         GradTokenError,
@@ -18,29 +17,30 @@ if TYPE_CHECKING:
         TargetError,
     )
     from gradtoken.explaining import explain, explain_each
-    from gradtoken.explanation import Explanation
-    from gradtoken.layout import TokenLayout
+    from gradtoken.explanation.explanation import Explanation
+    from gradtoken.explanation.style import Style
+    from gradtoken.images.preprocess import Preprocess
+    from gradtoken.metrics.coupling import coupling
     from gradtoken.models import Model, load, wrap
-    from gradtoken.preprocess import Preprocess
-    from gradtoken.semantic_coupling import coupling
+    from gradtoken.models.layout import TokenLayout
     from gradtoken.targets import above, contrast, log_prob, text
 
 _HOMES = {
     "DatasetError": "errors",
-    "Explanation": "explanation",
+    "Explanation": "explanation.explanation",
     "GradTokenError": "errors",
     "ImageError": "errors",
     "MethodError": "errors",
     "Model": "models",
     "ModelError": "errors",
     "OutputError": "errors",
-    "Preprocess": "preprocess",
-    "Style": "display",
+    "Preprocess": "images.preprocess",
+    "Style": "explanation.style",
     "TargetError": "errors",
-    "TokenLayout": "layout",
+    "TokenLayout": "models.layout",
     "above": "targets",
     "contrast": "targets",
-    "coupling": "semantic_coupling",
+    "coupling": "metrics.coupling",
     "explain": "explaining",
     "explain_each": "explaining",
     "load": "models",
@@ -50,7 +50,7 @@ _HOMES = {
     "wrap": "models",
 }
 
-_ROOMS = ("attribution", "batch", "captum", "datasets", "metrics", "quantus", "report")
+_ROOMS = ("adapters", "attribution", "batch", "datasets", "metrics", "report")
 
 __version__ = "0.1.0"
 

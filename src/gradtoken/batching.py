@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from gradtoken.errors import ImageError
-from gradtoken.inputs import Input, Inputs
-from gradtoken.memory import free_bytes, kept_bytes
+from gradtoken.images.inputs import Input, Inputs
+from gradtoken.images.source import Source
 from gradtoken.models.model import Model
-from gradtoken.sources import Source
-from gradtoken.trace import Trace
+from gradtoken.trace.trace import Trace
 
 T = TypeVar("T")
 
@@ -28,6 +29,8 @@ _CPU_BYTES = 96 << 20
 
 _GPU_SHARE = 0.25
 """The share of a GPU's free memory for the same; activations and gradients take the rest."""
+
+MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,22 @@ def run_fitting(batch: Batch, size: BatchSize, run: Callable[[Batch], T]) -> Ite
         return
     for half in batch.halves():
         yield from run_fitting(half, size, run)
+
+
+def kept_bytes(trace: Trace) -> int:
+    """Bytes that a trace keeps of its forward's attention calls."""
+    calls = [call for one in trace.backbones for call in one.calls]
+    parts = (p for call in calls for p in (call.query, call.key, call.value, call.output))
+    storages = [part.untyped_storage() for part in parts if part is not None]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be had on a device, what torch holds in reserve included."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if MEMINFO.exists():
+        lines = (line.split() for line in MEMINFO.read_text().splitlines())
+        return 1024 * next(int(line[1]) for line in lines if line[0] == "MemAvailable:")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

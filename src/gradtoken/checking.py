@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from gradtoken.attribution import Method, make_method, methods
+from gradtoken.attribution.base import relevance_of
 from gradtoken.errors import GradTokenError, MethodError
+from gradtoken.models.facts import Fact
 from gradtoken.models.model import Model
-from gradtoken.models.observe import sample_input
-from gradtoken.models.verify import Fact
+from gradtoken.models.reading.observe import sample_input
 from gradtoken.targets import OutputTarget, Targets
-from gradtoken.trace import Trace, record
+from gradtoken.trace.record import record
+from gradtoken.trace.trace import Trace
 
 WORKS = "works"
 _SAME = 1e-6
@@ -98,7 +100,7 @@ def _try(kind: type[Method], trace: Trace, targets: Targets) -> str:
     try:
         method = make_method(kind, **kind.trial)
         with torch.no_grad():
-            relevance = method(trace, targets)
+            relevance = relevance_of(method, trace, targets)
         _judge(method.name, method.class_aware, relevance)
     except GradTokenError as error:
         return str(error)

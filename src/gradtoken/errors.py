@@ -36,6 +36,20 @@ class MethodError(GradTokenError, ValueError):
     """An unknown method, an option it does not have, or a model it cannot honour."""
 
 
+class NotSupportedError(MethodError):
+    """A model or target that a method does not support.
+
+    Code that several methods share raises it without a name; `relevance_of` adds the method's.
+
+    Args:
+        reason: the message but for its subject, "needs …".
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this method {reason}")
+        self.reason = reason
+
+
 class OutputError(GradTokenError, OSError):
     """A folder or file that results cannot be written to."""
 

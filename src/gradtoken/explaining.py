@@ -9,23 +9,23 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from gradtoken.about import about
 from gradtoken.attribution import Method, make_method
-from gradtoken.batching import Batch, BatchSize, batches, run_fitting
-from gradtoken.boxes import Boxes
+from gradtoken.attribution.base import relevance_of
+from gradtoken.attribution.provenance import about
+from gradtoken.batching import Batch, BatchSize, batches, free_bytes, run_fitting
 from gradtoken.errors import ImageError, MethodError, ModelError, TargetError
-from gradtoken.explanation import Explanation
-from gradtoken.forks import one_thread_in_forks
-from gradtoken.inputs import Inputs
-from gradtoken.joining import joined
-from gradtoken.memory import free_bytes
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.explanation.joining import joined
+from gradtoken.explanation.ragged import Explained, padded, trimmed
+from gradtoken.images.boxes import Boxes
+from gradtoken.images.inputs import Inputs
+from gradtoken.images.source import Source
+from gradtoken.models.forks import one_thread_in_forks
 from gradtoken.models.model import Model
 from gradtoken.precision import wide
-from gradtoken.ragged import Explained, padded, trimmed
-from gradtoken.sources import Source
 from gradtoken.targets import Above, Target, Targets, per_image, resolve_rows
-from gradtoken.targets.many import refuse_ragged
-from gradtoken.trace import record
+from gradtoken.targets.targets import refuse_ragged
+from gradtoken.trace.record import record
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many pictures are done, and of how many."""
@@ -163,7 +163,7 @@ class _Job:
         self._model = model
         self._top_k = top_k
         self._size = BatchSize(batch_size)
-        self.inputs = Inputs(model, images, workers=workers)
+        self.inputs = Inputs(model.preprocess, images, workers=workers)
         self._targets = targets
         self._rows = per_image(targets, len(self.inputs))
         self._count = 0
@@ -210,7 +210,7 @@ class _Job:
                 return Explained([], refused)
             found = self._together(rows) if together else padded(rows)
             with torch.no_grad():
-                relevance = method(trace, found)
+                relevance = relevance_of(method, trace, found)
                 _check_relevance(model, method, relevance)
                 scores = found.scores(logits[:, None].expand(-1, found.count, -1))
                 probabilities = found.probabilities(logits, model.activation)
@@ -294,7 +294,7 @@ def _check_room(model: Model, count: int, first: Explanation) -> None:
 def read_batch(model: Model, images: Any) -> tuple[list[Source], Tensor]:
     """Whatever images a user gives, as sources and one preprocessed batch."""
     batch = Batch([], [], [])
-    for index, item in enumerate(Inputs(model, images)):
+    for index, item in enumerate(Inputs(model.preprocess, images)):
         if isinstance(item, ImageError):
             raise item
         batch.add(index, item)

@@ -1,47 +1,13 @@
-"""gradtoken's methods as an explanation function for Quantus, whose metrics can then score them."""
+"""Deprecated: use `gradtoken.adapters.quantus`."""
 
-from __future__ import annotations
+import warnings
 
-from typing import Any
+from gradtoken.adapters.quantus import quantus_explain_func
 
-import numpy as np
-import torch
-from torch import nn
+warnings.warn(
+    "gradtoken.quantus is deprecated; import gradtoken.adapters.quantus instead.",
+    DeprecationWarning,
+    stacklevel=2,
+)
 
-from gradtoken.activation import Activation
-from gradtoken.captum import Attribution
-from gradtoken.models import Model
-
-
-def quantus_explain_func(
-    model: Model | nn.Module,
-    inputs: Any,
-    targets: Any,
-    *,
-    method: str = "gradtoken",
-    device: Any = None,
-    activation: Activation | None = None,
-    **options: Any,
-) -> np.ndarray[Any, Any]:
-    """Maps (batch, 1, height, width) for Quantus' `explain_func=`.
-
-    Args:
-        model: the module that Quantus evaluates, or a `Model`.
-        inputs: preprocessed images (batch, channels, height, width), array or tensor.
-        targets: a class for each of them.
-        method: a name from `methods()`, to be given in Quantus' `explain_func_kwargs`.
-        device: where the model is; given by Quantus.
-        activation: of a live module, as for `wrap`, to be given in `explain_func_kwargs`.
-        **options: the method's options, to be given in `explain_func_kwargs`.
-
-    Example:
-        >>> metric = quantus.PixelFlipping(...)
-        >>> metric(module, x, y, explain_func=quantus_explain_func,
-        ...        explain_func_kwargs={"method": "gae"})
-    """
-    attribution = Attribution(model, method, activation=activation, **options)
-    tensor = torch.as_tensor(np.asarray(inputs), device=device)
-    found = attribution.attribute(tensor, torch.as_tensor(np.asarray(targets)))
-    assert isinstance(found, torch.Tensor)
-    maps: np.ndarray[Any, Any] = found.sum(1, keepdim=True).detach().cpu().numpy()
-    return maps
+__all__ = ["quantus_explain_func"]

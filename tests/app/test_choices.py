@@ -20,8 +20,8 @@ from gradtoken.app.choices import (
 )
 from gradtoken.app.limits import Limits
 from gradtoken.errors import TargetError
-from gradtoken.labels import Labels
 from gradtoken.targets import contrast, resolve, text
+from gradtoken.targets.labels import Labels
 
 NAMES = ["tabby, tabby cat", "tiger cat", "Persian cat", "tiger shark", "sea lion"]
 CHANCES = [0.5, 0.05, 0.3, 0.1, 0.0001]

@@ -14,7 +14,7 @@ from PIL import Image
 from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import SCENES, Shown, Uploads, scene, scene_source
 from gradtoken.errors import ImageError
-from gradtoken.geometry import Box
+from gradtoken.images.crop_box import Box
 from gradtoken.models import Model
 
 SMALL = Limits(file_bytes=100_000, pixels=10_000, idle_seconds=60)

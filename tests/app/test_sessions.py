@@ -9,8 +9,8 @@ from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import Shown
 from gradtoken.app.sessions import Session, Sessions
 from gradtoken.errors import AppError
-from gradtoken.geometry import Box
-from gradtoken.sources import Source
+from gradtoken.images.crop_box import Box
+from gradtoken.images.source import Source
 
 
 def session(colour: str) -> Session:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradtoken.attribution import make_method
 from gradtoken.models import Model
 from gradtoken.targets import resolve
-from gradtoken.trace import record
+from gradtoken.trace.record import record
 from tests.conftest import inputs
 from tests.oracle import Written
 

@@ -12,7 +12,7 @@ from gradtoken.attribution import make_method
 from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from gradtoken.targets import resolve
-from gradtoken.trace import record
+from gradtoken.trace.record import record
 from tests.attribution.compare import assert_equals
 from tests.conftest import inputs
 from tests.oracle import Written

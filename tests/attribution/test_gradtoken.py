@@ -16,7 +16,8 @@ from gradtoken.attribution.layers import select_layers
 from gradtoken.errors import MethodError, TargetError
 from gradtoken.models import Model
 from gradtoken.targets import resolve
-from gradtoken.trace import record
+from gradtoken.trace.gradients import readouts, targets_at_once
+from gradtoken.trace.record import record
 from tests.conftest import inputs, tiny_vit
 from tests.oracle import Written
 
@@ -197,7 +198,7 @@ def test_stream_gradient_is_the_full_gradient_in_the_last_two_blocks(variant: Mo
     trace = record(variant, inputs(variant))
     targets = resolve(CLASSES, trace.logits, variant.labels)
     stream, full = (
-        [step for block in trace.readouts(targets, gradient=kind).blocks for step in block]
+        [step for block in readouts(trace, targets, gradient=kind).blocks for step in block]
         for kind in ("stream", "full")
     )
     for one, other in zip(stream[-2:], full[-2:], strict=True):
@@ -214,7 +215,7 @@ def test_first_order_setting_is_complete(variant: Model) -> None:
     for block in range(trace.depth):
         method = make_method("gradtoken", preset="faithful", layers=[block])
         total = method.all_tokens(trace, targets).sum(-1)
-        (step,) = trace.readouts(targets).blocks[block]
+        (step,) = readouts(trace, targets).blocks[block]
         expected = torch.einsum("bhkrd,bhrd->bk", step.gradient, step.output)
         torch.testing.assert_close(total, expected, rtol=1e-10, atol=1e-12)
 
@@ -223,7 +224,7 @@ def test_first_order_relation_is_the_gradient_by_attention(model: Model, batch: 
     """<gamma, v_i> = dy/da_i, so A * dA in the class row is an independent oracle."""
     trace = record(model, batch[:1])
     targets = resolve([3], trace.logits, model.labels)
-    (last,) = trace.readouts(targets).blocks[-1]
+    (last,) = readouts(trace, targets).blocks[-1]
     written = Written(model.module, batch[0])
     blocks, _ = written.forward()
     weights = blocks[-1].attention[:, 0].detach().requires_grad_()
@@ -243,8 +244,8 @@ def test_many_targets_at_once_equal_one_by_one(
     for label in everything:
         alone = gradtoken.explain(model, batch, label).tokens
         torch.testing.assert_close(together[:, label], alone[:, 0])
-    for limit in ("trace._TARGET_ELEMENTS", "backpropagation._TAIL_ELEMENTS"):
-        monkeypatch.setattr(f"gradtoken.{limit}", 4 * 4 * 2 * 3 * 65)
+    for limit in ("gradients.TARGET_ELEMENTS", "backward.TAIL_ELEMENTS"):
+        monkeypatch.setattr(f"gradtoken.trace.{limit}", 4 * 4 * 2 * 3 * 65)
     torch.testing.assert_close(gradtoken.explain(model, batch, everything).tokens, together)
 
 
@@ -277,8 +278,8 @@ def test_many_targets_have_the_same_parts_in_chunks(
     trace = record(model, batch)
     targets = resolve(list(range(10)), trace.logits, model.labels)
     whole = make_method("gradtoken").by_block(trace, targets)
-    monkeypatch.setattr("gradtoken.trace._TARGET_ELEMENTS", 4 * 4 * 2 * 3 * 65)
-    assert trace.targets_at_once("auto") < 10
+    monkeypatch.setattr("gradtoken.trace.gradients.TARGET_ELEMENTS", 4 * 4 * 2 * 3 * 65)
+    assert targets_at_once(trace, "auto") < 10
     torch.testing.assert_close(make_method("gradtoken").by_block(trace, targets), whole)
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 import gradtoken
 from gradtoken.attribution import make_method
 from gradtoken.errors import MethodError
-from gradtoken.metrics.fills import filled
+from gradtoken.images.fills import filled
 from gradtoken.models import Model
 from gradtoken.targets import resolve
-from gradtoken.trace import record
+from gradtoken.trace.record import record
 
 CLASSES = [3, 7]
 HALF = (0.5, 0.5, 0.5)

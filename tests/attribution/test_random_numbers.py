@@ -107,7 +107,7 @@ def test_smoothgrad_and_gradient_shap_draw_what_captum_draws(model: Model, batch
     """captum's own sampling from the global generators, in float32, is what the seeds stand for."""
     from captum.attr import GradientShap, NoiseTunnel, Saliency
 
-    from gradtoken.metrics.fills import filled
+    from gradtoken.images.fills import filled
 
     image = batch[:1]
 

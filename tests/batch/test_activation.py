@@ -11,7 +11,7 @@ import pytest
 
 import gradtoken
 from gradtoken.batch import read
-from gradtoken.batch.reporting import report
+from gradtoken.batch.results.reporting import report
 from gradtoken.errors import ModelError, OutputError
 from tests.batch.conftest import JOB, start
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gradtoken.batch import Source, read
-from gradtoken.batch.sources import list_items
+from gradtoken.batch.sources.listing import list_items
 from gradtoken.errors import OutputError
 from tests.batch.conftest import COUNT, start
 

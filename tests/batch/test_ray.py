@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gradtoken.batch import Progress
-from gradtoken.batch.ray_client import run_there
+from gradtoken.batch.engines.ray_client import run_there
 from gradtoken.errors import DatasetError, GradTokenError, ModelError, OutputError
 from tests.batch.conftest import COUNT, JOB, shards, start
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gradtoken.batch import Job, Source
-from gradtoken.batch.ray_client import devices
+from gradtoken.batch.engines.ray_client import devices
 from tests.batch.conftest import COUNT, start
 from tests.waiting import PATIENCE, until
 

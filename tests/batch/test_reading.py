@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import gradtoken
 from gradtoken.batch import read, report
-from gradtoken.batch.plots import draw
-from gradtoken.batch.summarising import COLUMNS, inside, summarise
+from gradtoken.batch.results.plots import draw
+from gradtoken.batch.results.summarising import COLUMNS, inside, summarise
 from gradtoken.errors import DatasetError, GradTokenError
 from tests.batch.conftest import COUNT, start
 

@@ -14,7 +14,7 @@ import torch
 
 import gradtoken
 from gradtoken.batch import Asked, Columns, Source
-from gradtoken.batch.output import Folder
+from gradtoken.batch.results.folder import Folder
 from gradtoken.errors import DatasetError, GradTokenError, ModelError, OutputError, TargetError
 from tests.batch.conftest import COUNT, JOB, shards, start, write_parquet
 
@@ -244,7 +244,7 @@ def test_a_count_of_none_is_not_the_default(folder: Path, tmp_path: Path, name: 
 
 
 def test_a_model_that_differs_on_a_worker_is_refused() -> None:
-    from gradtoken.batch.explaining import Explainer
+    from gradtoken.batch.engines.worker import Explainer
 
     identity = JOB.identity(gradtoken.load("demo"))
     with pytest.raises(ModelError, match="another weights than the run began with"):
@@ -270,7 +270,7 @@ def test_enormous_pictures_are_refused_before_decoding(tmp_path: Path) -> None:
 
 
 def test_maps_that_lose_nothing_in_half_precision() -> None:
-    from gradtoken.batch.schema import as_shares
+    from gradtoken.batch.results.schema import as_shares
 
     for size in (1e-12, 1.0, 1e12):
         tokens = size * np.linspace(-1, 0.5, 12, dtype=np.float32).reshape(3, 4)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from gradtoken.batch import Columns, Source
-from gradtoken.batch.fetch import fetch
-from gradtoken.batch.item import Item
-from gradtoken.batch.sources import list_items
+from gradtoken.batch.sources.fetch import fetch
+from gradtoken.batch.sources.item import Item
+from gradtoken.batch.sources.listing import list_items
 from gradtoken.errors import DatasetError, ImageError
 from tests.batch.conftest import table, tar, write_hf, write_parquet
 

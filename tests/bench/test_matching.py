@@ -7,9 +7,9 @@ from timm.data import ImageNetInfo
 from torchvision.models import ViT_B_16_Weights
 
 from gradtoken.bench.matching import SENSES, Matcher
-from gradtoken.datasets.sprites import concepts
+from gradtoken.datasets.scenes.sprites import concepts
 from gradtoken.datasets.voc import CLASSES as VOC
-from gradtoken.labels import Labels
+from gradtoken.targets.labels import Labels
 from tests.datasets.names import COCO
 
 

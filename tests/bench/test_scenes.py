@@ -11,8 +11,8 @@ import gradtoken
 from gradtoken.attribution import make_method
 from gradtoken.bench import FIGURES, column, measure, recognised
 from gradtoken.datasets import Scenes
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.metrics import Coverage, token_ap
-from gradtoken.preprocess import Preprocess
 
 
 @pytest.fixture(scope="module")

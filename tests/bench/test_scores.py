@@ -11,8 +11,8 @@ from gradtoken.attribution import make_method
 from gradtoken.bench.cases import Case, cases
 from gradtoken.bench.scores import GROUPS, Maps, maps_of
 from gradtoken.datasets import SceneSamples
+from gradtoken.images.patch_grid import to_pixels
 from gradtoken.metrics.class_sensitivity import painted_out
-from gradtoken.patch_grid import to_pixels
 from tests.bench.toys import Fixed, sample
 from tests.conftest import tiny_vit
 

@@ -19,8 +19,8 @@ from gradtoken.bench.scores import GROUPS, Maps
 from gradtoken.bench.store import Store
 from gradtoken.datasets import Sample
 from gradtoken.errors import DatasetError
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models import Model
-from gradtoken.preprocess import Preprocess
 from tests.bench.toys import Fixed
 from tests.conftest import tiny_vit
 

@@ -15,7 +15,7 @@ from gradtoken.attribution import Method
 from gradtoken.datasets import Sample
 from gradtoken.errors import MethodError
 from gradtoken.targets import Targets
-from gradtoken.trace import Trace
+from gradtoken.trace.trace import Trace
 
 SIDE = 64
 

@@ -187,7 +187,7 @@ def test_methods_with_options(tmp_path: Path) -> None:
 def test_a_method_that_fails_on_an_image_is_told_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gradtoken.attribution.legrad import LeGrad
+    from gradtoken.attribution.attention.legrad import LeGrad
     from gradtoken.errors import MethodError
 
     made, calls = LeGrad.__call__, []

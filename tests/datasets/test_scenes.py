@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import gradtoken.datasets.scenes as module
+import gradtoken.datasets.scenes.scenes as module
 from gradtoken.datasets import Scene, Scenes
-from gradtoken.datasets.sprites import LEVELS, PAD, Level, Sprite
+from gradtoken.datasets.scenes.sprites import LEVELS, PAD, Level, Sprite
 from tests.waiting import PATIENCE
 
 DIGEST = """

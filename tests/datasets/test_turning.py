@@ -12,7 +12,7 @@ from PIL import Image
 
 from gradtoken.datasets import COCO, VOC, ImageFolder, ImageNetSegmentation
 from gradtoken.errors import DatasetError
-from gradtoken.images import load_image
+from gradtoken.images.load_image import load_image
 from tests.datasets.files import indexed, write_imagenet_seg
 
 HIGH, WIDE = 16, 32

@@ -16,8 +16,8 @@ from gradtoken import Explanation
 from gradtoken.cli import commands  # noqa: F401  (registers the commands)
 from gradtoken.cli.app import app
 from gradtoken.errors import GradTokenError, OutputError
+from gradtoken.explanation.saving import MANIFEST, safe_name, unique_names
 from gradtoken.models import Model
-from gradtoken.saving import MANIFEST, safe_name, unique_names
 from tests.hardening.state import files_in
 
 

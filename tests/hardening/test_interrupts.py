@@ -23,11 +23,11 @@ from PIL import Image
 from torch import nn
 
 import gradtoken
-from gradtoken import saving
 from gradtoken.attribution import make_method, methods
 from gradtoken.bench.run import run
 from gradtoken.bench.store import Store
 from gradtoken.datasets.sample import Sample
+from gradtoken.explanation import saving
 from gradtoken.models import Model
 from tests.conftest import images_for, tiny_vit
 from tests.hardening.state import files_in, state_of

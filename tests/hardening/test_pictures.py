@@ -17,9 +17,9 @@ from PIL import Image
 import gradtoken
 from gradtoken.datasets.pictures import inside, read_picture
 from gradtoken.errors import DatasetError, GradTokenError, ImageError, one_line
-from gradtoken.images import load_image
+from gradtoken.images.load_image import load_image
+from gradtoken.images.source import Source
 from gradtoken.models import Model
-from gradtoken.sources import Source
 
 
 def _png(width: int, height: int, depth: int, colour: int, body: bytes = b"") -> bytes:
@@ -118,7 +118,7 @@ def test_a_file_that_goes_away_amid_reading(
         path.unlink()
         return picture
 
-    monkeypatch.setattr("gradtoken.sources.load_image", read_and_remove)
+    monkeypatch.setattr("gradtoken.images.source.load_image", read_and_remove)
     with pytest.raises(ImageError, match="cannot be read: No such file"):
         Source.read(path)
 

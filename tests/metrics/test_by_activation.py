@@ -10,10 +10,10 @@ from torch import Tensor
 
 import gradtoken
 from gradtoken.errors import MethodError, ModelError
+from gradtoken.images.patch_grid import to_pixels
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.metrics.perturbation import abpc, aopc, log_odds, perturb
 from gradtoken.models import Model
-from gradtoken.patch_grid import to_pixels
 from tests.conftest import images_for, tiny_vit
 
 ABOUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradtoken.errors import MethodError
-from gradtoken.metrics.fills import filled
+from gradtoken.images.fills import filled
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
 IMAGES = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)).double()

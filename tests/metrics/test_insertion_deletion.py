@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradtoken.errors import MethodError
-from gradtoken.metrics.fills import filled
+from gradtoken.images.fills import filled
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.models import Model
 from tests.conftest import images_for

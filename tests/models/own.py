@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gradtoken.preprocess import Preprocess
+from gradtoken.images.preprocess import Preprocess
 from tests.models.by_hand import gradient_times_attention
 from tests.models.zoo import seeded
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import gradtoken
 from gradtoken.models.batch_norm import ContiguousBatchNorm
-from gradtoken.models.reading import grid_of
+from gradtoken.models.reading.reading import grid_of
 
 TRANSPOSED = (8, 1, 32, 8)
 """The strides of 16 tokens of 8 channels that became a (1, 8, 4, 4) image."""

@@ -11,7 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 
 import gradtoken
 from gradtoken.errors import ModelError
-from gradtoken.layout import TokenLayout
+from gradtoken.models.layout import TokenLayout
 from tests.models.zoo import seeded
 from tests.test_trace import Snapshot
 

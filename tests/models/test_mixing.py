@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import gradtoken
 from gradtoken.errors import ModelError
-from gradtoken.preprocess import Preprocess
+from gradtoken.images.preprocess import Preprocess
 from tests.models.own import PREPROCESS, Wrapped, by_gradient, images, pixels, vit
 from tests.models.zoo import seeded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gradtoken.models.owners import Owners, owners
+from gradtoken.models.reading.owners import Owners, owners
 
 
 def test_each_pixel_has_its_token() -> None:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 import gradtoken
 from gradtoken.errors import ModelError
+from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.models import Model
-from gradtoken.patch_grid import PatchGrid
 from tests.models import own
 from tests.models.own import PREPROCESS, images, vit
 from tests.models.zoo import seeded

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import gradtoken
 from gradtoken.checking import check
 from gradtoken.errors import MethodError, ModelError
-from gradtoken.layout import TokenLayout
 from gradtoken.models import Model
-from gradtoken.models.anatomy import Anatomy
+from gradtoken.models.layout import TokenLayout
+from gradtoken.tap.anatomy import Anatomy
 from tests.models import own
 from tests.models.own import PREPROCESS, by_gradient, images, vit
 from tests.test_trace import Snapshot

@@ -15,7 +15,9 @@ from gradtoken.attribution import make_method
 from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from gradtoken.targets import OutputTarget, resolve
-from gradtoken.trace import Trace, record
+from gradtoken.trace.gradients import readouts
+from gradtoken.trace.record import record
+from gradtoken.trace.trace import Trace
 from tests.models.by_hand import gradient_times_attention
 from tests.models.zoo import ZOO, seeded
 from tests.test_trace import Snapshot
@@ -116,7 +118,7 @@ def test_stream_and_full_gradient_agree_in_the_last_two_blocks(name: str) -> Non
     if not trace.model.layout.rows:
         pytest.skip("no token to follow through the blocks")
     targets = targets_of(trace)
-    stream, full = (trace.readouts(targets, gradient=kind) for kind in ("stream", "full"))
+    stream, full = (readouts(trace, targets, gradient=kind) for kind in ("stream", "full"))
     rows = slice(0, len(trace.model.layout.rows))
     if trace.model.layout.pool is not None:
         pytest.skip("the pooled tokens read the class token's blocks too")
@@ -191,8 +193,8 @@ def test_the_first_order_setting_is_complete(name: str) -> None:
     trace = trace_of(name)
     targets = targets_of(trace)
     for gradient in ("stream", "full"):
-        readouts = trace.readouts(targets, gradient=gradient)
-        steps = [step for block in readouts.blocks for step in block] + readouts.tail
+        found = readouts(trace, targets, gradient=gradient)
+        steps = [step for block in found.blocks for step in block] + found.tail
         expected = sum(torch.einsum("bhkrd,bhrd->bk", s.gradient, s.output) for s in steps)
         method = make_method("gradtoken", preset="faithful", gradient=gradient)
         total = method.all_tokens(trace, targets).sum(-1)

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 import gradtoken
-from gradtoken import Explanation, Style, display
+from gradtoken import Explanation, Style
 from gradtoken.datasets import Scenes
+from gradtoken.explanation import style as display
 from gradtoken.report import Report
 from tests.waiting import PATIENCE
 

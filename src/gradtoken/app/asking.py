@@ -9,18 +9,18 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.activation import Activation
-from gradtoken.activation import probabilities as class_probabilities
 from gradtoken.attribution import Method, make_method, methods
 from gradtoken.attribution.gradtoken import GradToken
 from gradtoken.errors import GradTokenError, MethodError
 from gradtoken.explaining import explain
-from gradtoken.explanation import Explanation
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.images.source import Source
 from gradtoken.models import Model
 from gradtoken.precision import wide
-from gradtoken.sources import Source
 from gradtoken.targets import Targets, resolve, text
-from gradtoken.trace import Trace
+from gradtoken.targets.activation import Activation
+from gradtoken.targets.activation import probabilities as class_probabilities
+from gradtoken.trace.trace import Trace
 
 METHODS = (
     "gradtoken",

@@ -24,9 +24,9 @@ from gradtoken.app.pictures import Shown, Uploads, scene_source
 from gradtoken.app.sessions import Session, Sessions
 from gradtoken.app.tables import comparison, coupling_figure
 from gradtoken.errors import TargetError
+from gradtoken.images.source import Source
 from gradtoken.models import Model
-from gradtoken.models.reading import grid_of
-from gradtoken.sources import Source
+from gradtoken.models.reading.reading import grid_of
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from gradtoken.app.limits import Limits
 from gradtoken.errors import TargetError
-from gradtoken.explanation import Explanation
-from gradtoken.labels import Labels
+from gradtoken.explanation.explanation import Explanation
 from gradtoken.targets import contrast, text
+from gradtoken.targets.labels import Labels
 
 OFFERED = 10
 """Classes in the list, before those that are ticked or searched for."""

@@ -7,9 +7,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from gradtoken.display import Style
-from gradtoken.explanation import Explanation
-from gradtoken.saving import safe_name
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.explanation.saving import safe_name
+from gradtoken.explanation.style import Style
 
 
 def archive(explanation: Explanation, style: Style) -> bytes:

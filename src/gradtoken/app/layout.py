@@ -14,7 +14,7 @@ from gradtoken.app.markup import esc, message, photo_uri
 from gradtoken.app.pictures import SCENES, scene
 from gradtoken.app.wiring import BOTH, FOR, NOBODY, Controls, wire
 from gradtoken.app.workers import Workers
-from gradtoken.images import SUFFIXES
+from gradtoken.images.load_image import SUFFIXES
 
 _HERE = Path(__file__).parent
 _AT_FIRST = ["gradtoken", "gae", "legrad", "rollout"]

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradtoken import display
 from gradtoken.app.asking import Asked
 from gradtoken.app.choices import called, percent
 from gradtoken.app.markup import colour_bar, esc, heat_uri, photo_uri
 from gradtoken.app.pictures import Shown, scaled
-from gradtoken.display import Style
-from gradtoken.evidence import evidence_of
-from gradtoken.explanation import Explanation
-from gradtoken.geometry import Box, lay_out
+from gradtoken.explanation import style as display
+from gradtoken.explanation.evidence import evidence_of
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.explanation.style import Style
+from gradtoken.images.crop_box import Box, lay_out
 
 _HEAT_SIDE = 384
 """Pixels of the longer side of the colours; the page scales them to the picture."""

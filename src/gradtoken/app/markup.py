@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from gradtoken import display
+from gradtoken.explanation import style as display
 
 _TEMPLATE_MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "{}$`\\"}
 """What the page's own templates would read as code."""

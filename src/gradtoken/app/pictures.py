@@ -15,9 +15,9 @@ from PIL import Image
 from gradtoken.app.limits import Limits
 from gradtoken.datasets import Scene, Scenes
 from gradtoken.errors import ImageError
-from gradtoken.geometry import Box
-from gradtoken.images import load_image
-from gradtoken.sources import Source
+from gradtoken.images.crop_box import Box
+from gradtoken.images.load_image import load_image
+from gradtoken.images.source import Source
 
 FORMATS = (
     "PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO",

@@ -14,8 +14,8 @@ from gradtoken.app.asking import Asked
 from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import Shown
 from gradtoken.errors import AppError
-from gradtoken.explanation import Explanation
-from gradtoken.sources import Source
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.images.source import Source
 
 _GONE = 10_000
 """How many of those dropped are remembered at most."""

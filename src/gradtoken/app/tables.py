@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import matplotlib as mpl
 
-from gradtoken import display
 from gradtoken.app.choices import called
 from gradtoken.app.maps import heats
 from gradtoken.app.markup import esc
 from gradtoken.app.pictures import Shown
 from gradtoken.attribution import methods
-from gradtoken.display import Style
 from gradtoken.errors import TargetError
-from gradtoken.explanation import Explanation
-from gradtoken.semantic_coupling import coupling, pairwise_correlation
+from gradtoken.explanation import style as display
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.explanation.style import Style
+from gradtoken.metrics.coupling import coupling, pairwise_correlation
 
 
 def coupling_figure(explanation: Explanation | None) -> str:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.activation import Activation
+from gradtoken.errors import MethodError, NotSupportedError
 from gradtoken.targets import Targets
-from gradtoken.trace import Trace
+from gradtoken.targets.activation import Activation
+from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +62,17 @@ class Method(ABC):
     def options_for(self, activation: Activation) -> dict[str, Any]:
         """The options in force on a model of an activation, for manifests."""
         return self.options()
+
+
+def relevance_of(
+    method: Method, trace: Trace, targets: Targets
+) -> Float[Tensor, "batch targets patches"]:
+    """What a method makes of a trace; its name is in the error if it cannot.
+
+    Raises:
+        MethodError: the model or the targets are not supported.
+    """
+    try:
+        return method(trace, targets)
+    except NotSupportedError as error:
+        raise MethodError(f"{method.name} {error.reason}") from error

@@ -7,7 +7,6 @@ project's derivation from that paper's abstract (docs/paper.md); its full text w
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,16 +14,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.activation import Activation
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.layers import Layers, listed, select_layers
-from gradtoken.errors import MethodError
-from gradtoken.patch_grid import pick
+from gradtoken.attribution.options import check_number, is_number
+from gradtoken.attribution.spread import (
+    affinity_tokens,
+    spread_by_attention,
+    spread_by_nearness,
+    spread_by_tokens,
+)
+from gradtoken.errors import MethodError, NotSupportedError
+from gradtoken.images.patch_grid import pick
 from gradtoken.precision import full_precision
-from gradtoken.readouts import Readout, Readouts
-from gradtoken.spread import spread_by_attention, spread_by_nearness, spread_by_tokens
 from gradtoken.targets import Targets, kind_for, parse_kind
-from gradtoken.trace import Trace
+from gradtoken.targets.activation import Activation
+from gradtoken.trace.gradients import readouts, targets_at_once
+from gradtoken.trace.readout import Readout, Readouts
+from gradtoken.trace.trace import Trace
 
 PRESETS: dict[str, dict[str, Any]] = {
     "faithful": {"beta": 1.0, "depth": 0.0, "spread": None, "target": "logit"},
@@ -109,22 +115,14 @@ class GradToken(Method):
                     f"gradtoken's {option} is {value!r}; it can be {', '.join(map(repr, choices))}."
                 )
         object.__setattr__(self, "layers", listed(self.layers))
-        if not (_is_number(self.beta) and self.beta >= 0):
-            raise MethodError(f"gradtoken's beta is {self.beta!r}; it must be a number from 0 up.")
-        if not (_is_number(self.depth) and self.depth >= 0):
-            raise MethodError(
-                f"gradtoken's depth is {self.depth!r}; it must be a number from 0 up."
-            )
-        if self.reach is not None and not (_is_number(self.reach) and self.reach >= _COLDEST):
+        check_number(self, "beta")
+        check_number(self, "depth")
+        if self.reach is not None and not (is_number(self.reach) and self.reach >= _COLDEST):
             raise MethodError(
                 f"gradtoken's reach is {self.reach!r}; it must be None or a number from "
                 f"{_COLDEST} up."
             )
-        if not (_is_number(self.temperature) and self.temperature >= _COLDEST):
-            raise MethodError(
-                f"gradtoken's temperature is {self.temperature!r}; it must be a number from "
-                f"{_COLDEST} up."
-            )
+        check_number(self, "temperature", _COLDEST)
         if self.spread == "near" and self.reach is None:
             raise MethodError('gradtoken with spread="near" needs a reach, such as 0.05.')
         parse_kind(self.target)
@@ -164,7 +162,7 @@ class GradToken(Method):
                 'by block; use "layer", "head" or None.'
             )
         sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
-        step = trace.targets_at_once(self.gradient)
+        step = targets_at_once(trace, self.gradient)
         chunks = [
             self._parts(trace, sharpened[start : start + step])
             for start in range(0, targets.count, step)
@@ -191,13 +189,16 @@ class GradToken(Method):
         if self.spread == "token":
             return spread_by_tokens(
                 relevance,
-                trace.affinity_tokens,
+                affinity_tokens(trace),
                 self.temperature,
                 grid=trace.grid,
                 reach=self.reach,
             )
         if self.spread == "attention":
-            calls = trace.global_calls('gradtoken with spread="attention"')
+            try:
+                calls = trace.global_calls()
+            except NotSupportedError as error:
+                raise MethodError(f'gradtoken with spread="attention" {error.reason}') from None
             return spread_by_attention(relevance, calls, trace.patch_grid)
         return relevance
 
@@ -208,7 +209,7 @@ class GradToken(Method):
         tokens to the sum over heads and rows of <gamma, o> exactly (completeness).
         """
         sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
-        step = trace.targets_at_once(self.gradient)
+        step = targets_at_once(trace, self.gradient)
         chunks = [
             self._relevance(trace, sharpened[start : start + step])
             for start in range(0, targets.count, step)
@@ -230,7 +231,7 @@ class GradToken(Method):
             (block, weight * spatial_last(self._relate(step), step.order))
             for one in trace.backbones
             for block, weight, step in self._chosen(
-                one.readouts(targets, gradient=self.gradient), one
+                readouts(one, targets, gradient=self.gradient), one
             )
         ]
 
@@ -276,7 +277,3 @@ def spatial_last(
     spatial = set(order)
     others = [i for i in range(shares.shape[-1]) if i not in spatial]
     return pick(shares, [*others, *order], shares.shape[-1])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -11,11 +12,41 @@ from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError, did_you_mean
 
 GROUP = "gradtoken.methods"
+"""The entry-point group in which other packages name their methods."""
+
+BUILT_IN = {
+    "gradtoken": "gradtoken:GradToken",
+    "agcam": "attention.agcam:AGCAM",
+    "attcat": "attention.attcat:AttCAT",
+    "attnlrp": "lrp.attnlrp:AttnLRP",
+    "beyond-intuition": "attention.beyond_intuition:BeyondIntuition",
+    "cdam": "attention.cdam:CDAM",
+    "gae": "attention.gae:GenericAttention",
+    "grad-cam": "attention.grad_cam:GradCAM",
+    "grad-rollout": "attention.grad_rollout:GradientRollout",
+    "grad-sam": "attention.grad_sam:GradSAM",
+    "gradient-shap": "pixels.gradient_shap:GradientShap",
+    "input-x-gradient": "pixels.input_x_gradient:InputXGradient",
+    "integrated-gradients": "pixels.integrated_gradients:IntegratedGradients",
+    "legrad": "attention.legrad:LeGrad",
+    "occlusion": "pixels.occlusion:Occlusion",
+    "partial-lrp": "lrp.partial_lrp:PartialLRP",
+    "raw-attention": "attention.raw_attention:RawAttention",
+    "rise": "pixels.rise:RISE",
+    "rollout": "attention.rollout:AttentionRollout",
+    "saliency": "pixels.saliency:Saliency",
+    "smoothgrad": "pixels.smoothgrad:SmoothGrad",
+    "tam": "attention.tam:TransitionAttention",
+    "tokentm": "attention.tokentm:TokenTransformation",
+    "transformer-attribution": "lrp.transformer_attribution:TransformerAttribution",
+    "vit-cx": "pixels.vit_cx:ViTCX",
+}
+"""Where each built-in method is, below `gradtoken.attribution`."""
 
 
 def methods() -> dict[str, type[Method]]:
     """Every method by name: ours first, then those of the entry-point group `gradtoken.methods`."""
-    return {name: _load(name) for name in _entries()}
+    return {name: _load(name) for name in [*BUILT_IN, *_added()]}
 
 
 def make_method(method: str | type[Method], **options: Any) -> Method:
@@ -50,25 +81,30 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
 def _find(method: object) -> type[Method]:
     if isinstance(method, type) and issubclass(method, Method):
         return method
-    if isinstance(method, str) and method in _entries():
+    if isinstance(method, str) and (method in BUILT_IN or method in _added()):
         return _load(method)
-    known = ", ".join(_entries())
-    near = did_you_mean(method, _entries()) if isinstance(method, str) else ""
-    raise MethodError(f"no method is named {method!r}{near or f'; there are {known}.'}")
+    names = [*BUILT_IN, *_added()]
+    near = did_you_mean(method, names) if isinstance(method, str) else ""
+    hint = near or f"; there are {', '.join(names)}."
+    raise MethodError(f"no method is named {method!r}{hint}")
 
 
 @cache
-def _entries() -> dict[str, EntryPoint]:
-    found = sorted(
-        entry_points(group=GROUP),
-        key=lambda e: (e.name != "gradtoken", not e.value.startswith("gradtoken."), e.name),
-    )
-    return {entry.name: entry for entry in found}
+def _added() -> dict[str, EntryPoint]:
+    """The entry points of other packages, by name; the names of built-in methods are taken."""
+    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return {entry.name: entry for entry in found if entry.name not in BUILT_IN}
 
 
 @cache
 def _load(name: str) -> type[Method]:
-    kind = _entries()[name].load()
+    if name in BUILT_IN:
+        module, _, kind_name = BUILT_IN[name].partition(":")
+        built_in: type[Method] = getattr(
+            import_module(f"gradtoken.attribution.{module}"), kind_name
+        )
+        return built_in
+    kind = _added()[name].load()
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise MethodError(
             f"the entry point {name!r} of {GROUP} is {kind!r}, not a subclass of "

@@ -6,25 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradtoken.batch.asked import Asked
     from gradtoken.batch.job import Job
-    from gradtoken.batch.reading import Map, Results, read
-    from gradtoken.batch.reporting import report
+    from gradtoken.batch.results.read import Map, Results, read
+    from gradtoken.batch.results.reporting import report
     from gradtoken.batch.running import Progress, Summary, run
-    from gradtoken.batch.sources import Source
-    from gradtoken.batch.tables import Columns
+    from gradtoken.batch.sources.listing import Source
+    from gradtoken.batch.sources.tables import Columns
+    from gradtoken.batch.target_spec import Asked
 
 _HOMES = {
-    "Asked": "asked",
-    "Columns": "tables",
+    "Asked": "target_spec",
+    "Columns": "sources.tables",
     "Job": "job",
-    "Map": "reading",
+    "Map": "results.read",
     "Progress": "running",
-    "Results": "reading",
-    "Source": "sources",
+    "Results": "results.read",
+    "Source": "sources.listing",
     "Summary": "running",
-    "read": "reading",
-    "report": "reporting",
+    "read": "results.read",
+    "report": "results.reporting",
     "run": "running",
 }
 

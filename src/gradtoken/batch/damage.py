@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gradtoken.batch.needs import needs
 from gradtoken.errors import DatasetError
+from gradtoken.extras import needs
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from gradtoken.activation import check_activation
-from gradtoken.batch.asked import Asked
-from gradtoken.images import MAX_PIXELS
+from gradtoken.batch.target_spec import Asked
+from gradtoken.images.load_image import MAX_PIXELS
+from gradtoken.targets.activation import check_activation
 
 if TYPE_CHECKING:
     from gradtoken.attribution import Method

@@ -13,10 +13,10 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from gradtoken.batch.item import Item, from_table, to_table
-from gradtoken.batch.needs import needs
-from gradtoken.batch.output import Folder
+from gradtoken.batch.results.folder import Folder
+from gradtoken.batch.sources.item import Item, from_table, to_table
 from gradtoken.errors import DatasetError, OutputError
+from gradtoken.extras import needs
 
 SHARDS = 64
 """Shards listed in one file."""

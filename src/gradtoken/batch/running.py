@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from gradtoken.batch.decoding import Decoder
-from gradtoken.batch.engine_local import run_local
-from gradtoken.batch.explaining import Explainer
-from gradtoken.batch.item import Item
+from gradtoken.batch.engines.decoding import Decoder
+from gradtoken.batch.engines.local import run_local
+from gradtoken.batch.engines.worker import Explainer
 from gradtoken.batch.job import Job
-from gradtoken.batch.manifest import (
+from gradtoken.batch.plan import FOLDER, Plan, check_plan, items_of, write_plan
+from gradtoken.batch.results.folder import Folder
+from gradtoken.batch.results.manifest import (
     DATA,
     DONE,
     Journal,
@@ -25,10 +26,9 @@ from gradtoken.batch.manifest import (
     read_manifest,
     write_manifest,
 )
-from gradtoken.batch.output import Folder
-from gradtoken.batch.plan import FOLDER, Plan, check_plan, items_of, write_plan
-from gradtoken.batch.shards import Writer
-from gradtoken.batch.sources import Source, list_items
+from gradtoken.batch.results.shards import Writer
+from gradtoken.batch.sources.item import Item
+from gradtoken.batch.sources.listing import Source, list_items
 from gradtoken.errors import GradTokenError, OutputError
 
 ENGINES = ("local", "ray")
@@ -126,7 +126,7 @@ def run(
     _check_counts(shard_size=shard_size, workers=workers, threads=threads, decoders=decoders)
     _check_counts(0, num_gpus=num_gpus, max_errors=max_errors)
     if address is not None and address.startswith("ray://"):
-        from gradtoken.batch.ray_client import run_there
+        from gradtoken.batch.engines.ray_client import run_there
 
         if Folder(str(out), out_options).local:
             raise OutputError(
@@ -187,7 +187,7 @@ def run(
                     decoders=decoders or min(4, os.cpu_count() or 1),
                 )
             else:
-                from gradtoken.batch.engine_ray import Cluster, run_ray
+                from gradtoken.batch.engines.ray_data import Cluster, run_ray
 
                 del explainer, model
                 cluster = Cluster(address, workers, num_gpus or 0.0, decoders)

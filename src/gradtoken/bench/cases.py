@@ -13,10 +13,11 @@ from gradtoken.bench.matching import Matcher
 from gradtoken.bench.seen import Seen, seen
 from gradtoken.datasets.sample import Sample
 from gradtoken.errors import DatasetError, ModelError
-from gradtoken.images import ORIENTATION
+from gradtoken.images.load_image import ORIENTATION
 from gradtoken.models.model import Model
 from gradtoken.targets import ClassTarget, Targets, resolve
-from gradtoken.trace import Trace, record
+from gradtoken.trace.record import record
+from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +206,7 @@ def _check(sample: Sample) -> None:
     if image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
         raise DatasetError(
             f"the picture of {sample.id!r} is {image.mode} or not upright; read it with "
-            "gradtoken.images.load_image, and turn its masks with it."
+            "gradtoken.images.load_image.load_image, and turn its masks with it."
         )
     size = image.size[::-1]
     for what, mask in (("masks", sample.masks), ("pixels to ignore", sample.ignore)):

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from gradtoken import display
 from gradtoken.attribution import Method
 from gradtoken.bench.cases import Case
 from gradtoken.bench.scores import maps_of
 from gradtoken.errors import MethodError, ModelError, TargetError
-from gradtoken.geometry import Box, lay_out
-from gradtoken.sheet import SheetRow, notes_on, sheet
+from gradtoken.explanation import style as display
+from gradtoken.explanation.sheet import SheetRow, notes_on, sheet
+from gradtoken.images.crop_box import Box, lay_out
 
 
 def _maps(method: Method, case: Case) -> Float[Tensor, "targets rows columns"] | str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradtoken.labels import Labels
+from gradtoken.targets.labels import Labels
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from gradtoken.bench.seen import as_seen
 from gradtoken.datasets import Scene, Scenes
 from gradtoken.errors import ModelError
 from gradtoken.explaining import explain, read_batch
-from gradtoken.explanation import Explanation
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.metrics.coupling import pairwise_correlation
 from gradtoken.metrics.localization import Coverage, token_ap
 from gradtoken.models.model import Model
-from gradtoken.semantic_coupling import pairwise_correlation
 
 FIGURES = ("pointing", "token_ap", "share", "energy", "coupling")
 

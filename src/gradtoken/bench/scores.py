@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution import Method
+from gradtoken.attribution.base import relevance_of
 from gradtoken.bench.cases import Case
 from gradtoken.errors import MethodError, TargetError
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
 from gradtoken.targets import ClassTarget, resolve
-from gradtoken.trace import Trace, record
+from gradtoken.trace.record import record
+from gradtoken.trace.trace import Trace
 
 Figures: TypeAlias = dict[str, dict[str, float]]
 """Values by metric, then by object."""
@@ -84,7 +86,7 @@ def maps_of(
         trace.model.labels,
         activation=trace.model.activation,
     )
-    found = method(trace, targets)[0].detach().float().cpu()
+    found = relevance_of(method, trace, targets)[0].detach().float().cpu()
     if not bool(torch.isfinite(found).all()):
         raise MethodError(f"{method.name} gave NaN or infinite relevance for {trace.model.spec}.")
     return found.unflatten(-1, trace.grid)

@@ -16,7 +16,7 @@ from gradtoken.cli.app import app, complain, console, problems
 from gradtoken.errors import TargetError
 
 if TYPE_CHECKING:
-    from gradtoken.batch.asked import Asked
+    from gradtoken.batch.target_spec import Asked
 
 EXAMPLES = """
 Examples:
@@ -139,8 +139,8 @@ def run(
     """
     from gradtoken.batch.job import Job
     from gradtoken.batch.running import run as start
-    from gradtoken.batch.sources import Source
-    from gradtoken.batch.tables import Columns
+    from gradtoken.batch.sources.listing import Source
+    from gradtoken.batch.sources.tables import Columns
 
     storage = shared.parse_options(storage_option)
     job = Job(
@@ -198,7 +198,7 @@ def _targets(targets: str | None, above: float | None) -> Asked:
     Raises:
         TargetError: both, or what is neither.
     """
-    from gradtoken.batch.asked import Asked
+    from gradtoken.batch.target_spec import Asked
 
     if above is None:
         return Asked.parse("top:1" if targets is None else targets)
@@ -220,7 +220,7 @@ def report(
     ] = None,
 ) -> None:
     """Summarise maps to find shortcuts: relevance outside the centre, mean maps, border cases."""
-    from gradtoken.batch.reporting import report as write
+    from gradtoken.batch.results.reporting import report as write
 
     storage = shared.parse_options(storage_option)
     paths = write(folder, out, classes=classes, examples=examples, options=storage)

@@ -53,11 +53,11 @@ def compare(
     Methods that cannot serve the model are left blank and named with their reason.
     """
     from gradtoken.attribution import make_method, methods
-    from gradtoken.display import Style
     from gradtoken.explaining import explain
-    from gradtoken.explanation import Explanation
-    from gradtoken.semantic_coupling import coupling
-    from gradtoken.sheet import rows_of, sheet
+    from gradtoken.explanation.explanation import Explanation
+    from gradtoken.explanation.sheet import rows_of, sheet
+    from gradtoken.explanation.style import Style
+    from gradtoken.metrics.coupling import coupling
 
     chosen = [make_method(name) for name in method or methods()]
     loaded = shared.load_model(

@@ -52,7 +52,7 @@ def coupling(
     """
     from gradtoken.attribution import make_method, methods
     from gradtoken.explaining import explain as run
-    from gradtoken.semantic_coupling import coupling as measure
+    from gradtoken.metrics.coupling import coupling as measure
 
     chosen = [make_method(name) for name in method or methods()]
     paths = shared.find_images(images)

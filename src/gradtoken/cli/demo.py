@@ -16,7 +16,7 @@ from gradtoken.errors import OutputError, TargetError
 
 if TYPE_CHECKING:
     from gradtoken.datasets import Scene, Scenes
-    from gradtoken.explanation import Explanation
+    from gradtoken.explanation.explanation import Explanation
     from gradtoken.models import Model
 
 EXAMPLES = """
@@ -43,8 +43,8 @@ def demo(
     """
     from gradtoken.datasets import Scenes
     from gradtoken.explaining import explain
+    from gradtoken.metrics.coupling import coupling
     from gradtoken.metrics.localization import Coverage
-    from gradtoken.semantic_coupling import coupling
 
     shared.check_writable(out)
     model = shared.load_model("demo", None, "cpu", None)

@@ -18,7 +18,7 @@ from gradtoken.cli.output import Output
 from gradtoken.errors import ImageError, OutputError, TargetError
 
 if TYPE_CHECKING:
-    from gradtoken.explanation import Explanation
+    from gradtoken.explanation.explanation import Explanation
     from gradtoken.models import Model
     from gradtoken.report import Report
 
@@ -74,7 +74,7 @@ def explain(
     and does not stop the rest; the exit code is then 1.
     """
     from gradtoken.attribution import make_method
-    from gradtoken.saving import refuse_link, safe_name, unique_names
+    from gradtoken.explanation.saving import refuse_link, safe_name, unique_names
 
     chosen = make_method(method, **shared.parse_options(option))
     paths = shared.find_images(images)

@@ -95,8 +95,8 @@ def load_model(
     activation: str | None = None,
 ) -> Model:
     """The model the options name."""
-    from gradtoken.activation import check_activation
     from gradtoken.models import load
+    from gradtoken.targets.activation import check_activation
 
     return load(
         spec,
@@ -191,7 +191,7 @@ def find_images(given: Iterable[str]) -> list[Path]:
     Raises:
         ImageError: if a folder or pattern holds no picture, or a folder cannot be read.
     """
-    from gradtoken.images import SUFFIXES
+    from gradtoken.images.load_image import SUFFIXES
 
     found: list[Path] = []
     for item in given:

@@ -5,8 +5,8 @@ from gradtoken.datasets.image_folder import ImageFolder
 from gradtoken.datasets.imagenet_seg import ImageNetSegmentation
 from gradtoken.datasets.opening import open_samples
 from gradtoken.datasets.sample import Sample, Samples
-from gradtoken.datasets.scene_samples import SceneSamples
-from gradtoken.datasets.scenes import Scene, Scenes
+from gradtoken.datasets.scenes.samples import SceneSamples
+from gradtoken.datasets.scenes.scenes import Scene, Scenes
 from gradtoken.datasets.voc import VOC
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import ClassVar
 from gradtoken.datasets.pictures import read_picture, require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
-from gradtoken.images import SUFFIXES
+from gradtoken.images.load_image import SUFFIXES
 
 _WORDNET = re.compile(r"n\d{8}")
 

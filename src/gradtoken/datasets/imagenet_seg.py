@@ -11,7 +11,7 @@ import numpy as np
 from gradtoken.datasets.pictures import require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
-from gradtoken.images import MAX_PIXELS, load_image
+from gradtoken.images.load_image import MAX_PIXELS, load_image
 
 _MOST = 1_000_000
 """Pictures that one file can credibly hold."""

@@ -8,8 +8,8 @@ from gradtoken.datasets.coco import COCO
 from gradtoken.datasets.image_folder import ImageFolder
 from gradtoken.datasets.imagenet_seg import ImageNetSegmentation
 from gradtoken.datasets.sample import Samples
-from gradtoken.datasets.scene_samples import SceneSamples
-from gradtoken.datasets.scenes import Scenes
+from gradtoken.datasets.scenes.samples import SceneSamples
+from gradtoken.datasets.scenes.scenes import Scenes
 from gradtoken.datasets.voc import VOC
 from gradtoken.errors import DatasetError, did_you_mean
 

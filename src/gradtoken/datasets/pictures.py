@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gradtoken.errors import DatasetError, ImageError
-from gradtoken.images import load_turned, read_file
+from gradtoken.images.load_image import load_turned, read_file
 
 _Read = TypeVar("_Read")
 

@@ -18,7 +18,7 @@ class Sample:
 
     Args:
         id: names it for good, so that an interrupted run finds it again.
-        image: RGB and upright, as `gradtoken.images.load_image` gives it.
+        image: RGB and upright, as `gradtoken.images.load_image.load_image` gives it.
         names: the class of each mask (or what is in the picture, where there are no masks).
         masks: (n, height, width) of the picture, the visible pixels of each; None without masks.
         ignore: (height, width), pixels that count for nothing; None if all count.

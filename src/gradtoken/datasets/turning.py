@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from PIL import Image, ImageOps
 
 from gradtoken.errors import DatasetError
-from gradtoken.images import ORIENTATION
+from gradtoken.images.load_image import ORIENTATION
 
 Mask: TypeAlias = Bool[np.ndarray, "height width"]
 

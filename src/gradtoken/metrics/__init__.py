@@ -3,6 +3,8 @@
 The grid pointing game is in its own module, `gradtoken.metrics.grid_pointing`.
 """
 
+from gradtoken.images.fills import filled
+from gradtoken.images.patch_grid import to_pixels
 from gradtoken.metrics.bootstrap import Interval, mean_interval
 from gradtoken.metrics.class_sensitivity import (
     contrast_response,
@@ -10,7 +12,6 @@ from gradtoken.metrics.class_sensitivity import (
     painted_out,
     present_coupling,
 )
-from gradtoken.metrics.fills import filled
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.metrics.localization import Coverage, energy, pointing, share, token_ap
 from gradtoken.metrics.perturbation import Perturbed, abpc, aopc, log_odds, perturb
@@ -21,7 +22,6 @@ from gradtoken.metrics.sanity import (
     rank_correlation,
 )
 from gradtoken.metrics.segmentation import Overlap, average_precision, overlap
-from gradtoken.patch_grid import to_pixels
 
 __all__ = [
     "Coverage",

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.semantic_coupling import pairwise_correlation
+from gradtoken.metrics.coupling import pairwise_correlation
 
 _RING = 4
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradtoken.activation import Activation
 from gradtoken.errors import MethodError
-from gradtoken.metrics.fills import Fill, filled
+from gradtoken.images.fills import Fill, filled
 from gradtoken.metrics.replacing import (
     Images,
     Maps,
@@ -19,6 +18,7 @@ from gradtoken.metrics.replacing import (
     ranks,
     replaced_logits,
 )
+from gradtoken.targets.activation import Activation
 
 
 def insertion(

@@ -8,17 +8,14 @@ A map without positive relevance finds nothing: its pointing, share and energy a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.patch_grid import PatchGrid
-
-if TYPE_CHECKING:
-    from gradtoken.datasets import Scene
+from gradtoken.images.patch_grid import PatchGrid
 
 Relevance: TypeAlias = Float[Tensor, "objects patches"]
 PerObject: TypeAlias = Float[Tensor, " objects"]
@@ -28,6 +25,13 @@ _POINTING_COVERAGE = 0.3
 _AP_COVERAGE = 0.5
 _COUNTED = 0.5
 """Tokens of which less than this part counts are no tokens to point at."""
+
+
+class WithMasks(Protocol):
+    """A scene or sample: masks (objects, height, width) of the pixels of each of its objects."""
+
+    @property
+    def masks(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Coverage:
         return cls(_by_token(masks & ~ignore, grid), _by_token(~ignore[None], grid)[0])
 
     @classmethod
-    def of_scene(cls, scene: Scene, grid: tuple[int, int] | PatchGrid) -> Coverage:
+    def of_scene(cls, scene: WithMasks, grid: tuple[int, int] | PatchGrid) -> Coverage:
         """From a bundled scene."""
         return cls.of_masks(torch.from_numpy(scene.masks.copy()), grid)
 

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gradtoken.activation import Activation
 from gradtoken.errors import MethodError
-from gradtoken.metrics.fills import Fill, filled
+from gradtoken.images.fills import Fill, filled
 from gradtoken.metrics.replacing import (
     Images,
     Maps,
@@ -22,6 +21,7 @@ from gradtoken.metrics.replacing import (
     ranks,
     replaced_logits,
 )
+from gradtoken.targets.activation import Activation
 
 Variant: TypeAlias = Literal["attcat", "libragrad"]
 """Whose sign of AOPC and log-odds: AttCAT's notebooks or LibraGrad's code."""

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradtoken.activation import Activation, check_activation
-from gradtoken.activation import probabilities as class_probabilities
 from gradtoken.errors import MethodError
 from gradtoken.models.model import Model
+from gradtoken.targets.activation import Activation, check_activation
+from gradtoken.targets.activation import probabilities as class_probabilities
 
 Predict: TypeAlias = Callable[
     [Float[Tensor, "pictures channels height width"]], Float[Tensor, "pictures classes"]

@@ -17,12 +17,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models import timm as timm_family
 from gradtoken.models.checkpoint import check_fit, fit, own_names, read_checkpoint
 from gradtoken.models.families import Size
-from gradtoken.preprocess import Preprocess
+from gradtoken.targets.activation import Activation, check_activation
 
 _LARGEST_SIDE = 1 << 13
 _LONGEST_LABEL = 1000

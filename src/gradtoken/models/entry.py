@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gradtoken.channels import OF_IMAGES
 from gradtoken.errors import ModelError
-from gradtoken.preprocess import Preprocess
+from gradtoken.images.channels import OF_IMAGES
+from gradtoken.images.preprocess import Preprocess
 
 _IMAGE_SIDES = ("visual", "vision_model")
 """Where models that compare images with text keep the part that sees images."""

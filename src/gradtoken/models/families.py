@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from gradtoken.errors import ModelError
-from gradtoken.preprocess import Preprocess
-from gradtoken.prompts import Prompts
+from gradtoken.images.preprocess import Preprocess
+from gradtoken.targets.prompts import Prompts
 
 FAMILIES = ("timm", "hf", "torchvision", "open_clip")
 """Prefixes of names: timm/NAME, hf/ID, torchvision/NAME, open_clip/ARCHITECTURE/TAG."""

@@ -19,16 +19,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
-from gradtoken.labels import Labels
-from gradtoken.layout import TokenLayout
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models import timm as timm_family
-from gradtoken.models.anatomy import Anatomy, Pool, as_given
 from gradtoken.models.entry import count_channels
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hf_text import HFPrompts
 from gradtoken.models.hub import no_retries
-from gradtoken.models.logits import as_logits
-from gradtoken.preprocess import Preprocess
+from gradtoken.models.layout import TokenLayout
+from gradtoken.tap.anatomy import Anatomy, Pool, as_given
+from gradtoken.tap.logits import as_logits
+from gradtoken.targets.labels import Labels
 
 _CLASS_TOKEN = ("vit", "deit", "vit_msn")
 _CLASS_AND_MEAN = ("dinov2", "dinov2_with_registers")

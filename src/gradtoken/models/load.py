@@ -16,24 +16,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gradtoken.activation import Activation, check_activation
 from gradtoken.errors import ModelError, did_you_mean
-from gradtoken.forks import one_thread_in_forks
-from gradtoken.images import MAX_PIXELS
-from gradtoken.labels import Labels, Names
-from gradtoken.layout import TokenLayout
-from gradtoken.models.activation import find_activation, refuse_activation
-from gradtoken.models.anatomy import Anatomy
+from gradtoken.images.load_image import MAX_PIXELS
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models.checkpoint import read_checkpoint
 from gradtoken.models.described import read_described
+from gradtoken.models.detect_activation import find_activation, refuse_activation
 from gradtoken.models.entry import count_channels, with_channels
 from gradtoken.models.families import FAMILIES, Found, Size, family, family_of
+from gradtoken.models.forks import one_thread_in_forks
 from gradtoken.models.hub import weights_only
-from gradtoken.models.logits import as_logits
+from gradtoken.models.layout import TokenLayout
 from gradtoken.models.model import Model
-from gradtoken.models.reading import read
-from gradtoken.preprocess import Preprocess
-from gradtoken.prompts import Prompts
+from gradtoken.models.reading.reading import read
+from gradtoken.tap.anatomy import Anatomy
+from gradtoken.tap.logits import as_logits
+from gradtoken.targets.activation import Activation, check_activation
+from gradtoken.targets.labels import Labels, Names
+from gradtoken.targets.prompts import Prompts
 
 _DTYPES = {
     "float64": torch.float64,

@@ -8,25 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradtoken.activation import Activation
-from gradtoken.forks import after_fork, one_thread_in_forks
-from gradtoken.labels import Labels
-from gradtoken.layout import TokenLayout
-from gradtoken.models.anatomy import Anatomy
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models.batch_norm import ContiguousBatchNorm, has_batch_norm
 from gradtoken.models.entry import first_layer, input_dtype
-from gradtoken.preprocess import Preprocess
-from gradtoken.prompts import PromptBatch, Prompts
-
-if TYPE_CHECKING:
-    from gradtoken.models.reading import Reading
+from gradtoken.models.facts import Reading
+from gradtoken.models.forks import after_fork, one_thread_in_forks
+from gradtoken.models.layout import TokenLayout
+from gradtoken.tap.anatomy import Anatomy
+from gradtoken.targets.activation import Activation
+from gradtoken.targets.labels import Labels
+from gradtoken.targets.prompts import PromptBatch, Prompts
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -15,16 +15,16 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
-from gradtoken.labels import Labels
-from gradtoken.layout import TokenLayout
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models import timm as timm_family
-from gradtoken.models.anatomy import Anatomy, Pool
 from gradtoken.models.checkpoint import fit, own_names
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import no_retries, quiet
+from gradtoken.models.layout import TokenLayout
 from gradtoken.models.open_clip_text import NamedTokenizer, NoText, OpenClipPrompts
-from gradtoken.preprocess import Preprocess
-from gradtoken.prompts import Prompts
+from gradtoken.tap.anatomy import Anatomy, Pool
+from gradtoken.targets.labels import Labels
+from gradtoken.targets.prompts import Prompts
 
 
 def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from gradtoken.errors import ModelError
 from gradtoken.models.hub import no_retries
 from gradtoken.models.tokenizing import check_tokens, check_vocabulary
-from gradtoken.prompts import PromptBatch
+from gradtoken.targets.prompts import PromptBatch
 
 Tokenizer: TypeAlias = Callable[[list[str]], Tensor]
 

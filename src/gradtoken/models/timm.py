@@ -22,14 +22,14 @@ from timm.models.xcit import Xcit
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError, did_you_mean
-from gradtoken.geometry import Box
-from gradtoken.labels import Labels
-from gradtoken.layout import TokenLayout
-from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.images.crop_box import Box
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models.checkpoint import check_fit, fit, own_names
 from gradtoken.models.families import Found, Size
 from gradtoken.models.hub import unreachable
-from gradtoken.preprocess import Preprocess
+from gradtoken.models.layout import TokenLayout
+from gradtoken.tap.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.targets.labels import Labels
 
 _PARTS = ("blocks", "norm", "forward_head", "num_prefix_tokens", "global_pool")
 _RANDOM_CLASSES = 1000

@@ -17,12 +17,12 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms._presets import ImageClassification
 
 from gradtoken.errors import ModelError, did_you_mean
-from gradtoken.labels import Labels
-from gradtoken.layout import TokenLayout
-from gradtoken.models.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.images.preprocess import Preprocess
 from gradtoken.models.checkpoint import check_fit, fit, own_names
 from gradtoken.models.families import Found, Size
-from gradtoken.preprocess import Preprocess
+from gradtoken.models.layout import TokenLayout
+from gradtoken.tap.anatomy import Anatomy, Pool, channels_first, channels_last
+from gradtoken.targets.labels import Labels
 
 _CLASSES = 1000
 

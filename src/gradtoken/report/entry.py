@@ -11,11 +11,12 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-from gradtoken import display
 from gradtoken.errors import TargetError
-from gradtoken.evidence import evidence_of
-from gradtoken.explanation import Explanation, token_array
-from gradtoken.semantic_coupling import coupling
+from gradtoken.explanation import style as display
+from gradtoken.explanation.evidence import evidence_of
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.explanation.saving import token_array
+from gradtoken.metrics.coupling import coupling
 
 SIDE = 360
 """Pixels of the longer side of a report's pictures."""

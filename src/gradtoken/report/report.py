@@ -16,9 +16,9 @@ from typing import IO, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from gradtoken.display import Style
 from gradtoken.errors import OutputError
-from gradtoken.explanation import Explanation
+from gradtoken.explanation.explanation import Explanation
+from gradtoken.explanation.style import Style
 from gradtoken.report.entry import colour_maps, entry_of
 
 

@@ -4,14 +4,14 @@ A target turns logits into a scalar y. Class ids and names, contrasts, log-proba
 function of the output are targets; `Targets` holds the K targets of each of B images.
 """
 
-from gradtoken.targets.asked import contrast, log_prob, text
 from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
 from gradtoken.targets.functions import OutputTarget
-from gradtoken.targets.likely import Above, above
-from gradtoken.targets.many import Targets
-from gradtoken.targets.resolving import per_image, resolve, resolve_rows
-from gradtoken.targets.sharpening import Rivals, kind_for, parse_kind
+from gradtoken.targets.pending import contrast, log_prob, text
+from gradtoken.targets.resolve import per_image, resolve, resolve_rows
+from gradtoken.targets.rivals import Rivals, kind_for, parse_kind
+from gradtoken.targets.targets import Targets
+from gradtoken.targets.threshold import Above, above
 
 __all__ = [
     "Above",

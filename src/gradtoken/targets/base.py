@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.activation import Activation
-from gradtoken.labels import Labels
+from gradtoken.targets.activation import Activation
+from gradtoken.targets.labels import Labels
 
 Logits: TypeAlias = Float[Tensor, "*rows classes"]
 Scores: TypeAlias = Float[Tensor, "*rows"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradtoken.activation import Activation, log_probabilities, probabilities, refuse_none
 from gradtoken.errors import TargetError
-from gradtoken.labels import Labels
+from gradtoken.targets.activation import Activation, log_probabilities, probabilities, refuse_none
 from gradtoken.targets.base import Logits, Scores, Target
+from gradtoken.targets.labels import Labels
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.errors import TargetError
-from gradtoken.labels import Labels
 from gradtoken.targets.base import Logits, Scores, Target
+from gradtoken.targets.labels import Labels
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.activation import Activation
-from gradtoken.labels import Labels
-from gradtoken.prompts import PromptBatch
+from gradtoken.targets.activation import Activation
 from gradtoken.targets.base import Logits, Scores, Target
+from gradtoken.targets.labels import Labels
+from gradtoken.targets.prompts import PromptBatch
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,9 +20,9 @@ from fuzz import small
 from fuzz.mutate import damaged, distorted, nested, word
 from fuzz.target import Target
 from gradtoken.batch import Job, read, run
-from gradtoken.batch.output import LOCK
-from gradtoken.batch.schema import results_schema
-from gradtoken.batch.summarising import COLUMNS, summarise
+from gradtoken.batch.results.folder import LOCK
+from gradtoken.batch.results.schema import results_schema
+from gradtoken.batch.results.summarising import COLUMNS, summarise
 from gradtoken.models import Model
 
 _PICTURES = 5

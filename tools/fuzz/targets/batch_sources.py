@@ -21,10 +21,10 @@ import pyarrow.parquet
 from fuzz import small
 from fuzz.mutate import damaged, distorted, nested, value, word
 from fuzz.target import Target
-from gradtoken.batch.decoding import Decoder
-from gradtoken.batch.item import from_table, to_table
-from gradtoken.batch.sources import KINDS, Source, list_items
-from gradtoken.batch.tables import Columns
+from gradtoken.batch.engines.decoding import Decoder
+from gradtoken.batch.sources.item import from_table, to_table
+from gradtoken.batch.sources.listing import KINDS, Source, list_items
+from gradtoken.batch.sources.tables import Columns
 
 _PIXELS = 10_000
 _SECRET = small.picture("PNG", 9, 9)

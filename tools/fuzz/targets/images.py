@@ -14,7 +14,7 @@ from PIL import Image
 
 from fuzz.mutate import damaged
 from fuzz.target import Target
-from gradtoken.images import SUFFIXES, load_image
+from gradtoken.images.load_image import SUFFIXES, load_image
 
 _PIXELS = 250_000
 """The limit handed to `load_image`, small enough that pictures above it are drawn too."""
@@ -164,4 +164,6 @@ def attempt(rng: Random, folder: Path) -> None:
     picture.tobytes()
 
 
-TARGET = Target(attempt, seconds=5, megabytes=64, instrumented=("gradtoken.images", "PIL"))
+TARGET = Target(
+    attempt, seconds=5, megabytes=64, instrumented=("gradtoken.images.load_image", "PIL")
+)

@@ -16,8 +16,8 @@ from fuzz import small
 from fuzz.mutate import damaged, distorted, nested, word
 from fuzz.target import Target
 from gradtoken import Explanation
-from gradtoken.saving import MANIFEST
-from gradtoken.sources import Source
+from gradtoken.explanation.saving import MANIFEST
+from gradtoken.images.source import Source
 
 _FILES = ("summary.png", "tokens.npz", MANIFEST)
 

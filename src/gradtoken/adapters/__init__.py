@@ -1,0 +1,1 @@
+"""gradtoken's methods behind other libraries' interfaces."""

@@ -1,0 +1,31 @@
+"""The integrated gradient of the attention by which the class is read."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.targets import Targets
+from gradtoken.trace.graph import forward_with_graph
+from gradtoken.trace.trace import Trace
+
+
+def integrated_attention(
+    trace: Trace, targets: Targets, steps: int
+) -> Float[Tensor, "batch targets patches"]:
+    """E_h[(1/m sum_s G(s/m x))+] in the readout's row, s = 1 to m.
+
+    G is the gradient of the score by the last attention when the model is given its input scaled
+    (in normalised space, whose zero is the grey of the mean).
+    """
+    total: Tensor | None = None
+    for step in range(1, steps + 1):
+        images = trace.images * (step / steps)
+        with forward_with_graph(trace, targets, images=images) as graph:
+            at = [graph.steps[-1]]
+            found = torch.stack([grads[0] for grads in graph.each_target(at)], dim=1)
+        total = found if total is None else total + found
+    assert total is not None
+    rows = [graph.readout_row((total[:, k] / steps).clamp_min(0)) for k in range(targets.count)]
+    return trace.patch_grid.pick(torch.stack(rows, dim=1))

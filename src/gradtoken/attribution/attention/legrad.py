@@ -1,0 +1,119 @@
+"""LeGrad: what each block's attention could still do for a class, block by block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.attribution.base import Method
+from gradtoken.attribution.layers import Layers, listed, select_layers
+from gradtoken.errors import NotSupportedError
+from gradtoken.models.reading.observe import with_autograd
+from gradtoken.precision import wide
+from gradtoken.tap.anatomy import as_given
+from gradtoken.tap.calls import first, with_first
+from gradtoken.tap.tap import Recorder, WrittenOut
+from gradtoken.tap.watch import watching
+from gradtoken.targets import Targets
+from gradtoken.trace.trace import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeGrad(Method):
+    """R_i = sum over blocks of the mean over heads and queries of (ds^l/dA^l)+ [., i].
+
+    s^l is the score that the model's own head gives to the mean of all tokens leaving block l, and
+    A^l that block's attention, on which s^l depends through that block alone.
+
+    Args:
+        layers: "all", "half" (the upper one), "last", the number of last blocks (2 is what the
+            published wrapper uses), or a list of block indices.
+    """
+
+    name: ClassVar[str] = "legrad"
+    summary: ClassVar[str] = "positive gradient of each block's score by its attention"
+    source: ClassVar[str] = "Bousselham et al., LeGrad, 2024"
+
+    layers: Layers = "all"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", listed(self.layers))
+
+    def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
+        trace.global_calls()
+        chosen = select_layers(self.layers, trace.depth)
+        maps = []
+        with _blocks_alone(trace, chosen) as (weights, leaving):
+            means = [t.mean(1, keepdim=True).expand_as(t) for t in leaving]
+            scores = _scores_after(trace, means, targets)
+            for k in range(targets.count):
+                grads = torch.autograd.grad(scores[:, :, k].sum(), weights, retain_graph=True)
+                each = [grad.clamp_min(0).mean(dim=(1, 2)) for grad in grads]
+                maps.append(trace.patch_grid.pick(torch.stack(each).sum(0)))
+        return torch.stack(maps, dim=1)
+
+
+@contextmanager
+def _blocks_alone(
+    trace: Trace, chosen: Sequence[int]
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Some blocks, each with a graph of its own from its attention weights on.
+
+    Yields the weights (B, H, N, N), which are leaves, and the tokens (B, N, D) that leave the
+    blocks; gradients are on inside the `with`.
+    """
+    anatomy, recorder = trace.model.anatomy, Recorder(apart=trace.model.writes_in_place)
+    with with_autograd(trace.model):
+        watch = watching(anatomy, recorder, graph="tail", every_block=True)
+        with torch.no_grad(), watch as seen:
+            trace.model.run(trace.images)
+        with torch.enable_grad():
+            weights, leaving = [], []
+            for index in chosen:
+                tap = WrittenOut(leaves=True)
+                tap.place = index
+                with tap:
+                    block, tokens = anatomy.blocks[index], trace.model.apart(seen.inputs[index])
+                    leaving.append(first(as_given(block, tokens, seen.given[index])))
+                weights += tap.weights
+            yield weights, leaving
+
+
+def _scores_after(
+    trace: Trace, leaving: Sequence[Float[Tensor, "batch tokens dim"]], targets: Targets
+) -> Float[Tensor, "layers batch targets"]:
+    """The scores that the model gives where other tokens leave its last block.
+
+    Everything after that block is the model's own; several sets of tokens take one pass.
+
+    Raises:
+        MethodError: if the model counts on the pictures' own tokens.
+    """
+    anatomy, thread = trace.model.anatomy, threading.get_ident()
+
+    def replace(_: Any, args: Any, output: Any) -> Any:
+        if threading.get_ident() != thread:
+            return None
+        return with_first(output, torch.cat([t.to(first(output).dtype) for t in leaving]))
+
+    handle = anatomy.blocks[-1].register_forward_hook(replace)
+    try:
+        logits = wide(trace.model.run(trace.images[:1]))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise NotSupportedError(
+            f"puts other tokens behind the last block, which {trace.model.spec} does "
+            f"not take ({str(error).splitlines()[0]}); use gradtoken."
+        ) from None
+    finally:
+        handle.remove()
+    each = logits.unflatten(0, (len(leaving), -1))[:, :, None]
+    return torch.stack([targets.scores(z.expand(-1, targets.count, -1)) for z in each])

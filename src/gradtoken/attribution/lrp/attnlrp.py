@@ -1,0 +1,191 @@
+"""AttnLRP: layer-wise relevance with rules of its own for attention, by the `lxt` package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradtoken.attribution.base import Method
+from gradtoken.attribution.lrp.propagation import token_relevance
+from gradtoken.attribution.lrp.rules import (
+    ADD,
+    MULTIPLY,
+    MULTIPLY_MATRICES,
+    PASS_ON,
+    pass_on,
+    varies,
+)
+from gradtoken.errors import MethodError
+from gradtoken.tap.tap import AttentionCall, WrittenOut
+from gradtoken.targets import Targets
+from gradtoken.trace.trace import Trace
+
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+
+_REARRANGE = {
+    "__get__",
+    "__getitem__",
+    "cat",
+    "chunk",
+    "clone",
+    "contiguous",
+    "copy_",
+    "detach",
+    "double",
+    "dropout",
+    "expand",
+    "expand_as",
+    "flatten",
+    "float",
+    "half",
+    "movedim",
+    "narrow",
+    "permute",
+    "repeat",
+    "reshape",
+    "select",
+    "split",
+    "squeeze",
+    "stack",
+    "swapaxes",
+    "swapdims",
+    "to",
+    "transpose",
+    "type_as",
+    "unbind",
+    "unflatten",
+    "unsqueeze",
+    "view",
+    "view_as",
+    "__len__",
+    "dim",
+    "is_complex",
+    "is_floating_point",
+    "ndimension",
+    "numel",
+    "size",
+    "stride",
+}
+"""Functions whose gradient moves relevance and does not change it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttnLRP(Method):
+    """The relevance R, summed over channels, that reaches each token entering the first block.
+
+    From R = z_c at the logit of a class (dy/dz * z for other targets), by lxt's rules: epsilon in
+    linear layers and sums; products of two variables by epsilon, half to each; softmax by its
+    Taylor expansion, R_i = x_i (R_i - s_i sum_j R_j); normalisation and activations pass it on.
+    Biases take their share.
+    """
+
+    name: ClassVar[str] = "attnlrp"
+    summary: ClassVar[str] = "layer-wise relevance through attention down to the first tokens"
+    source: ClassVar[str] = "Achtibat et al., ICML 2024, eqs. 8 and 9, props. 3.1 to 3.4"
+
+    def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
+        try:
+            rules = import_module("lxt.explicit.functional")
+        except ImportError as error:
+            raise MethodError(
+                f'attnlrp needs the lxt package ({error}); pip install "gradtoken[lxt]".'
+            ) from None
+        model = trace.model
+        tap = _Rules(rules, model.spec, apart=model.writes_in_place)
+        return trace.patch_grid.pick(token_relevance(trace, targets, tap))
+
+
+class _Rules(WrittenOut):
+    """Makes a forward one whose backward propagates relevance by lxt's rules."""
+
+    def __init__(self, rules: Any, spec: str, *, apart: bool) -> None:
+        super().__init__(apart=apart)
+        self._rules = rules
+        self._spec = spec
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with self:
+                return self._multi_head(*args, **kwargs)
+        plain = self.place is None or func is F.scaled_dot_product_attention
+        if plain or not any(map(varies, _tensors(args, kwargs))):
+            return super().__torch_function__(func, types, args, kwargs)
+        if func is F.linear:
+            return self.following(self._linear(*args, **kwargs))
+        if func in ADD and not kwargs:
+            return self._pair(torch.add, self._rules.add2, *args)
+        if func in MULTIPLY:
+            return self._pair(torch.mul, self._rules.mul2, *args)
+        if func in MULTIPLY_MATRICES:
+            return self.following(self._rules.matmul(*args))
+        if func in _SOFTMAX:
+            return self._softmax(*args, **kwargs)
+        if func in PASS_ON:
+            return pass_on(func, *args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        output = func(*args, **kwargs)
+        if name in _REARRANGE or not isinstance(output, Tensor):
+            return output
+        return _NoRule.apply(output, name, self._spec)
+
+    def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
+        if self.place is None:
+            return run()
+        with self:
+            scores = (call.query @ call.key.transpose(-2, -1)) * call.scale
+            if call.mask is not None:
+                bias = call.bias(slice(None), scores.detach()).detach()
+                scores = pass_on(torch.add, scores, bias)
+            output: Tensor = scores.softmax(-1) @ call.value
+        return output
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+        return self._rules.linear_epsilon(
+            x, weight.detach(), None if bias is None else bias.detach()
+        )
+
+    def _pair(self, func: Callable[..., Any], rule: Callable[..., Any], a: Any, b: Any) -> Any:
+        """Two variables share relevance; a constant takes none."""
+        if varies(a) and varies(b):
+            return rule(*torch.broadcast_tensors(a, b))
+        return pass_on(func, *((a, b) if varies(a) else (b, a)))
+
+    def _softmax(self, x: Tensor, dim: int, *_: Any, dtype: Any = None) -> Any:
+        return self._rules.softmax(x, dim, dtype=dtype)
+
+
+class _NoRule(torch.autograd.Function):
+    """Refuses the relevance that arrives; what gets none, such as a position bias, may pass."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, name: str, spec: str) -> Tensor:
+        ctx.name, ctx.spec = name, spec
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> Any:
+        raise MethodError(
+            f"attnlrp has no rule for {ctx.name}, which {ctx.spec} uses; use gradtoken."
+        )
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Everything a function was given, lists of tensors unpacked."""
+    found: list[Any] = []
+    for item in (*args, *kwargs.values()):
+        found.extend(item if isinstance(item, (list, tuple)) else [item])
+    return found

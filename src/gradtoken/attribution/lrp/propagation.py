@@ -1,0 +1,109 @@
+"""Layer-wise relevance from the output of a trace's model to its attention or its first tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.attribution.lrp.rules import Relevance
+from gradtoken.attribution.widened import widening
+from gradtoken.errors import NotSupportedError
+from gradtoken.tap.in_place import OutOfPlace
+from gradtoken.tap.tap import WrittenOut
+from gradtoken.tap.watch import Seen, watching
+from gradtoken.targets import Targets
+from gradtoken.trace.autograd import gradients, gradients_on, output_gradients
+from gradtoken.trace.trace import Trace
+
+_LOST = 0.05
+"""Relevance that may be lost between the output and the first block, of its absolute sum."""
+
+
+def attention_relevance(trace: Trace, targets: Targets) -> list[list[Tensor]]:
+    """Layer-wise relevance (B, H, N, N) of each block's attention, for each target in turn.
+
+    It starts at the output as dy/dz, which is one at the logit of a class. For models that read
+    their class from tokens.
+
+    Raises:
+        MethodError: if the class is read otherwise, relevance is lost on
+            the way, because the model uses an operation without a rule, or the device has no
+            float64.
+    """
+    _check_class_token(trace)
+    tap = Relevance(apart=trace.model.writes_in_place)
+    found = []
+    with _relevant_forward(trace, tap) as (output, seen):
+        at = [*tap.weights, seen.inputs[0]]
+        for seed in _seeds(trace, targets, output):
+            *blocks, arrived = gradients(output, at, True, vector=seed)
+            _check_conserved(trace, seed, arrived)
+            found.append(blocks)
+    return found
+
+
+def token_relevance(
+    trace: Trace, targets: Targets, tap: WrittenOut
+) -> Float[Tensor, "batch targets tokens"]:
+    """Relevance that a tap's rules bring from dy/dz * z to the tokens entering the first block.
+
+    Raises:
+        MethodError: if the class is not read from tokens, or the device
+            has no float64.
+    """
+    _check_class_token(trace)
+    with _relevant_forward(trace, tap) as (output, seen):
+        found = [
+            gradients(output, [seen.inputs[0]], True, vector=seed * output.detach())[0]
+            for seed in _seeds(trace, targets, output)
+        ]
+    return torch.stack([relevance.sum(-1) for relevance in found], dim=1)
+
+
+@contextmanager
+def _relevant_forward(trace: Trace, tap: WrittenOut) -> Iterator[tuple[Tensor, Seen]]:
+    """The output of a forward with a graph, under a tap whose rules its backward follows.
+
+    In float64, whatever the model's type: relevance is divided by the sums of the residual stream,
+    which cross zero, so that what float32 rounds away there is not small in a map.
+    """
+    model = trace.model
+    with gradients_on(trace.model), widening(model, torch.float64) as widened:
+        pixels = trace.images.double().requires_grad_()
+        beside = OutOfPlace() if tap.apart else nullcontext()
+        watch = watching(model.anatomy, tap, graph="whole", every_block=True)
+        with watch as seen, tap, beside, widened:
+            output = model.run(pixels)
+        yield output, seen
+
+
+def _seeds(
+    trace: Trace, targets: Targets, output: Float[Tensor, "batch classes"]
+) -> Float[Tensor, "targets batch classes"]:
+    """dy/dz at the output of the forward that relevance goes back through."""
+    return output_gradients(output, targets)
+
+
+def _check_class_token(trace: Trace) -> None:
+    trace.global_calls()
+    model = trace.model
+    if not model.layout.rows or model.layout.pool is not None or trace.tail_calls:
+        raise NotSupportedError(
+            f"propagates relevance from a class token, which {model.spec} does not read "
+            f"its class from ({model.anatomy.readout}); use gradtoken."
+        )
+
+
+def _check_conserved(trace: Trace, seed: Tensor, arrived: Tensor) -> None:
+    size = seed.abs().sum(-1)
+    lost = arrived.sum(dim=(1, 2)) - seed.sum(-1)
+    if bool((lost.abs() > _LOST * size).any()):
+        share = float((lost.abs() / size).max())
+        raise NotSupportedError(
+            f"loses {share:.0%} of the relevance on its way through {trace.model.spec}, "
+            "which uses operations that have no rule; use gradtoken."
+        )

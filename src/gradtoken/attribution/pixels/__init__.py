@@ -1,0 +1,1 @@
+"""Methods that attribute a score to pixels."""

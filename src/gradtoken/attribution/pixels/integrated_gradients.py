@@ -1,0 +1,48 @@
+"""Integrated gradients on the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from gradtoken.attribution.options import check_fill, check_whole
+from gradtoken.attribution.pixels.base import Image, PixelMethod, Score
+from gradtoken.images.fills import Fill, filled
+from gradtoken.trace.trace import Trace
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegratedGradients(PixelMethod):
+    """(x - x') * integral of dy/dx from x' to x, sum over each token's pixels and channels.
+
+    Args:
+        steps: points of the integral (Gauss-Legendre).
+        baseline: x': "black", "grey", "mean" or "blur".
+    """
+
+    name: ClassVar[str] = "integrated-gradients"
+    summary: ClassVar[str] = "gradient integrated from a baseline picture, signed"
+    source: ClassVar[str] = "Sundararajan, Taly, Yan, ICML 2017; through captum"
+    slow: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"steps": 2}
+
+    steps: int = 32
+    baseline: Fill = "black"
+
+    def __post_init__(self) -> None:
+        check_whole(self, "steps")
+        check_fill(self, "baseline")
+
+    def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
+        from captum.attr import IntegratedGradients as Attribution
+
+        about = trace.model.preprocess
+        start = filled(image, self.baseline, about.mean, about.std).contiguous()
+        found: Tensor = Attribution(score).attribute(
+            image, start, n_steps=self.steps, internal_batch_size=_AT_ONCE
+        )
+        return found

@@ -1,0 +1,60 @@
+"""SmoothGrad: saliency averaged over noisy pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.attribution.options import check_fraction, check_seed, check_whole
+from gradtoken.attribution.pixels.base import Image, PixelMethod, Score, noise_like
+from gradtoken.images.patch_grid import PatchGrid
+from gradtoken.precision import wide
+from gradtoken.trace.trace import Trace
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothGrad(PixelMethod):
+    """Mean of |dy/dx| at x + noise, the largest channel, mean over each token's pixels.
+
+    Args:
+        samples: noisy pictures.
+        noise: standard deviation, relative to the picture's range of values.
+        seed: of the noise.
+    """
+
+    name: ClassVar[str] = "smoothgrad"
+    summary: ClassVar[str] = "saliency averaged over noisy pictures"
+    source: ClassVar[str] = "Smilkov et al., 2017; through captum"
+    slow: ClassVar[bool] = True
+    trial: ClassVar[dict[str, Any]] = {"samples": 2}
+
+    samples: int = 16
+    noise: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(self, "samples")
+        check_fraction(self, "noise")
+        check_seed(self)
+
+    def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
+        from captum.attr import Saliency
+
+        spread = float(image.detach().max() - image.detach().min()) * self.noise
+        generator = torch.Generator().manual_seed(self.seed)
+        total = torch.zeros_like(wide(image))
+        for start in range(0, self.samples, _AT_ONCE):
+            count = min(_AT_ONCE, self.samples - start)
+            noisy = image + spread * noise_like(image, count, generator)
+            found: Tensor = Saliency(score).attribute(noisy.requires_grad_(), abs=True)
+            total += wide(found.detach()).sum(0)
+        return total / self.samples
+
+    def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
+        return grid.pool(pixels.amax(1)).flatten()

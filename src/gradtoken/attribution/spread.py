@@ -1,0 +1,90 @@
+"""Spreading relevance over patches: spatial tokens are related to one another too."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from gradtoken.images.patch_grid import PatchGrid, pick
+from gradtoken.precision import full_precision, wide
+from gradtoken.tap.tap import AttentionCall
+from gradtoken.tap.watch import affinity_block
+from gradtoken.trace.trace import Trace
+
+_FLAT = 1e9
+"""A reach or deviation from which on a Gaussian over a grid is flat; larger ones overflow."""
+
+Relevance = Float[Tensor, "batch targets patches"]
+
+
+def spread_by_tokens(
+    relevance: Relevance,
+    tokens: Float[Tensor, "batch patches dim"],
+    temperature: float,
+    *,
+    grid: tuple[int, int],
+    reach: float | None,
+) -> Relevance:
+    """R <- S R, S_ij = softmax_j(cos(t_i - mean t, t_j - mean t) / temperature - d_ij^2 / 2 s^2).
+
+    d_ij is the distance of two patches and s = reach * sqrt(rows * columns), both in patches;
+    without a reach, distance does not count. Written as one attention call with a channel per
+    target.
+    """
+    centred = wide(tokens)
+    unit = F.normalize(centred - centred.mean(dim=1, keepdim=True), dim=-1)[:, None]
+    value = relevance.transpose(1, 2)[:, None].to(unit.dtype)
+    with full_precision(unit):
+        near = None if reach is None else _nearness(grid, reach).to(unit)
+        spread = F.scaled_dot_product_attention(unit, unit, value, near, scale=1 / temperature)
+    return spread[:, 0].transpose(1, 2)
+
+
+def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches patches"]:
+    """-d^2 / 2 s^2 for every two patches."""
+    rows, columns = grid
+    axes = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
+    squared = (place[:, None] - place[None]).square().sum(-1)
+    return -squared / (2 * min(reach, _FLAT) ** 2 * rows * columns)
+
+
+def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: float) -> Relevance:
+    """R <- S R, S_ij = softmax_j(-d_ij^2 / 2 s^2): a Gaussian, each row summing to 1.
+
+    d and s as in `spread_by_tokens`. Written as one small matrix per side of the grid.
+    """
+    deviation = reach * math.sqrt(grid[0] * grid[1])
+    field = wide(relevance).unflatten(-1, grid)
+    down, across = (_gaussian(side, deviation).to(field) for side in grid)
+    with full_precision(field):
+        return (down @ field @ across.T).flatten(-2)
+
+
+def _gaussian(side: int, deviation: float) -> Float[Tensor, "side side"]:
+    place = torch.arange(side, dtype=torch.float64)
+    width = 2 * min(deviation, _FLAT) ** 2
+    return (-(place[:, None] - place).square() / width).softmax(-1)
+
+
+def spread_by_attention(
+    relevance: Relevance, calls: list[AttentionCall], grid: PatchGrid
+) -> Relevance:
+    """R <- A R, A being the patches' own attention, mean over heads and blocks, rows sum to 1."""
+    rows = list(grid.positions)
+    affinity = torch.stack([grid.pick(call.rows(rows)).mean(dim=1) for call in calls]).mean(dim=0)
+    affinity = affinity / affinity.sum(-1, keepdim=True)
+    return (affinity.to(relevance.dtype) @ relevance.transpose(1, 2)).transpose(1, 2)
+
+
+def affinity_tokens(trace: Trace) -> Float[Tensor, "batch patches dim"]:
+    """The spatial tokens entering the second-last block, or those pooled if none is known."""
+    inputs = trace.seen.inputs
+    if inputs:
+        return trace.patch_grid.pick(inputs[affinity_block(trace.depth)], 1)
+    tokens = trace.pooled().detach()
+    return pick(tokens, trace.pooled_order(), trace.spatial, 1)

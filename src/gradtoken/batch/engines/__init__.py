@@ -1,0 +1,1 @@
+"""Running a batch job in one process, or on Ray."""

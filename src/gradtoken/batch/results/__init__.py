@@ -1,0 +1,1 @@
+"""What a batch run writes, and reading it back."""

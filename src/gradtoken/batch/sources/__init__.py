@@ -1,0 +1,1 @@
+"""Where a batch job gets its images from."""

@@ -1,0 +1,177 @@
+"""What `--targets` asks for: the same for every picture, or a column's value for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradtoken.errors import TargetError
+from gradtoken.targets.activation import Activation
+from gradtoken.targets.labels import Labels
+
+KINDS = "top:K, above:P, all, class ids or names with commas between, column:NAME or text:FILE"
+_MAX_PROMPTS_FILE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is explained of every picture.
+
+    Args:
+        top_k: so many predicted classes.
+        above: every class with a higher probability.
+        classes: class ids or names, or "all".
+        prompts: texts to compare pictures with.
+        column: the name of the column that says it.
+    """
+
+    top_k: int | None = None
+    classes: tuple[str, ...] | str | None = None
+    prompts: tuple[str, ...] | None = None
+    column: str | None = None
+    above: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Asked:
+        """From the command line: one of `KINDS`.
+
+        Raises:
+            TargetError: none of these, or a file of prompts that cannot be read.
+        """
+        kind, mark, rest = text.partition(":")
+        if mark and kind == "top":
+            if not rest.isdecimal() or not 1 <= len(rest) < 7 or int(rest) < 1:
+                raise TargetError(f"--targets {text!r}: give a number of classes, as in top:3.")
+            return cls(top_k=int(rest))
+        if mark and kind == "above":
+            return cls.likely(_number(text, rest))
+        if mark and kind == "column":
+            if not rest:
+                raise TargetError("--targets column: needs a name, as in column:label.")
+            return cls(column=rest)
+        if mark and kind == "text":
+            return cls(prompts=_prompts(rest))
+        if text.strip() == "all":
+            return cls(classes="all")
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        if not names:
+            raise TargetError(f"--targets is empty; give {KINDS}.")
+        return cls(classes=names)
+
+    @classmethod
+    def likely(cls, probability: float) -> Asked:
+        """Every class with a probability above a number.
+
+        Raises:
+            TargetError: no number from 0 up to, but not, 1.
+        """
+        from gradtoken.targets import above
+
+        return cls(above=above(probability).probability)
+
+    def settings(self) -> dict[str, Any]:
+        """As plain data."""
+        found: dict[str, Any] = {"top_k": self.top_k, "classes": self.classes}
+        found |= {"column": self.column, "prompts": self.prompts, "above": self.above}
+        return {k: v for k, v in found.items() if v is not None}
+
+    def check(
+        self, labels: Labels, has_prompts: bool, spec: str, activation: Activation = "softmax"
+    ) -> None:
+        """Refuse, before the work, what a model cannot be asked.
+
+        Raises:
+            TargetError: unknown classes, prompts for a model without a text side, or probabilities
+                of outputs that are none.
+        """
+        if has_prompts and self.prompts is None and self.column is None:
+            raise TargetError(
+                f"{spec} compares pictures with text and has no classes of its own; give "
+                "--targets text:FILE with a prompt on each line."
+            )
+        if self.prompts is not None and not has_prompts:
+            raise TargetError(f"{spec} reads no text; give --targets with classes, or top:3.")
+        if isinstance(self.classes, tuple):
+            for name in self.classes:
+                labels.find(name)
+        if self.top_k is not None and self.top_k < 1:
+            raise TargetError(f"top_k is {self.top_k}; give a number of classes, as in top:3.")
+        if self.top_k is not None and self.top_k > len(labels):
+            raise TargetError(f"top:{self.top_k} is too many; {spec} has {len(labels)} classes.")
+
+        if self.above is not None and activation == "none":
+            raise TargetError(
+                f"above:{self.above:g} needs probabilities, and the outputs of {spec} are none "
+                "(activation none); give top:K or classes."
+            )
+
+    def shared(self, labels: Labels) -> Any:
+        """The targets of all pictures, as `explain` takes them; None for the predicted classes."""
+        from gradtoken.targets import above, text
+
+        if self.prompts is not None:
+            return list(text(*self.prompts))
+        if self.above is not None:
+            return above(self.above)
+        if isinstance(self.classes, tuple):
+            return [labels.find(name) for name in self.classes]
+        return self.classes
+
+    def own(self, value: str | None, labels: Labels, has_prompts: bool) -> list[Any]:
+        """The targets of one picture, from its column's value as JSON: one, or a list of them.
+
+        A list of one bool, or one float 0.0 or 1.0, for each class marks the classes.
+
+        Raises:
+            TargetError: an empty value, an unknown class, or integers meant as marks.
+        """
+        from gradtoken.targets import text
+        from gradtoken.targets.multi_hot import row_of_targets
+
+        found: Any = json.loads(value) if value is not None else None
+        if isinstance(found, str) and found.lstrip().startswith("["):
+            found = _listed(found)
+        items: list[Any] = found if isinstance(found, list) else [found]
+        if isinstance(found, list) and not has_prompts:
+            items = row_of_targets(items, len(labels))
+        items = [int(i) if isinstance(i, float) and i.is_integer() else i for i in items]
+        if not items or any(item in (None, "") for item in items):
+            raise TargetError(f"column {self.column!r} names no target here.")
+        if has_prompts:
+            return list(text(*(str(item) for item in items)))
+        return [labels.find(item) for item in items]
+
+
+def _number(text: str, number: str) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        raise TargetError(
+            f"--targets {text!r}: give a probability from 0 to 1, as in above:0.5."
+        ) from None
+
+
+def _listed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _prompts(name: str) -> tuple[str, ...]:
+    path = Path(name)
+    try:
+        if not name or path.stat().st_size > _MAX_PROMPTS_FILE:
+            raise TargetError(f"--targets text:{name} is no file of prompts, or too large a one.")
+        lines: Sequence[str] = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, TargetError):
+            raise
+        raise TargetError(f"the prompts in {name!r} cannot be read: {error}.") from None
+    found = tuple(line.strip() for line in lines if line.strip())
+    if not found:
+        raise TargetError(f"there is no prompt in {name}; write one on each line.")
+    return found

@@ -1,0 +1,1 @@
+"""Procedural scenes: endless labelled images with masks."""

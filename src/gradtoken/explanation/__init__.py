@@ -1,0 +1,1 @@
+"""The result of an explanation: maps, figures of them, and files."""

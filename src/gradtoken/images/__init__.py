@@ -1,0 +1,5 @@
+"""From a file, image or array to the model's input, and where on the image its tokens lie."""
+
+from gradtoken.images.load_image import MAX_PIXELS, load_image
+
+__all__ = ["MAX_PIXELS", "load_image"]

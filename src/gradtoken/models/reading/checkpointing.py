@@ -1,0 +1,48 @@
+"""Finding out whether a model recomputes parts of itself in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from gradtoken.errors import ModelError
+from gradtoken.tap.in_place import SavedApart
+from gradtoken.tap.tap import AttentionCall, Recorder
+
+
+class CheckpointRecorder(Recorder):
+    """A recorder that notes whether what its blocks save for a backward pass is really kept.
+
+    Under gradient checkpointing it is dropped and computed again, where no tap sees it: attention
+    written out, or answered from a recorded forward, would silently become the model's own.
+
+    Args:
+        saved: keeps what is saved otherwise.
+    """
+
+    def __init__(self, saved: SavedApart) -> None:
+        super().__init__(queries=False, apart=True)
+        self.recomputes = False
+        self._saved = saved
+
+    def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
+        self._look()
+        return super().attend(call, run)
+
+    def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        self._look()
+        return super().linear(input, weight, bias)
+
+    def _look(self) -> None:
+        if self.place is not None and not self.recomputes:
+            self.recomputes = not self._saved.at_work
+
+    def check(self, spec: str) -> None:
+        """Raises ModelError if the model recomputes parts of itself."""
+        if self.recomputes:
+            raise ModelError(
+                f"{spec} computes parts of itself again in the backward pass (gradient "
+                "checkpointing), where they cannot be followed; turn that off, for instance with "
+                "set_grad_checkpointing(False) or gradient_checkpointing_disable()."
+            )

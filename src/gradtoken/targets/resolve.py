@@ -1,0 +1,233 @@
+"""From what a user asks for to targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.errors import TargetError
+from gradtoken.targets.activation import Activation
+from gradtoken.targets.base import Target
+from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
+from gradtoken.targets.functions import OutputTarget
+from gradtoken.targets.labels import Labels
+from gradtoken.targets.multi_hot import Array, as_list, row_of_targets, rows_of
+from gradtoken.targets.pending import Pending, Prompt
+from gradtoken.targets.prompts import PromptBatch
+from gradtoken.targets.similarity import Similarity, SimilarityContrast
+from gradtoken.targets.targets import Targets
+from gradtoken.targets.threshold import Above
+
+
+def resolve(
+    targets: Any,
+    logits: Float[Tensor, "batch classes"],
+    labels: Labels,
+    *,
+    top_k: int = 1,
+    prompts: Callable[[tuple[str, ...]], PromptBatch] | None = None,
+    activation: Activation = "softmax",
+) -> Targets:
+    """Turn what a user asks for into `Targets`.
+
+    Args:
+        targets: as for `resolve_rows`.
+        logits: the model's output, (B, C).
+        labels: the names of the model's classes.
+        top_k: how many predicted classes where `targets` is None.
+        prompts: as for `resolve_rows`.
+        activation: of the model.
+
+    Raises:
+        TargetError: as `resolve_rows`, and if the images have different numbers of targets.
+    """
+    return Targets(
+        resolve_rows(targets, logits, labels, top_k=top_k, prompts=prompts, activation=activation)
+    )
+
+
+def resolve_rows(
+    targets: Any,
+    logits: Float[Tensor, "batch classes"],
+    labels: Labels,
+    *,
+    top_k: int = 1,
+    prompts: Callable[[tuple[str, ...]], PromptBatch] | None = None,
+    activation: Activation = "softmax",
+) -> list[list[Target]]:
+    """Turn what a user asks for into a list of targets for each image.
+
+    Args:
+        targets: None (the `top_k` predicted classes of each image), "all" classes, `above(p)`, one
+            id, name, `contrast(a, b)`, `log_prob(c)`, `Target` or function of the output; a list
+            of these for all images; or one list per image. Integer tensors and arrays count
+            as lists.
+        logits: the model's output, (B, C).
+        labels: the names of the model's classes.
+        top_k: how many predicted classes where `targets` is None.
+        prompts: reads text, where the model compares pictures with it; the targets are then
+            `text(…)` or functions of the picture's embedding.
+        activation: of the model, for `above(p)` and `log_prob(c)`.
+
+    Raises:
+        TargetError: unknown names (with the nearest ones), ids out of range, or a
+            probability where the outputs are no probabilities.
+    """
+    batch = len(logits)
+    if prompts is not None and targets is None:
+        raise TargetError(
+            "this model compares pictures with text and has no classes of its own; give prompts, "
+            'as in targets=text("a photo of a cat", "a photo of a dog") (--text on the command '
+            "line)."
+        )
+    if targets is None:
+        classes = logits.shape[-1]
+        if type(top_k) is not int or not 1 <= top_k <= classes:
+            raise TargetError(
+                f"top_k is {top_k!r}; this model has {classes} classes, use 1 to {classes}."
+            )
+        first = logits.topk(top_k, dim=-1).indices.tolist()
+        return [[ClassTarget(index) for index in row] for row in first]
+    if isinstance(targets, Above) and prompts is None:
+        return [list(row) for row in targets.rows(logits, activation)]
+    if isinstance(targets, str) and targets == "all" and prompts is None:
+        return [[ClassTarget(index) for index in range(logits.shape[-1])]] * batch
+    read = cache(prompts) if prompts else None
+    resolve_one = partial(_resolve_one, labels=labels, read=read, activation=activation)
+    items = row_of_targets if prompts is None else _no_marks
+    rows = per_image(targets, batch)
+    if rows is not None:
+        each = [items(row, logits.shape[-1]) for row in rows]
+        return [[resolve_one(item) for item in row] for row in each]
+    if not _is_list(targets):
+        return [[resolve_one(targets)]] * batch
+    if not isinstance(targets, Array) and any(_is_list(item) for item in targets):
+        raise TargetError(
+            "the targets mix lists and single targets; give one list for all images, or one list "
+            "per image."
+        )
+    return [[resolve_one(item) for item in items(targets, logits.shape[-1])]] * batch
+
+
+def per_image(targets: Any, count: int) -> list[Any] | None:
+    """One list of targets for each of `count` images where that is what was given, else None.
+
+    Raises:
+        TargetError: if the lists are more or fewer than the images.
+    """
+    if isinstance(targets, Array) and targets.ndim > 2:
+        raise TargetError(
+            f"targets of shape {tuple(targets.shape)} are no list for each image; give (B, K) ids "
+            "or (B, C) bools."
+        )
+    if isinstance(targets, Array) and targets.ndim == 2:
+        targets = rows_of(targets)
+    elif isinstance(targets, Array):
+        return None
+    if not _is_list(targets) or not len(targets) or not all(_is_list(row) for row in targets):
+        return None
+    if len(targets) != count:
+        raise TargetError(
+            f"{len(targets)} lists of targets were given for {count} images; give one per image, "
+            "or one flat list for all."
+        )
+    return list(targets)
+
+
+def _no_marks(row: Any, _: int) -> list[Any]:
+    """The targets in a row for a model without classes, where nothing marks one."""
+    return list(as_list(row) if isinstance(row, Array) else row)
+
+
+def _checked(target: Target, labels: Labels) -> Target:
+    """A target made by hand, if the model has the classes that it speaks of.
+
+    Raises:
+        TargetError: one that is no id within range, or other fields that are no numbers.
+    """
+    try:
+        ids, terms = target.classes(), target.terms() or {}
+        if isinstance(target, Against) and not target.others:
+            raise ValueError("nothing to be set against")
+    except (TypeError, ValueError):
+        raise TargetError(
+            f"{target!r} is no target: its classes must be ids (at least one to be set against), "
+            "its weights numbers."
+        ) from None
+    for index in ids:
+        if type(index) is not int:
+            raise TargetError(
+                f"{target!r} names the class {index!r}, but targets made by hand take ids; use "
+                "contrast(…), log_prob(…) or the name itself."
+            )
+        labels.find(index)
+    if not all(math.isfinite(weight) for weight in terms.values()):
+        raise TargetError(f"{target!r} has a weight that is no finite number.")
+    return target
+
+
+def _is_list(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) > 0
+
+
+def _as_prompts(item: Any) -> str:
+    """How to write with prompts what was asked for with classes."""
+    if not isinstance(item, Pending):
+        return f'text("{item}")'
+    prompts = ", ".join(f'"{c}"' for c in item.classes)
+    return f"contrast(*text({prompts}))" if item.kind is Contrast else f"text({prompts})"
+
+
+def _resolve_one(
+    item: Any,
+    labels: Labels,
+    read: Callable[[tuple[str, ...]], PromptBatch] | None,
+    activation: Activation,
+) -> Target:
+    target = _found(item, labels, read)
+    return target.of(activation) if isinstance(target, LogProb) else target
+
+
+def _found(
+    item: Any, labels: Labels, read: Callable[[tuple[str, ...]], PromptBatch] | None
+) -> Target:
+    if isinstance(item, Prompt):
+        if read is None:
+            raise TargetError(
+                "text(…) is for models that compare pictures with text, such as CLIP; this one has "
+                "classes, so give their names or ids."
+            )
+        return Similarity(item.prompts[item.index], item.index, read(item.prompts))
+    if isinstance(item, Pending) and any(isinstance(c, Prompt) for c in item.classes):
+        found = [_found(c, labels, read) for c in item.classes]
+        prompts = [target for target in found if isinstance(target, Similarity)]
+        if item.kind is not Contrast or len(prompts) != 2:
+            raise TargetError("a prompt is explained by itself, or in contrast(…) with a prompt.")
+        return SimilarityContrast(*prompts)
+    if read is not None and not callable(item) and not isinstance(item, Target):
+        raise TargetError(
+            f"{item!r} is no target of a model that compares pictures with text; give prompts, as "
+            f"in targets={_as_prompts(item)}."
+        )
+    if isinstance(item, Above):
+        raise TargetError(
+            f"above({item.probability:g}) is as many classes as an image has, so it is given "
+            f"alone: targets=above({item.probability:g})."
+        )
+    if isinstance(item, Target):
+        return _checked(item, labels)
+    if isinstance(item, Pending):
+        return item.resolve(labels)
+    if callable(item) and not isinstance(item, type):
+        return OutputTarget(item)
+    if item is None:
+        raise TargetError(
+            "None is no target; use a class id or name, contrast(a, b), log_prob(c) or a function "
+            "of the output."
+        )
+    return ClassTarget(labels.find(item))

@@ -1,0 +1,1 @@
+"""What one forward showed, and class-aware gradients of it."""

@@ -1,0 +1,115 @@
+"""The readout's steps by backpropagation through the whole model, and through its tail alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.models.model import Model
+from gradtoken.models.reading.gradients import projected, reaches
+from gradtoken.precision import wide
+from gradtoken.tap.tap import TAIL, AttentionCall, Recorder
+from gradtoken.tap.watch import Seen, on_the_way, watching
+from gradtoken.targets import Targets
+from gradtoken.trace.autograd import each_gradient, gradients, gradients_on, output_gradients
+from gradtoken.trace.readout import Readout, Readouts, averaged, called
+from gradtoken.trace.trace import Trace
+
+TAIL_ELEMENTS = 1 << 20
+"""Gradients of one chunk of targets at the tail's nodes; more targets run in several chunks."""
+
+
+def through_model(trace: Trace, targets: Targets) -> Readouts:
+    """All steps, by a second forward, with a graph, and one backward for each target."""
+    anatomy, rows = trace.model.anatomy, trace.rows()
+    recorder = Recorder(apart=trace.model.writes_in_place)
+    with gradients_on(trace.model):
+        images = trace.images.clone().requires_grad_()
+        with watching(anatomy, recorder, graph="whole") as seen, recorder:
+            logits = trace.model.run(images)
+        calls = own_calls(trace.model, seen, on_the_way(recorder.calls, logits))
+        pooled = seen.pooled(anatomy.pool)
+        at: list[Tensor] = [call.output for call in calls if call.output is not None]
+        if pooled is not None:
+            at.append(pooled)
+        scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)).sum(0)
+        found = [gradients(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
+    columns = [list(column) for column in zip(*found, strict=True)]
+    blocks: list[list[Readout]] = [[] for _ in range(trace.depth)]
+    inside = [call for call in calls if call.place != TAIL]
+    for call, column in zip(inside, columns, strict=False):
+        blocks[call.place].append(called(call, rows, column, trace.patch_grid.order))
+    return Readouts(blocks, _tail(trace, calls[len(inside) :], pooled, columns[len(inside) :]))
+
+
+def through_tail(
+    trace: Trace, targets: Targets
+) -> tuple[list[Readout], dict[int, Float[Tensor, "batch targets rows dim"]]]:
+    """The tail's steps, and the gradients at the readout tokens it begins with, by the block that
+    they left."""
+    rows, steps, seen = trace.model.layout.rows, trace.tail_calls, trace.seen
+    at: list[Tensor] = [call.output for call in steps if call.output is not None]
+    pooled = seen.pooled(trace.model.anatomy.pool)
+    if pooled is not None:
+        at.append(pooled)
+    reads = trace.model.anatomy.reads if rows else ()
+    at += [seen.leaving[index] for index in reads]
+    columns = _tail_gradients(trace, targets, at, len(reads))
+    count = len(at) - len(reads)
+    arriving = {
+        index: column.transpose(0, 1) for index, column in zip(reads, columns[count:], strict=True)
+    }
+    return _tail(trace, steps, pooled, columns[:count]), arriving
+
+
+def _tail(
+    trace: Trace, calls: list[AttentionCall], pooled: Tensor | None, columns: list[Any]
+) -> list[Readout]:
+    """The steps after the last block, from each target's gradients at them."""
+    orders = trace.tail_orders(calls)
+    steps = [
+        called(call, slice(None), column, order)
+        for call, column, order in zip(calls, columns, orders, strict=False)
+        if order != ()
+    ]
+    if pooled is not None:
+        pool = trace.model.anatomy.pool
+        assert pool is not None
+        order, rows = trace.pooled_order(), trace.pooled_rows()
+        steps.append(averaged(trace.model, pool.flat(pooled), columns[-1], rows, order))
+    return steps
+
+
+def _tail_gradients(
+    trace: Trace, targets: Targets, at: list[Tensor], reads: int
+) -> list[Float[Tensor, "targets batch *node"]]:
+    """The class-aware gradients at some nodes of the tail; at the last `reads` of them, which are
+    tokens, of the readout's rows alone."""
+    rows = list(trace.model.layout.rows)
+    seeds = output_gradients(trace.logits, targets).to(trace.output.dtype)
+    step = max(1, TAIL_ELEMENTS // sum(node.numel() for node in at))
+    plain = len(at) - reads
+    chunks = []
+    with gradients_on(trace.model):
+        for start in range(0, targets.count, step):
+            found = each_gradient([trace.output], at, [seeds[start : start + step]])
+            chunks.append([*found[:plain], *(grad[:, :, rows] for grad in found[plain:])])
+    return [torch.cat(column) for column in zip(*chunks, strict=True)]
+
+
+def own_calls(model: Model, seen: Seen, calls: list[AttentionCall]) -> list[AttentionCall]:
+    """Without the attention after the last block that belongs to another backbone."""
+    assert model.reading is not None
+    tail = [call for call in calls if call.place == TAIL]
+    if len(tail) <= len(model.reading.tail) or not model.anatomy.blocks:
+        return calls
+    last = seen.leaving[len(model.anatomy.blocks) - 1]
+    own = [
+        c
+        for c in tail
+        if c.output is not None and reaches(projected(c.output), [last])[0] is not None
+    ]
+    return [call for call in calls if call.place != TAIL] + own

@@ -1,0 +1,137 @@
+"""One forward with an autograd graph, for methods that need gradients inside the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.images.patch_grid import PatchGrid
+from gradtoken.precision import wide
+from gradtoken.tap.alignment import along_sequence
+from gradtoken.tap.norms import Norms
+from gradtoken.tap.tap import WrittenOut
+from gradtoken.tap.watch import on_the_way, watching
+from gradtoken.targets import Targets
+from gradtoken.trace.autograd import gradients, gradients_on
+from gradtoken.trace.trace import Trace
+
+
+@dataclass(frozen=True)
+class ForwardGraph:
+    """Nodes of the autograd graph of a forward.
+
+    Args:
+        attention: weights of each block.
+        tail: weights of the attention after the last block by which the class is read, if any.
+        entering: the tokens entering each block.
+        norms: the normalisations of the last block.
+        scores: y of every target.
+        rows: the rows of the blocks' attention that belong to the readout.
+        grid: which of the tokens are spatial.
+        keys: for each token of the sequence, its position among those that the attention after the
+            last block attends to, or -1; empty without such attention.
+    """
+
+    attention: list[Float[Tensor, "batch heads tokens tokens"]]
+    tail: list[Float[Tensor, "batch heads queries tokens"]]
+    entering: list[Float[Tensor, "batch tokens dim"]]
+    norms: Norms
+    scores: Float[Tensor, "batch targets"]
+    rows: list[int]
+    grid: PatchGrid
+    keys: tuple[int, ...]
+
+    @property
+    def steps(self) -> list[Tensor]:
+        """All attention weights in order, those after the last block included."""
+        return [*self.attention, *self.tail]
+
+    def each_target(self, at: list[Tensor]) -> Iterator[list[Tensor]]:
+        """For each target in turn, the gradients of its score at some nodes, in their shapes."""
+        last = self.scores.shape[1] - 1
+        for k, score in enumerate(self.scores.sum(0)):
+            yield list(gradients(score, at, k < last))
+
+    def maps(
+        self, at: list[Tensor], combine: Callable[[list[Tensor]], Float[Tensor, "batch tokens"]]
+    ) -> Float[Tensor, "batch targets patches"]:
+        """A map for each target, made of the gradients at some nodes; prefix tokens are dropped."""
+        found = []
+        for grads in self.each_target(at):
+            with torch.no_grad():
+                found.append(self.grid.pick(combine(grads)))
+        return torch.stack(found, dim=1)
+
+    def readout_row(
+        self, matrix: Float[Tensor, "batch heads queries tokens"], *, step: int = -1
+    ) -> Float[Tensor, "batch tokens"]:
+        """The mean over heads and readout rows of a matrix that belongs to an attention step."""
+        if step % len(self.steps) >= len(self.attention):
+            return self._padded(matrix.mean(dim=(1, 2)))
+        return matrix[:, :, self.rows].mean(dim=(1, 2))
+
+    def start(
+        self, tail: Float[Tensor, "batch queries tokens"] | None
+    ) -> Float[Tensor, "batch tokens"]:
+        """How the head reads the last block's tokens, to be multiplied on through the blocks.
+
+        Their mean where it averages, one of them where it reads a token, or else what a method
+        makes of the attention after the last block (`tail`, without heads).
+        """
+        if tail is not None:
+            return self._padded(tail.mean(dim=1))
+        like = self.attention[-1]
+        row = like.new_zeros(len(like), like.shape[-1])
+        row[:, self.rows] = 1 / len(self.rows)
+        return row
+
+    def _padded(self, row: Float[Tensor, "batch seen"]) -> Float[Tensor, "batch tokens"]:
+        """With zeros for tokens that an attention after the last block does not see."""
+        return along_sequence(row, self.keys)
+
+
+@contextmanager
+def forward_with_graph(
+    trace: Trace,
+    targets: Targets,
+    *,
+    images: Tensor | None = None,
+    normed: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[ForwardGraph]:
+    """A forward with an autograd graph and eager attention; gradients are on inside the `with`.
+
+    Args:
+        trace: a record of the images.
+        targets: K targets for each image.
+        images: other pixels of the trace's shape; None for the trace's own.
+        normed: puts other tokens in place of those normalised before the last block's
+            attention.
+
+    Raises:
+        MethodError: if not every token attends to every token in each block.
+    """
+    trace.global_calls()
+    anatomy, apart = trace.model.anatomy, trace.model.writes_in_place
+    tap = WrittenOut(apart=apart)
+    with gradients_on(trace.model):
+        pixels = (trace.images if images is None else images).clone().requires_grad_()
+        watch = watching(anatomy, tap, graph="whole", every_block=True)
+        with watch as seen, tap, Norms(anatomy.blocks[-1], normed, apart=apart) as norms:
+            logits = trace.model.run(pixels)
+        used = {id(call) for call in on_the_way(tap.calls, logits)}
+        weights = [w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used]
+        yield ForwardGraph(
+            attention=weights[: trace.depth],
+            tail=weights[trace.depth :],
+            entering=[seen.inputs[index] for index in range(trace.depth)],
+            norms=norms,
+            scores=targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)),
+            rows=trace.rows(),
+            grid=trace.patch_grid,
+            keys=trace.tail_keys(),
+        )

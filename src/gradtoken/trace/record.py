@@ -1,0 +1,125 @@
+"""One forward through a model, recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.models.model import Model
+from gradtoken.tap.tap import TAIL, AttentionCall, Recorder
+from gradtoken.tap.watch import Seen, on_the_way, watching
+
+if TYPE_CHECKING:
+    from gradtoken.trace.trace import Trace
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from gradtoken.errors import ModelError
+from gradtoken.models.reading.blocks import check_blocks
+from gradtoken.models.reading.observe import check_output, run, with_autograd
+from gradtoken.models.reading.reading import current, grid_of
+from gradtoken.models.reading.readout import check_readout
+from gradtoken.trace.backward import own_calls
+from gradtoken.trace.trace import Trace
+
+
+def record(
+    model: Model,
+    images: Float[Tensor, "batch channels height width"],
+    *,
+    start: int = 0,
+    queries: bool = True,
+) -> Trace:
+    """Run a model once on a preprocessed batch and keep what methods need.
+
+    The forward is the model's own, in evaluation mode; only its tail, from the last block on,
+    keeps a graph. The model is as before afterwards, also when it raises.
+
+    Args:
+        start: index of the first block whose attention is kept (`Method.first_block`).
+        queries: whether the blocks' queries are kept (`Method.needs_queries`).
+
+    Raises:
+        ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
+    """
+    with with_autograd(model):
+        model = current(model)
+        images = images.to(model.device, model.dtype).detach()
+        total = images.sum()
+        backbones = [replace(model, others=()), *model.others]
+        start = 0 if model.others else start
+        grids = [grid_of(one, images) for one in backbones]
+        recorders, seen, output = _watched(backbones, images, start, queries)
+    if recorders[0].written and not model.writes_in_place:
+        # by a part of the module that did not run when it was read
+        for one in backbones:
+            assert one.reading is not None
+            one.reading.writes_in_place = True
+        if not torch.equal(total, images.sum()):
+            raise ModelError(
+                f"{model.spec} wrote into its images, which it did not do when it was read; give "
+                "them again, it will get copies from now on."
+            )
+        return record(model, images, start=start, queries=queries)
+    _check_output(model, output, len(images))
+    traces = []
+    for one, grid, recorder, each in zip(backbones, grids, recorders, seen, strict=True):
+        calls = own_calls(one, each, on_the_way(recorder.calls, output))
+        check_blocks(one, each, calls, start)
+        _check_seen(one, calls, each)
+        check_readout(one, each, calls, output, grid)
+        logits = output.detach()
+        traces.append(
+            Trace(one, images, logits, calls, grid, each, output, recorder.linears, start)
+        )
+    return replace(traces[0], model=model, others=tuple(traces[1:]))
+
+
+def _watched(
+    backbones: Sequence[Model], images: Tensor, start: int, queries: bool
+) -> tuple[list[Recorder], list[Seen], Any]:
+    """One forward, as each backbone's recorder and watcher saw it, and the output."""
+    apart = backbones[0].writes_in_place
+    recorders = [Recorder(one.layout.rows, queries=queries, apart=apart) for one in backbones]
+    with ExitStack() as stack:
+        # a model that turns gradients off for its blocks goes on after them in its caller's mode
+        turns_off = any(one.reading and not one.reading.differentiable for one in backbones)
+        stack.enter_context(torch.set_grad_enabled(turns_off))
+        seen = [
+            stack.enter_context(watching(one.anatomy, recorder, graph="tail", start=start))
+            for one, recorder in zip(backbones, recorders, strict=True)
+        ]
+        for recorder in recorders:
+            stack.enter_context(recorder)
+        return recorders, seen, run(backbones[0], images)
+
+
+def _check_output(model: Model, output: Any, count: int) -> None:
+    check_output(model, output)
+    if len(output) != count:
+        raise ModelError(
+            f"{model.spec} returned {tuple(output.shape)} for {count} images where logits (B, C) "
+            "are needed; give it a classification head."
+        )
+    if model.prompts is None and output.shape[-1] != len(model.labels):
+        raise ModelError(
+            f"{model.spec} returned {output.shape[-1]} logits but has {len(model.labels)} labels; "
+            "wrap it again, with labels=[…] of as many names."
+        )
+
+
+def _check_seen(model: Model, calls: list[AttentionCall], seen: Seen) -> None:
+    """Refuse a model whose readout was not seen at work."""
+    layout = model.layout
+    places = {call.place for call in calls}
+    if not layout.rows and layout.pool is None and TAIL not in places:
+        raise ModelError(
+            f"{model.spec} reads its class by attention after the last block, but none was seen, "
+            "because it computes it by hand; build it with fused attention."
+        )
+    seen.pooled(model.anatomy.pool)

@@ -1,0 +1,93 @@
+"""Class-aware gradients along the readout's own stream."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.errors import ModelError
+from gradtoken.models.reading.observe import FAILURES
+from gradtoken.precision import wide
+from gradtoken.tap.frozen_context import STREAM_TOLERANCE, Stream, run_stream, stream_gap
+from gradtoken.tap.known_linear import KnownLinears, LinearCall
+from gradtoken.trace.autograd import each_gradient
+from gradtoken.trace.readout import Readout
+from gradtoken.trace.trace import Trace
+
+
+def follow(
+    trace: Trace, arriving: dict[int, Float[Tensor, "batch targets rows dim"]]
+) -> list[list[Readout]]:
+    """Each block's steps, from the gradients that arrive at the blocks that the head reads.
+
+    The graph holds the readout tokens alone. Layers are answered from the recorded forward; where
+    a block turns out to treat a token alone otherwise than among the others, all is computed anew.
+
+    Raises:
+        ModelError: if the stream does not lead to the model's own readout.
+    """
+    if not trace.reading.stream:
+        raise ModelError(
+            f"the readout's own stream does not lead where {trace.model.spec} leads (alone, its "
+            "keys or values are not the model's, or the blocks take no single tokens); use "
+            'gradient="full".'
+        )
+    stream = run_recorded(trace, trace.linears)
+    if stream.gap > _allowed(trace):
+        stream = run_recorded(trace, [])
+    _check(trace, stream)
+    tokens = list(stream.tokens.values())
+    vectors = [
+        arriving[index].transpose(0, 1).to(token.dtype) for index, token in stream.tokens.items()
+    ]
+    found = each_gradient(tokens, stream.tap.outputs, vectors)
+    blocks: list[list[Readout]] = [[] for _ in range(trace.depth)]
+    steps = zip(trace.block_calls, stream.tap.attention, stream.tap.outputs, found, strict=True)
+    for call, attention, output, each in steps:
+        blocks[call.place].append(
+            Readout(
+                attention,
+                wide(call.value),
+                wide(output.detach()),
+                wide(each.movedim(0, 2)),
+                trace.patch_grid.order,
+            )
+        )
+    return blocks
+
+
+def run_recorded(trace: Trace, linears: list[LinearCall]) -> Stream:
+    model = trace.model
+    try:
+        return run_stream(
+            model.anatomy,
+            model.layout.rows,
+            trace.seen,
+            trace.block_calls,
+            KnownLinears(linears, apart=model.writes_in_place),
+            start=trace.start,
+            apart=model.writes_in_place,
+        )
+    except (ModelError, torch.OutOfMemoryError):
+        raise
+    except FAILURES as error:
+        raise ModelError(
+            f"the blocks of {model.spec} cannot run on the readout's tokens alone "
+            f'({(str(error).splitlines() or [type(error).__name__])[0]}); use gradient="full".'
+        ) from error
+
+
+def _allowed(trace: Trace) -> float:
+    return STREAM_TOLERANCE[trace.calls[0].key.dtype]
+
+
+def _check(trace: Trace, stream: Stream) -> None:
+    gap = stream_gap(stream, trace.seen, trace.model.layout.rows)
+    allowed = _allowed(trace)
+    if not gap <= allowed:
+        raise ModelError(
+            f"the readout's own stream does not lead where {trace.model.spec} leads (relative "
+            f"difference {gap:.2g}, at most {allowed:g} is rounding), so the model does more "
+            'with it than its blocks; use gradient="full".'
+        )

@@ -1,0 +1,62 @@
+"""What attention and MLP do to each token of each block, by the model's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradtoken.precision import wide
+from gradtoken.tap.anatomy import as_given
+from gradtoken.tap.calls import first
+from gradtoken.tap.norms import Norms
+from gradtoken.tap.tap import SelfAttention
+from gradtoken.trace.trace import Trace
+
+
+@dataclass(frozen=True)
+class Sublayers:
+    """The tokens of one block on their way through it.
+
+    Args:
+        entering: as they enter.
+        written: W_o v_i, what token i's own value writes where it alone is attended to (the
+            projection's bias and layer scale included).
+        middle: after attention is added.
+        leaving: after the MLP is added.
+    """
+
+    entering: Float[Tensor, "batch tokens dim"]
+    written: Float[Tensor, "batch tokens dim"]
+    middle: Float[Tensor, "batch tokens dim"]
+    leaving: Float[Tensor, "batch tokens dim"]
+
+
+def sublayers(
+    trace: Trace, entering: Sequence[Float[Tensor, "batch tokens dim"]]
+) -> list[Sublayers]:
+    """Run each block once as it is and once with every token attending to itself alone.
+
+    Args:
+        trace: of a model whose blocks attend from token to token.
+        entering: the tokens entering each block.
+
+    Raises:
+        MethodError: if the blocks are not pre-norm.
+    """
+    found, model = [], trace.model
+    with model.evaluating(), torch.no_grad():
+        for block, given, tokens in zip(
+            model.anatomy.blocks, trace.seen.given, entering, strict=True
+        ):
+            with Norms(block, apart=model.writes_in_place) as norms:
+                leaving = first(as_given(block, model.apart(tokens), given))
+            with Norms(block, apart=model.writes_in_place) as alone, SelfAttention():
+                as_given(block, model.apart(tokens), given)
+            written = wide(alone.middle()) - wide(tokens)
+            parts = (tokens, written, norms.middle(), leaving)
+            found.append(Sublayers(*(wide(part) for part in parts)))
+    return found
