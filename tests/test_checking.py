@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 import gradtoken
 from gradtoken.checking import WORKS, check
-from gradtoken.cli import commands  # noqa: F401
 from gradtoken.cli.app import app
 from gradtoken.errors import MethodError, ModelError
 from tests.conftest import tiny_vit

@@ -31,7 +31,7 @@ from tests.models.writing import (
     plain,
     timm_vit,
 )
-from tests.test_trace import Snapshot
+from tests.trace.test_record import Snapshot
 
 OPTIONS = {"vit-cx": {"distance": 0.1}, "occlusion": {"window": 2, "stride": 2}}
 PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {

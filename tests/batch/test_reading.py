@@ -176,7 +176,6 @@ def test_the_centre_of_odd_grids_is_shared_out() -> None:
 
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:
-    from gradtoken.cli import commands  # noqa: F401
     from gradtoken.cli.app import app
 
     def call(*arguments: str) -> object:

@@ -1,4 +1,4 @@
-"""`gradtoken bench`: everything it writes, going on after an interruption, refusals."""
+"""`gradtoken bench`: what it writes, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from gradtoken.cli.app import app
-from gradtoken.errors import GradTokenError
+from gradtoken.errors import GradTokenError, OutputError
+from tests.cli.program import PROGRAM, invoke, json_lines, stdout
 from tests.waiting import until
 
 ARGUMENTS = [
@@ -28,32 +26,21 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def commands() -> None:
-    from gradtoken.cli import commands  # noqa: F401
-
-
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 @pytest.mark.slow
-def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_writes_tables_and_plots_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run(*ARGUMENTS, "--out", str(whole))
+    stdout(*ARGUMENTS, "--out", str(whole))
     names = {p.name for p in whole.iterdir()}
     tables = {f"{n}.{s}" for n in ("summary", "differences") for s in ("csv", "md", "tex")}
     assert tables | {"curves.png", "bars.png", "sheet.png", "settings.json", "records"} == names
     with (whole / "summary.csv").open() as file:
-        found = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
-    assert found["rollout", "coupling"]["mean"] == "1"
-    assert found["gradtoken", "positive_auc"]["n"] == "1"
-    assert int(found["gradtoken", "pointing"]["n"]) >= 6
-    assert float(found["gradtoken", "share"]["mean"]) > float(found["rollout", "share"]["mean"])
+        rows = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
+    assert rows["rollout", "coupling"]["mean"] == "1"
+    assert rows["gradtoken", "positive_auc"]["n"] == "1"
+    assert int(rows["gradtoken", "pointing"]["n"]) >= 6
+    assert float(rows["gradtoken", "share"]["mean"]) > float(rows["rollout", "share"]["mean"])
     for name in ("curves", "bars", "sheet"):
         assert min(Image.open(whole / f"{name}.png").size) > 300
 
@@ -68,12 +55,12 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         add(self, picture, *records)
 
     monkeypatch.setattr(Store, "add", add_twice)
-    CliRunner().invoke(app, [*ARGUMENTS, "--out", str(broken)])
+    invoke(*ARGUMENTS, "--out", broken)
     assert len(list((broken / "records").iterdir())) == 2
     assert not (broken / "summary.csv").exists()
     monkeypatch.setattr(Store, "add", add)
     before = {p.name: p.stat().st_mtime_ns for p in (broken / "records").iterdir()}
-    run(*ARGUMENTS, "--out", str(broken))
+    stdout(*ARGUMENTS, "--out", str(broken))
     after = {p.name: p.stat().st_mtime_ns for p in (broken / "records").iterdir()}
     assert before.items() <= after.items()
     for name in ("summary.csv", "differences.csv"):
@@ -82,14 +69,13 @@ def test_tables_figures_and_going_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
+def test_bench_resumes_after_a_kill_to_the_same_tables(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    question = ["bench", "--methods", "gradtoken,rollout", "--metrics", "localization,coupling"]
-    question += ["--limit", "6"]
-    run(*question, "--out", str(whole))
-    code = "from gradtoken.cli import main; main()"
+    command = ["bench", "--methods", "gradtoken,rollout", "--metrics", "localization,coupling"]
+    command += ["--limit", "6"]
+    stdout(*command, "--out", str(whole))
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *question, "--out", str(broken)],
+        [*PROGRAM, *command, "--out", str(broken)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -105,15 +91,15 @@ def test_a_killed_run_goes_on_to_the_same_tables(tmp_path: Path) -> None:
         process.wait()
     done = {p.name: p.stat().st_mtime_ns for p in broken.glob("records/*.parquet")}
     assert not (broken / "summary.csv").exists()
-    run(*question, "--out", str(broken))
+    stdout(*command, "--out", str(broken))
     for name in ("summary.csv", "differences.csv", "summary.md"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
-    assert all((broken / "records" / n).stat().st_mtime_ns == then for n, then in done.items())
+    assert all((broken / "records" / n).stat().st_mtime_ns == time for n, time in done.items())
     assert {p.name for p in broken.glob("records/*")} == {p.name for p in whole.glob("records/*")}
 
 
 @pytest.mark.slow
-def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
+def test_bench_omits_methods_that_do_not_support_the_model(tmp_path: Path) -> None:
     from gradtoken.datasets import Scenes
 
     for label in ("3", "5"):
@@ -128,7 +114,7 @@ def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     save_file(gradtoken.load(model, pretrained=False).module.state_dict(), weights)
     out = tmp_path / "out"
-    output = run(
+    output = stdout(
         *("bench", "--model", model, "--checkpoint", str(weights)),
         *("--data", f"folder:{tmp_path / 'pictures'}", "--every-picture"),
         *("--methods", "gradtoken,rollout", "--metrics", "perturbation,top1-random"),
@@ -138,13 +124,10 @@ def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
     table = (out / "summary.md").read_text()
     assert "top1_random" in table
     assert "rollout" not in table
-    result = CliRunner().invoke(
-        app,
-        [
-            *("bench", "--model", model, "--checkpoint", str(weights), "--every-picture"),
-            *("--data", f"folder:{tmp_path / 'pictures'}", "--methods", "rollout"),
-            *("--out", str(tmp_path / "none")),
-        ],
+    result = invoke(
+        *("bench", "--model", model, "--checkpoint", weights, "--every-picture"),
+        *("--data", f"folder:{tmp_path / 'pictures'}", "--methods", "rollout"),
+        *("--out", tmp_path / "none"),
     )
     assert "none of the methods can serve timm/swin_tiny" in str(result.exception)
 
@@ -158,17 +141,17 @@ def test_methods_that_refuse_are_left_out_by_name(tmp_path: Path) -> None:
         (["--data", "voc:/nowhere"], "/nowhere holds no VOC2012"),
     ],
 )
-def test_bad_questions_are_refused(arguments: list[str], words: str, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["bench", *arguments, "--out", str(tmp_path / "out")])
+def test_bench_rejects_unknown_names(arguments: list[str], words: str, tmp_path: Path) -> None:
+    result = invoke("bench", *arguments, "--out", tmp_path / "out")
     assert isinstance(result.exception, GradTokenError)
     assert words in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
-def test_methods_with_options(tmp_path: Path) -> None:
+def test_bench_methods_with_options(tmp_path: Path) -> None:
     out = tmp_path / "out"
     methods = "gradtoken, gradtoken:preset=sharp:layers=[-1], gradtoken:target=rivals(3, 0.2)"
-    run(
+    stdout(
         *("bench", "--methods", methods, "--metrics", "localization"),
         *("--limit", "2", "--out", str(out)),
     )
@@ -184,19 +167,19 @@ def test_methods_with_options(tmp_path: Path) -> None:
     assert settings["methods"][names[1]]["layers"] == [-1]
 
 
-def test_a_method_that_fails_on_an_image_is_told_and_counted(
+def test_bench_reports_and_counts_a_method_that_fails_on_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gradtoken.attribution.attention.legrad import LeGrad
     from gradtoken.errors import MethodError
 
-    made, calls = LeGrad.__call__, []
+    call, calls = LeGrad.__call__, []
 
     def first_fails(self: LeGrad, *args: object) -> object:
         calls.append(1)
         if len(calls) == 1:
             raise MethodError("legrad gave NaN or infinite relevance for demo.")
-        return made(self, *args)
+        return call(self, *args)
 
     monkeypatch.setattr(LeGrad, "__call__", first_fails)
     command = [
@@ -208,23 +191,23 @@ def test_a_method_that_fails_on_an_image_is_told_and_counted(
         "--limit",
         "4",
     ]
-    result = CliRunner().invoke(app, [*command, "--json", "--out", str(tmp_path)])
+    result = invoke(*command, "--json", "--out", tmp_path)
     assert result.exit_code == 1
     assert "legrad failed on 1 of 4 pictures: legrad gave NaN or infinite" in result.stderr
-    told = json.loads(result.stdout)
-    assert told["refused"] == {}
-    assert told["failed"]["legrad"]["count"] == 1
-    assert told["failed"]["legrad"]["of"] == 4
-    assert set(told["left_out"]) == {"images", "names", "objects"}
+    document = json.loads(result.stdout)
+    assert document["refused"] == {}
+    assert document["failed"]["legrad"]["count"] == 1
+    assert document["failed"]["legrad"]["of"] == 4
+    assert set(document["left_out"]) == {"images", "names", "objects"}
     with (tmp_path / "summary.csv").open() as file:
-        found = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
-    assert found["legrad", "failed"]["mean"] == "0.25"
-    assert found["gradtoken", "failed"]["mean"] == "0"
-    assert int(found["legrad", "pointing"]["n"]) < int(found["gradtoken", "pointing"]["n"])
+        rows = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
+    assert rows["legrad", "failed"]["mean"] == "0.25"
+    assert rows["gradtoken", "failed"]["mean"] == "0"
+    assert int(rows["legrad", "pointing"]["n"]) < int(rows["gradtoken", "pointing"]["n"])
     assert "| failed" in (tmp_path / "summary.md").read_text()
 
 
-def test_other_weights_at_the_same_path_are_another_run(tmp_path: Path) -> None:
+def test_bench_rejects_resume_with_other_weights_at_the_same_path(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -242,18 +225,18 @@ def test_other_weights_at_the_same_path_are_another_run(tmp_path: Path) -> None:
         *("--data", f"folder:{tmp_path / 'pictures'}", "--methods", "raw-attention"),
         *("--metrics", "top1-random", "--out", str(out)),
     ]
-    run(*command)
+    stdout(*command)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     state["blocks.3.attn.qkv.weight"][0, 0] += torch.tensor(1e-3)
     save_file(state, weights)
-    result = CliRunner().invoke(app, command)
+    result = invoke(*command)
     assert "holds a run of other settings (weights_sha256)" in str(result.exception)
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
 
 
-def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
+def test_bench_rejects_the_folder_of_another_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    quick = [
+    command = [
         "bench",
         "--methods",
         "rollout",
@@ -264,6 +247,31 @@ def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
         "--out",
         str(out),
     ]
-    run(*quick, "--metrics", "localization")
-    result = CliRunner().invoke(app, [*quick, "--metrics", "coupling"])
+    stdout(*command, "--metrics", "localization")
+    result = invoke(*command, "--metrics", "coupling")
     assert "holds a run of other settings (metrics)" in str(result.exception)
+
+
+def test_bench_rejects_resume_with_another_activation(tmp_path: Path) -> None:
+    command = (
+        *("bench", "--methods", "gradtoken", "--metrics", "perturbation,insertion-deletion"),
+        *("--limit", 1, "--slow-limit", 1, "--every-picture", "--out", tmp_path, "--json"),
+    )
+    document = json.loads(stdout(*command, "--activation", "none"))
+    assert document["settings"]["activation"] == "none"
+    metrics = {row["metric"] for row in document["summary"]}
+    assert metrics == {
+        *("positive_probability", "negative_probability", "insertion", "deletion", "aopc", "abpc")
+    }
+    with pytest.raises(OutputError, match=r"a run of other settings \(activation, methods\)"):
+        stdout(*command)
+
+
+def test_bench_as_json(tmp_path: Path) -> None:
+    command = ("bench", "--methods", "gradtoken,rollout", "--metrics", "coupling", "--limit", 2)
+    (document,) = json_lines(*command, "--out", tmp_path / "bench")
+    rows = {(row["method"], row["metric"]): row for row in document["summary"]}
+    assert rows["rollout", "coupling"]["mean"] == pytest.approx(1)
+    assert document["pictures"] == 2
+    assert document["differences"][0]["method"] == "rollout"
+    assert all(Path(file).exists() for file in document["files"])

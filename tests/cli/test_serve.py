@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,56 +18,64 @@ import pytest
 
 from gradtoken.app.limits import Limits
 from gradtoken.app.server import serving
-from gradtoken.cli.serve import serve
+from gradtoken.cli import serve
+from gradtoken.cli.serve import ServeOptions
+from tests.cli.program import PROGRAM, exit_code
 from tests.waiting import PATIENCE, be_patient_with_servers
 
 be_patient_with_servers()
 
-COMMAND = [sys.executable, "-c", "from gradtoken.cli import main; main()", "serve"]
+
+@dataclass
+class Server:
+    """A server in its own process, its address, and what it printed as errors at its start."""
+
+    process: subprocess.Popen[str]
+    url: str
+    errors: str
 
 
 @contextmanager
-def process(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server and its address."""
+def server(*arguments: str, **variables: str) -> Iterator[Server]:
+    """Run `gradtoken serve` and stop it."""
     with tempfile.TemporaryFile("w+") as errors:
-        started = subprocess.Popen(
-            [*COMMAND, *arguments],
+        process = subprocess.Popen(
+            [*PROGRAM, "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             env={**os.environ, "COLUMNS": "200", **variables},
         )
         try:
-            assert started.stdout is not None
-            line = started.stdout.readline()
-            found = re.search(r"serves \S+ at (http\S+)", line)
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            address = re.search(r"serves \S+ at (http\S+)", line)
             errors.seek(0)
-            assert found, line + errors.read()
-            errors.seek(0)
-            started.said = errors.read()
-            yield started, found[1]
+            printed = errors.read()
+            assert address, line + printed
+            yield Server(process, address[1], printed)
         finally:
-            started.kill()
-            started.wait()
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_it_is_stopped(how: signal.Signals, tmp_path: Path) -> None:
-    with process(TMPDIR=str(tmp_path)) as (started, url):
-        assert url.startswith("http://127.0.0.1:")
-        assert "warning" not in started.said
-        assert httpx.get(url).status_code == 200
+def test_serve_runs_until_it_is_stopped(how: signal.Signals, tmp_path: Path) -> None:
+    with server(TMPDIR=str(tmp_path)) as running:
+        assert running.url.startswith("http://127.0.0.1:")
+        assert "warning" not in running.errors
+        assert httpx.get(running.url).status_code == 200
         assert len(list(tmp_path.glob("gradtoken-app-*"))) == 1
-        started.send_signal(how)
-        assert started.wait(timeout=PATIENCE) == 0
-        assert "uploaded pictures are deleted" in started.stdout.read()
+        running.process.send_signal(how)
+        assert running.process.wait(timeout=PATIENCE) == 0
+        assert "uploaded pictures are deleted" in running.process.stdout.read()
     assert list(tmp_path.glob("gradtoken-app-*")) == []
 
 
 @dataclass
-class Asked:
-    """What a command asked of the app, and what it printed."""
+class Outcome:
+    """How a command ended, which options it passed to the app, and the errors it printed."""
 
     code: int
     options: dict[str, Any]
@@ -77,50 +83,43 @@ class Asked:
 
 
 @pytest.fixture
-def ask(
+def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Asked]:
+) -> Callable[..., Outcome]:
     """Run the command in this process, with an app that is stopped at once."""
     import gradtoken.app
-    from gradtoken.cli import app as cli
 
-    def run(*arguments: str, app: Any = None) -> Asked:
+    def run_serve(*arguments: str, app: Any = None) -> Outcome:
         options: dict[str, Any] = {}
 
         @contextmanager
-        def stopped(_: Any, **given: Any) -> Iterator[str]:
-            options.update(given)
+        def stopped(_: Any, **passed: Any) -> Iterator[str]:
+            options.update(passed)
             yield "http://somewhere"
 
         monkeypatch.setattr(gradtoken.app, "serving", app or stopped)
-        monkeypatch.setattr("gradtoken.cli.serve._wait", lambda stop: None)
-        monkeypatch.setattr(cli.problems, "_width", 300)
-        monkeypatch.setattr(sys, "argv", ["gradtoken", "serve", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Asked(code, options, " ".join(capsys.readouterr().err.split()))
+        monkeypatch.setattr(serve, "wait_for", lambda stop: None)
+        code = exit_code("serve", *arguments)
+        return Outcome(code, options, " ".join(capsys.readouterr().err.split()))
 
-    return run
+    return run_serve
 
 
-def test_the_login_comes_from_the_environment(
-    ask: Callable[..., Asked], monkeypatch: pytest.MonkeyPatch
+def test_serve_reads_the_login_from_the_environment(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ask().options["auth"] is None
+    assert run().options["auth"] is None
     monkeypatch.setenv("GRADTOKEN_AUTH", "ann:secret")
-    assert ask().options["auth"] == "ann:secret"
-    assert ask("--auth", "bob:secret").options["auth"] == "bob:secret"
+    assert run().options["auth"] == "ann:secret"
+    assert run("--auth", "bob:secret").options["auth"] == "bob:secret"
 
 
-def test_other_hosts_without_a_login_are_warned_of(ask: Callable[..., Asked]) -> None:
-    asked = ask("--host", "0.0.0.0")
-    assert asked.options["host"] == "0.0.0.0"
-    assert asked.errors.count("warning: anybody who can reach this address") == 1
-    assert "warning" not in ask("--host", "0.0.0.0", "--auth", "ann:secret").errors
-    assert "warning" not in ask().errors
+def test_serve_warns_of_other_hosts_without_a_login(run: Callable[..., Outcome]) -> None:
+    outcome = run("--host", "0.0.0.0")
+    assert outcome.options["host"] == "0.0.0.0"
+    assert outcome.errors.count("warning: anybody who can reach this address") == 1
+    assert "warning" not in run("--host", "0.0.0.0", "--auth", "ann:secret").errors
+    assert "warning" not in run().errors
 
 
 @pytest.mark.parametrize(
@@ -131,23 +130,24 @@ def test_other_hosts_without_a_login_are_warned_of(ask: Callable[..., Asked]) ->
         (["--host", "203.0.113.7"], "error: cannot listen on 203.0.113.7"),
     ],
 )
-def test_errors_are_one_sentence(
-    ask: Callable[..., Asked], arguments: list[str], words: str
+def test_serve_prints_an_error_as_one_sentence(
+    run: Callable[..., Outcome], arguments: list[str], words: str
 ) -> None:
-    asked = ask(*arguments, app=serving)
-    assert asked.code == 1
-    assert words in asked.errors
-    assert "Traceback" not in asked.errors
-    assert asked.errors.startswith("error: ") or "warning: anybody" in asked.errors
+    outcome = run(*arguments, app=serving)
+    assert outcome.code == 1
+    assert words in outcome.errors
+    assert "Traceback" not in outcome.errors
+    assert outcome.errors.startswith("error: ") or "warning: anybody" in outcome.errors
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("3", 3), ("0", None)])
-def test_the_rate_is_chosen(ask: Callable[..., Asked], limit: str, expected: int | None) -> None:
+def test_serve_limits_requests_per_minute(
+    run: Callable[..., Outcome], limit: str, expected: int | None
+) -> None:
     """What the app does with it is in tests/app/test_rate.py."""
-    asked = ask("--requests-per-minute", limit)
-    assert asked.options["limits"] == Limits(requests_per_minute=expected)
+    outcome = run("--requests-per-minute", limit)
+    assert outcome.options["limits"] == Limits(requests_per_minute=expected)
 
 
-def test_the_rate_is_the_limits_own_by_default() -> None:
-    default = inspect.signature(serve).parameters["requests_per_minute"].default
-    assert default == Limits().requests_per_minute
+def test_default_rate_is_that_of_the_limits() -> None:
+    assert ServeOptions().requests_per_minute == Limits().requests_per_minute

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from gradtoken.datasets.scenes.scenes import sprites
+from gradtoken.datasets.scenes import sprites
 
 ALLOWED = {"Apache-2.0", "MIT", "CC-BY-4.0"}
 

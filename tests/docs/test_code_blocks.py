@@ -77,7 +77,6 @@ def test_commands_are_understood(line: str) -> None:
 
 def understand(arguments: list[str]) -> None:
     """Parse the arguments of `gradtoken` without doing what they say."""
-    from gradtoken.cli import commands  # noqa: F401
 
     group: Any = get_command(app)
     command, *rest = arguments

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 import gradtoken
 from gradtoken import Explanation
-from gradtoken.cli import commands  # noqa: F401  (registers the commands)
 from gradtoken.cli.app import app
 from gradtoken.errors import GradTokenError, OutputError
 from gradtoken.explanation.saving import MANIFEST, safe_name, unique_names

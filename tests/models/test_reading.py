@@ -19,7 +19,7 @@ from gradtoken.models.layout import TokenLayout
 from gradtoken.tap.anatomy import Anatomy
 from tests.models import own
 from tests.models.own import PREPROCESS, by_gradient, images, vit
-from tests.test_trace import Snapshot
+from tests.trace.test_record import Snapshot
 
 PATCHES = range(1, 17)
 A, B = 2, 7

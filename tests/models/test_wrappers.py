@@ -12,7 +12,7 @@ import gradtoken
 from gradtoken.errors import ModelError
 from tests.models import own
 from tests.models.own import PREPROCESS, images, vit
-from tests.test_trace import Snapshot
+from tests.trace.test_record import Snapshot
 
 A, B = 2, 7
 METHODS = {

@@ -204,7 +204,6 @@ def test_hundreds_of_large_pictures_stay_small(model: Model, tmp_path: Path) -> 
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
-    from gradtoken.cli import commands  # noqa: F401
     from gradtoken.datasets import Scenes
 
     folder = tmp_path / "pictures"

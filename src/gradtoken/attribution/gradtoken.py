@@ -17,14 +17,10 @@ from torch import Tensor
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.attribution.options import check_number, is_number
-from gradtoken.attribution.spread import (
-    affinity_tokens,
-    spread_by_attention,
-    spread_by_nearness,
-    spread_by_tokens,
-)
+from gradtoken.attribution.spread import affinity_tokens, spread_by_attention, spread_by_tokens
 from gradtoken.errors import MethodError, NotSupportedError
 from gradtoken.images.patch_grid import pick
+from gradtoken.images.smoothing import spread_by_nearness
 from gradtoken.precision import full_precision
 from gradtoken.targets import Targets, kind_for, parse_kind
 from gradtoken.targets.activation import Activation

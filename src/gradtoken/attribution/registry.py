@@ -9,39 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from gradtoken.attribution.base import Method
+from gradtoken.attribution.built_in import BUILT_IN, GROUP
 from gradtoken.errors import MethodError, did_you_mean
-
-GROUP = "gradtoken.methods"
-"""The entry-point group in which other packages name their methods."""
-
-BUILT_IN = {
-    "gradtoken": "gradtoken:GradToken",
-    "agcam": "attention.agcam:AGCAM",
-    "attcat": "attention.attcat:AttCAT",
-    "attnlrp": "lrp.attnlrp:AttnLRP",
-    "beyond-intuition": "attention.beyond_intuition:BeyondIntuition",
-    "cdam": "attention.cdam:CDAM",
-    "gae": "attention.gae:GenericAttention",
-    "grad-cam": "attention.grad_cam:GradCAM",
-    "grad-rollout": "attention.grad_rollout:GradientRollout",
-    "grad-sam": "attention.grad_sam:GradSAM",
-    "gradient-shap": "pixels.gradient_shap:GradientShap",
-    "input-x-gradient": "pixels.input_x_gradient:InputXGradient",
-    "integrated-gradients": "pixels.integrated_gradients:IntegratedGradients",
-    "legrad": "attention.legrad:LeGrad",
-    "occlusion": "pixels.occlusion:Occlusion",
-    "partial-lrp": "lrp.partial_lrp:PartialLRP",
-    "raw-attention": "attention.raw_attention:RawAttention",
-    "rise": "pixels.rise:RISE",
-    "rollout": "attention.rollout:AttentionRollout",
-    "saliency": "pixels.saliency:Saliency",
-    "smoothgrad": "pixels.smoothgrad:SmoothGrad",
-    "tam": "attention.tam:TransitionAttention",
-    "tokentm": "attention.tokentm:TokenTransformation",
-    "transformer-attribution": "lrp.transformer_attribution:TransformerAttribution",
-    "vit-cx": "pixels.vit_cx:ViTCX",
-}
-"""Where each built-in method is, below `gradtoken.attribution`."""
 
 
 def methods() -> dict[str, type[Method]]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from gradtoken.images.patch_grid import PatchGrid, pick
+from gradtoken.images.smoothing import FLAT, Relevance
 from gradtoken.precision import full_precision, wide
 from gradtoken.tap.tap import AttentionCall
 from gradtoken.tap.watch import affinity_block
 from gradtoken.trace.trace import Trace
-
-_FLAT = 1e9
-"""A reach or deviation from which on a Gaussian over a grid is flat; larger ones overflow."""
-
-Relevance = Float[Tensor, "batch targets patches"]
 
 
 def spread_by_tokens(
@@ -50,25 +44,7 @@ def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches pat
     axes = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
     squared = (place[:, None] - place[None]).square().sum(-1)
-    return -squared / (2 * min(reach, _FLAT) ** 2 * rows * columns)
-
-
-def spread_by_nearness(relevance: Relevance, *, grid: tuple[int, int], reach: float) -> Relevance:
-    """R <- S R, S_ij = softmax_j(-d_ij^2 / 2 s^2): a Gaussian, each row summing to 1.
-
-    d and s as in `spread_by_tokens`. Written as one small matrix per side of the grid.
-    """
-    deviation = reach * math.sqrt(grid[0] * grid[1])
-    field = wide(relevance).unflatten(-1, grid)
-    down, across = (_gaussian(side, deviation).to(field) for side in grid)
-    with full_precision(field):
-        return (down @ field @ across.T).flatten(-2)
-
-
-def _gaussian(side: int, deviation: float) -> Float[Tensor, "side side"]:
-    place = torch.arange(side, dtype=torch.float64)
-    width = 2 * min(deviation, _FLAT) ** 2
-    return (-(place[:, None] - place).square() / width).softmax(-1)
+    return -squared / (2 * min(reach, FLAT) ** 2 * rows * columns)
 
 
 def spread_by_attention(

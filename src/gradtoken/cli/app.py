@@ -1,4 +1,4 @@
-"""The `gradtoken` command and how its errors are shown."""
+"""The `gradtoken` command: its sub-commands, and what its errors and exit codes are."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import sys
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperGroup
 
-from gradtoken.errors import GradTokenError, one_line
+from gradtoken.cli import batch, bench, check, compare, coupling, demo, explain, listing, serve
+from gradtoken.cli.console import complain, console
+from gradtoken.cli.signature import as_command
+from gradtoken.errors import GradTokenError
 
 _INTERRUPTED = 130
-console = Console()
-problems = Console(stderr=True)
 
 EPILOG = """
 Exit codes: 0 all is done; 1 something could not be read or done, and a sentence says what; 2 the
@@ -23,13 +22,13 @@ command was not understood; 130 interrupted. `--install-completion` teaches your
 
 
 class Commands(TyperGroup):
-    """The commands; interrupting one is no failure of the program."""
+    """The sub-commands; an interruption ends them with its own exit code and no traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _interrupted()
+            _exit_interrupted()
 
 
 app = typer.Typer(
@@ -42,29 +41,32 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("bench", epilog=bench.EXAMPLES)(as_command(bench.run))
+app.command("check", epilog=check.EXAMPLES)(as_command(check.run))
+app.command("compare", epilog=compare.EXAMPLES)(as_command(compare.run))
+app.command("coupling", epilog=coupling.EXAMPLES)(as_command(coupling.run))
+app.command("demo", epilog=demo.EXAMPLES)(as_command(demo.run))
+app.command("explain", epilog=explain.EXAMPLES)(as_command(explain.run))
+app.command("models")(as_command(listing.list_models))
+app.command("methods")(as_command(listing.list_methods))
+app.command("serve", epilog=serve.EXAMPLES)(as_command(serve.run))
+app.add_typer(batch.group, name="batch", help=batch.HELP)
 
 
 def main() -> None:
     """Run the command line; a known error is one sentence on stderr and exit code 1."""
-    from gradtoken.cli import commands  # noqa: F401  (registers the commands)
-
     try:
         app()
     except GradTokenError as error:
         complain(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
-        _interrupted()
+        _exit_interrupted()
 
 
-def _interrupted() -> NoReturn:
+def _exit_interrupted() -> NoReturn:
     complain("interrupted; what was saved before is complete.")
     sys.exit(_INTERRUPTED)
-
-
-def complain(text: str) -> None:
-    """Print an error as one line on stderr."""
-    problems.print(f"[bold red]error:[/] {escape(one_line(text))}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

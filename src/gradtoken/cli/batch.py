@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperGroup
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain, console, problems
+from gradtoken.cli.console import complain, console, problems
+from gradtoken.cli.signature import as_command
 from gradtoken.errors import TargetError
 
 if TYPE_CHECKING:
+    from gradtoken.batch.job import Job
+    from gradtoken.batch.running import Summary
     from gradtoken.batch.target_spec import Asked
 
+HELP = (
+    "Explain every picture of a data set, and go on after an interruption.\n\n"
+    "`batch SOURCE …` is short for `batch run SOURCE …`."
+)
 EXAMPLES = """
 Examples:
 
@@ -39,151 +47,129 @@ class _RunByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-group = typer.Typer(
-    cls=_RunByDefault,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(
-    group,
-    name="batch",
-    help="Explain every picture of a data set, and go on after an interruption.\n\n"
-    "`batch SOURCE …` is short for `batch run SOURCE …`.",
-)
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `gradtoken batch run`."""
 
-
-@group.command("run", epilog=EXAMPLES)
-def run(
     source: Annotated[
         str,
         typer.Argument(
             help="A folder of pictures, tar or Parquet files, a pattern, a Parquet, CSV or tar "
             "file, or a folder of Hugging Face datasets; a path or a URL that fsspec reads."
         ),
-    ],
-    out: Annotated[str, typer.Option(help="Folder of the results, a path or a URL.")],
-    model: shared.ModelSpec = "demo",
+    ]
+    out: Annotated[str, typer.Option(help="Folder of the results, a path or a URL.")]
+    model: shared.ModelSpec = "demo"
     targets: Annotated[
         str | None,
         typer.Option(
             help="top:K, above:P, all, class ids or names with commas between, column:NAME (each "
             "row's own) or text:FILE (a prompt on each line); default: top:1."
         ),
-    ] = None,
-    above: shared.Above = None,
-    method: shared.MethodName = "gradtoken",
-    option: shared.MethodOptions = None,
-    engine: Annotated[str, typer.Option(help="local, or ray for several workers.")] = "local",
+    ] = None
+    above: shared.Above = None
+    method: shared.MethodName = "gradtoken"
+    option: shared.OptionPairs = None
+    engine: Annotated[str, typer.Option(help="local, or ray for several workers.")] = "local"
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that is in --out.")
-    ] = False,
+    ] = False
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pictures that go through the model together.")
-    ] = 16,
-    shard_size: Annotated[int, typer.Option(min=1, help="Pictures in a file of results.")] = 1024,
+    ] = 16
+    shard_size: Annotated[int, typer.Option(min=1, help="Pictures in a file of results.")] = 1024
     max_errors: Annotated[
         int | None, typer.Option(min=0, help="Stop when more pictures than this fail.")
-    ] = None,
+    ] = None
     workers: Annotated[
         int | None, typer.Option(min=1, help="Models at work at once; --engine ray.")
-    ] = None,
+    ] = None
     num_gpus: Annotated[
         float | None, typer.Option(min=0, help="GPUs of a worker, as 0.5; --engine ray.")
-    ] = None,
+    ] = None
     address: Annotated[
         str | None,
         typer.Option(
             help="A running Ray cluster: HOST:PORT from a machine of it, ray://HOST:PORT from "
             "elsewhere; default: one made here."
         ),
-    ] = None,
+    ] = None
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each model; default: shares the cores.")
-    ] = None,
+    ] = None
     decoders: Annotated[
         int | None, typer.Option(min=1, help="Pictures decoded at once; default: as cores allow.")
-    ] = None,
+    ] = None
     kind: Annotated[
         str | None,
         typer.Option(help="folder, tar, parquet, hf or csv, where the name does not tell."),
-    ] = None,
+    ] = None
     image_column: Annotated[
         str | None, typer.Option(help="The column of pictures or their paths.")
-    ] = None,
+    ] = None
     id_column: Annotated[
         str | None, typer.Option(help="The column of ids; default: file and row.")
-    ] = None,
+    ] = None
     root: Annotated[
         str | None,
         typer.Option(help="Folder that paths in a table must lie in; default: the table's."),
-    ] = None,
+    ] = None
     storage_option: Annotated[
         list[str] | None,
         typer.Option(help="What fsspec takes for a URL, as anon=true; never written down."),
-    ] = None,
-    checkpoint: shared.Checkpoint = None,
-    device: shared.Device = None,
-    dtype: shared.Dtype = None,
-    random_weights: shared.RandomWeights = False,
-    image_size: shared.ImageSize = None,
-    activation: shared.ActivationName = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
-) -> None:
+    ] = None
+    loading: shared.ModelOptions = field(default_factory=shared.ModelOptions)
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The options of `gradtoken batch report`."""
+
+    folder: Annotated[str, typer.Argument(help="The results of gradtoken batch.")]
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.md and report.png; default: FOLDER.")
+    ] = None
+    classes: Annotated[int, typer.Option(min=1, help="Classes drawn, the most frequent.")] = 12
+    examples: Annotated[int, typer.Option(min=0, help="Border-driven predictions shown.")] = 12
+    storage_option: Annotated[
+        list[str] | None, typer.Option(help="What fsspec takes for a URL, as anon=true.")
+    ] = None
+
+
+def run(options: RunOptions) -> None:
     """Explain every picture of a data set into Parquet files: a row for each picture and target.
 
     Each file is written whole. After an interruption of any kind, the same command with --resume
     makes what is missing, to the same bytes. A picture that cannot be explained is a row with its
     error; the exit code is then 1.
     """
-    from gradtoken.batch.job import Job
-    from gradtoken.batch.running import run as start
+    from gradtoken.batch import running
     from gradtoken.batch.sources.listing import Source
     from gradtoken.batch.sources.tables import Columns
 
-    storage = shared.parse_options(storage_option)
-    job = Job(
-        model=model,
-        checkpoint=str(checkpoint) if checkpoint else None,
-        device=device,
-        dtype=dtype,
-        pretrained=not random_weights,
-        image_size=shared.parse_size(image_size),
-        activation=activation,
-        method=method,
-        options=shared.parse_options(option),
-        targets=_targets(targets, above),
-        batch_size=batch_size,
-    )
-    with _Bar(hidden=quiet or json) as bar:
-        summary = start(
-            Source(source, kind, Columns(image_column, id_column, None, root), storage),
-            out,
+    storage = shared.parse_options(options.storage_option)
+    columns = Columns(options.image_column, options.id_column, None, options.root)
+    job = _job(options)
+    with _Bar(hidden=options.quiet or options.json) as bar:
+        summary = running.run(
+            Source(options.source, options.kind, columns, storage),
+            options.out,
             job,
-            engine=engine,
-            resume=resume,
-            shard_size=shard_size,
-            max_errors=max_errors,
-            threads=threads,
-            workers=workers,
-            num_gpus=num_gpus,
-            address=address,
-            decoders=decoders,
+            engine=options.engine,
+            resume=options.resume,
+            shard_size=options.shard_size,
+            max_errors=options.max_errors,
+            threads=options.threads,
+            workers=options.workers,
+            num_gpus=options.num_gpus,
+            address=options.address,
+            decoders=options.decoders,
             out_options=storage,
             progress=bar.progress,
         )
-    if json:
-        typer.echo(jsons.dumps(summary.to_dict()))
-    elif not quiet:
-        rate = (summary.pictures - summary.before) / max(summary.seconds, 1e-9)
-        shards = "1 shard" if summary.shards == 1 else f"{summary.shards:,} shards"
-        console.print(
-            f"{summary.pictures:,} pictures, {summary.rows:,} rows in {shards} "
-            f"({summary.resumed:,} from before), {rate:.1f} pictures/s: {escape(summary.out)}",
-            soft_wrap=True,
-            highlight=False,
-        )
+    _print(summary, options)
     if summary.errors:
         complain(
             f"{summary.errors} of {summary.pictures} pictures could not be explained; "
@@ -192,11 +178,44 @@ def run(
         raise typer.Exit(1)
 
 
+def report(options: ReportOptions) -> None:
+    """Summarise maps to find shortcuts: relevance outside the centre, mean maps, border cases."""
+    from gradtoken.batch.results import reporting
+
+    paths = reporting.report(
+        options.folder,
+        options.out,
+        classes=options.classes,
+        examples=options.examples,
+        options=shared.parse_options(options.storage_option),
+    )
+    console.print("written: " + escape(", ".join(map(str, paths))), soft_wrap=True)
+
+
+def _job(options: RunOptions) -> Job:
+    from gradtoken.batch.job import Job
+
+    loading = options.loading
+    return Job(
+        model=options.model,
+        checkpoint=str(loading.checkpoint) if loading.checkpoint else None,
+        device=loading.device,
+        dtype=loading.dtype,
+        pretrained=not loading.random_weights,
+        image_size=shared.parse_size(loading.image_size),
+        activation=loading.activation,
+        method=options.method,
+        options=shared.parse_options(options.option),
+        targets=_targets(options.targets, options.above),
+        batch_size=options.batch_size,
+    )
+
+
 def _targets(targets: str | None, above: float | None) -> Asked:
-    """What --targets or --above ask for.
+    """The targets of --targets or --above.
 
     Raises:
-        TargetError: both, or what is neither.
+        TargetError: if both are given, or one that is not understood.
     """
     from gradtoken.batch.target_spec import Asked
 
@@ -207,31 +226,25 @@ def _targets(targets: str | None, above: float | None) -> Asked:
     return Asked.likely(above)
 
 
-@group.command("report")
-def report(
-    folder: Annotated[str, typer.Argument(help="The results of gradtoken batch.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for report.md and report.png; default: FOLDER.")
-    ] = None,
-    classes: Annotated[int, typer.Option(min=1, help="Classes drawn, the most frequent.")] = 12,
-    examples: Annotated[int, typer.Option(min=0, help="Border-driven predictions shown.")] = 12,
-    storage_option: Annotated[
-        list[str] | None, typer.Option(help="What fsspec takes for a URL, as anon=true.")
-    ] = None,
-) -> None:
-    """Summarise maps to find shortcuts: relevance outside the centre, mean maps, border cases."""
-    from gradtoken.batch.results.reporting import report as write
-
-    storage = shared.parse_options(storage_option)
-    paths = write(folder, out, classes=classes, examples=examples, options=storage)
-    console.print("written: " + escape(", ".join(map(str, paths))), soft_wrap=True)
+def _print(summary: Summary, options: RunOptions) -> None:
+    if options.json:
+        typer.echo(jsons.dumps(summary.to_dict()))
+    elif not options.quiet:
+        rate = (summary.pictures - summary.before) / max(summary.seconds, 1e-9)
+        shards = "1 shard" if summary.shards == 1 else f"{summary.shards:,} shards"
+        console.print(
+            f"{summary.pictures:,} pictures, {summary.rows:,} rows in {shards} "
+            f"({summary.resumed:,} from before), {rate:.1f} pictures/s: {escape(summary.out)}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 class _Bar:
-    """Shows how far a run is, on stderr where that is a terminal."""
+    """The progress bar of a run, on standard error where that is a terminal."""
 
     def __init__(self, *, hidden: bool) -> None:
-        from gradtoken.batch.running import Progress as Told
+        from gradtoken.batch import running
 
         self._bar = Progress(
             TextColumn("explaining"),
@@ -244,7 +257,7 @@ class _Bar:
         )
         self._task = self._bar.add_task("", errors=0)
         self._errors = 0
-        self.progress = Told(self._planned, self._advanced)
+        self.progress = running.Progress(self._planned, self._advanced)
 
     def __enter__(self) -> _Bar:
         self._bar.start()
@@ -253,9 +266,19 @@ class _Bar:
     def __exit__(self, *_: Any) -> None:
         self._bar.stop()
 
-    def _planned(self, pictures: int, done: int) -> None:
-        self._bar.update(self._task, total=pictures, completed=done)
+    def _planned(self, images: int, done: int) -> None:
+        self._bar.update(self._task, total=images, completed=done)
 
-    def _advanced(self, pictures: int, errors: int) -> None:
+    def _advanced(self, images: int, errors: int) -> None:
         self._errors += errors
-        self._bar.update(self._task, advance=pictures, errors=self._errors)
+        self._bar.update(self._task, advance=images, errors=self._errors)
+
+
+group = typer.Typer(
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+group.command("run", epilog=EXAMPLES)(as_command(run))
+group.command("report")(as_command(report))

@@ -1,10 +1,10 @@
-"""`gradtoken bench`: methods side by side, by the field's figures, on a data set."""
+"""`gradtoken bench`: methods side by side, by the metrics of the field, on a data set."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain
+from gradtoken.cli.console import complain
 from gradtoken.cli.output import Output
+from gradtoken.cli.signature import Without
 from gradtoken.errors import DatasetError, MethodError, OutputError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from gradtoken.attribution import Method
     from gradtoken.bench.run import Outcome
     from gradtoken.bench.summary import Row
+    from gradtoken.datasets.sample import Samples
+    from gradtoken.models import Model
 
 EXAMPLES = """
 Examples:
@@ -35,34 +38,37 @@ Examples:
 - `gradtoken bench --methods gradtoken,gradtoken:preset=sharp,gradtoken:layers=[-1] --limit 50`
 """
 _EXAMPLES = 3
-"""Pictures on the qualitative sheet."""
-_OURS = "gradtoken"
+"""Images on the sheet of examples."""
+_REFERENCE = "gradtoken"
+"""The method that the others are compared with."""
 _COMMAS = re.compile(r",(?![^(\[]*[)\]])")
 """Commas that are not inside brackets."""
 
 
-@app.command(epilog=EXAMPLES)
-def bench(
-    model: shared.ModelSpec = "demo",
+@dataclass(frozen=True)
+class BenchOptions:
+    """The options of `gradtoken bench`."""
+
+    model: shared.ModelSpec = "demo"
     data: Annotated[
         str,
         typer.Option(help="scenes[:SEED], voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."),
-    ] = "scenes",
+    ] = "scenes"
     methods: Annotated[
         str,
         typer.Option(
             help="all, or names of `gradtoken methods` with commas between; a name can have "
             "options, as in gradtoken:preset=sharp:beta=0.7."
         ),
-    ] = "all",
+    ] = "all"
     metrics: Annotated[
         str,
         typer.Option(
             help="all, or some of localization, coupling, top1-random, segmentation, contrast, "
             "perturbation, insertion-deletion with commas between."
         ),
-    ] = "all",
-    limit: Annotated[int, typer.Option(min=1, help="Pictures to measure on.")] = 200,
+    ] = "all"
+    limit: Annotated[int, typer.Option(min=1, help="Pictures to measure on.")] = 200
     slow_limit: Annotated[
         int | None,
         typer.Option(
@@ -70,112 +76,158 @@ def bench(
             help="Pictures for what runs the model many times: the last three metrics, and methods "
             "such as RISE. Default: one in twenty.",
         ),
-    ] = None,
+    ] = None
     every_picture: Annotated[
         bool,
         typer.Option("--every-picture", help="Also pictures whose classes the model gets wrong."),
-    ] = False,
+    ] = False
     out: Annotated[Path, typer.Option(help="Folder for records, tables and figures.")] = Path(
         "gradtoken-bench"
-    ),
-    checkpoint: shared.Checkpoint = None,
-    device: shared.Device = None,
-    dtype: shared.Dtype = None,
-    image_size: shared.ImageSize = None,
-    activation: shared.ActivationName = None,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-) -> None:
+    )
+    loading: Annotated[shared.ModelOptions, Without("random_weights")] = field(
+        default_factory=shared.ModelOptions
+    )
+    output: Output = field(default_factory=Output)
+
+    @property
+    def slow_images(self) -> int:
+        """On how many images slow metrics and slow methods are measured."""
+        return max(1, self.limit // 20) if self.slow_limit is None else self.slow_limit
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the options name, loaded."""
+
+    model: Model
+    methods: Mapping[str, Method]
+    groups: Sequence[str]
+    samples: Samples
+
+
+def run(options: BenchOptions) -> None:
     """Measure attribution methods side by side and write tables and figures.
 
     Started again with the same settings it goes on where it was. Every figure comes with its number
     of instances and a 95% bootstrap interval over pictures, and paired differences to GradToken.
     """
-    from gradtoken.bench.cases import cases
-    from gradtoken.bench.examples import examples
-    from gradtoken.bench.identity import identity
-    from gradtoken.bench.plots import bars, perturbation_curves
-    from gradtoken.bench.run import run
-    from gradtoken.bench.store import Store
-    from gradtoken.bench.summary import differences, rows, write
-    from gradtoken.datasets import open_samples
-
-    chosen = _methods(methods)
-    groups = _groups(metrics)
-    slow = max(1, limit // 20) if slow_limit is None else slow_limit
-    samples = open_samples(data)
-    loaded = shared.load_model(
-        model, checkpoint, device, dtype, image_size=image_size, activation=activation
-    )
-    settings = {
-        **identity(loaded, chosen, groups),
-        "image_size": image_size,
-        "data": data,
-        "slow_limit": slow,
-        "every_picture": every_picture,
-    }
-    store = Store(out, settings)
-    output = Output(as_json, quiet)
-    bar = output.progress(
-        TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    )
-    with bar:
-        task = bar.add_task("", total=min(limit, len(samples)))
-        outcome = run(
-            loaded,
-            chosen,
-            samples,
-            groups,
-            store,
-            limit=limit,
-            slow_limit=slow,
-            whole=not every_picture,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+    inputs = _load(options)
+    settings = _settings(options, inputs)
+    outcome = _measure(options, inputs, settings)
     for reason in outcome.refused.values():
         complain(f"left out: {reason}")
     for name, failure in outcome.failed.items():
         complain(f"{name} failed on {failure.count} of {failure.of} pictures: {failure.reason}")
     if not outcome.pictures:
         raise DatasetError(
-            f"the model recognised none of the pictures of {data}; pass --every-picture."
+            f"the model recognised none of the pictures of {options.data}; pass --every-picture."
         )
-    records = outcome.records
-    title = f"{model} on {data}, {len(outcome.pictures)} pictures"
-    paths = write(out, records, _OURS, title)
-    serving = {name: m for name, m in chosen.items() if name in records.methods()}
-    found = (case for _, case in cases(loaded, samples, whole=not every_picture))
-    some = [case for case in islice(found, _EXAMPLES) if case is not None]
-    figures = {
-        "curves": perturbation_curves(records),
-        "bars": bars(rows(records)),
-        "sheet": examples(some, serving, title),
-    }
-    paths += [_save(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
-    ours = _OURS in records.methods()
-    compared = [_record(row) for row in differences(records, _OURS)] if ours else []
-    output.say(_table(rows(records), title))
-    for line in _left_out(outcome):
-        output.say(escape(line), soft_wrap=True)
-    output.say("written: " + escape(", ".join(str(path) for path in paths)), soft_wrap=True)
-    output.document(
-        {
-            "settings": settings,
-            "pictures": len(outcome.pictures),
-            "summary": [_record(row) for row in rows(records)],
-            "differences": compared,
-            "refused": outcome.refused,
-            "failed": {name: asdict(failure) for name, failure in outcome.failed.items()},
-            "left_out": {**asdict(outcome.left_out), "objects": outcome.objects},
-            "files": [str(path) for path in paths],
-        }
-    )
+    title = f"{options.model} on {options.data}, {len(outcome.pictures)} pictures"
+    paths = _write(options, inputs, outcome, title)
+    _print(options.output, outcome, title, paths)
+    options.output.document(_document(settings, outcome, paths))
     if outcome.failed:
         raise typer.Exit(1)
 
 
+def _load(options: BenchOptions) -> _Inputs:
+    from gradtoken.datasets import open_samples
+
+    methods = _methods(options.methods)
+    groups = _groups(options.metrics)
+    samples = open_samples(options.data)
+    return _Inputs(options.loading.load(options.model), methods, groups, samples)
+
+
+def _settings(options: BenchOptions, inputs: _Inputs) -> dict[str, Any]:
+    """What the records depend on; a run resumes only with the same."""
+    from gradtoken.bench.identity import identity
+
+    return {
+        **identity(inputs.model, inputs.methods, inputs.groups),
+        "image_size": options.loading.image_size,
+        "data": options.data,
+        "slow_limit": options.slow_images,
+        "every_picture": options.every_picture,
+    }
+
+
+def _measure(options: BenchOptions, inputs: _Inputs, settings: Mapping[str, Any]) -> Outcome:
+    """Measure what is not in the store yet, with a progress bar."""
+    from gradtoken.bench.run import run as measure
+    from gradtoken.bench.store import Store
+
+    store = Store(options.out, settings)
+    bar = options.output.progress(
+        TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )
+    with bar:
+        task = bar.add_task("", total=min(options.limit, len(inputs.samples)))
+        return measure(
+            inputs.model,
+            inputs.methods,
+            inputs.samples,
+            inputs.groups,
+            store,
+            limit=options.limit,
+            slow_limit=options.slow_images,
+            whole=not options.every_picture,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+
+
+def _write(options: BenchOptions, inputs: _Inputs, outcome: Outcome, title: str) -> list[Path]:
+    """Write the tables, the plots and the sheet of examples."""
+    from gradtoken.bench.cases import cases
+    from gradtoken.bench.examples import examples
+    from gradtoken.bench.plots import bars, perturbation_curves
+    from gradtoken.bench.summary import rows, write
+
+    records = outcome.records
+    paths = write(options.out, records, _REFERENCE, title)
+    measured = {name: m for name, m in inputs.methods.items() if name in records.methods()}
+    every = cases(inputs.model, inputs.samples, whole=not options.every_picture)
+    first = [case for _, case in islice(every, _EXAMPLES) if case is not None]
+    plots = {
+        "curves": perturbation_curves(records),
+        "bars": bars(rows(records)),
+        "sheet": examples(first, measured, title),
+    }
+    saved = [_save(plot, options.out / f"{name}.png") for name, plot in plots.items() if plot]
+    return paths + saved
+
+
+def _print(output: Output, outcome: Outcome, title: str, paths: Sequence[Path]) -> None:
+    from gradtoken.bench.summary import rows
+
+    output.say(_table(rows(outcome.records), title))
+    for line in _left_out(outcome):
+        output.say(escape(line), soft_wrap=True)
+    output.say("written: " + escape(", ".join(str(path) for path in paths)), soft_wrap=True)
+
+
+def _document(
+    settings: Mapping[str, Any], outcome: Outcome, paths: Sequence[Path]
+) -> dict[str, Any]:
+    """The results as plain data, for `--json`."""
+    from gradtoken.bench.summary import differences, rows
+
+    records = outcome.records
+    compared = differences(records, _REFERENCE) if _REFERENCE in records.methods() else []
+    return {
+        "settings": settings,
+        "pictures": len(outcome.pictures),
+        "summary": [_record(row) for row in rows(records)],
+        "differences": [_record(row) for row in compared],
+        "refused": outcome.refused,
+        "failed": {name: asdict(failure) for name, failure in outcome.failed.items()},
+        "left_out": {**asdict(outcome.left_out), "objects": outcome.objects},
+        "files": [str(path) for path in paths],
+    }
+
+
 def _left_out(outcome: Outcome) -> Iterator[str]:
-    """What of the data set is not measured, a line each."""
+    """What of the data set is not measured, and why, a line each."""
     for name, reason in outcome.left_out.names.items():
         yield f"the class {name!r} is not asked about: {reason}."
     for reason, count in outcome.objects.items():
@@ -200,19 +252,20 @@ def _table(table: list[Row], title: str) -> Table:
 
 
 def _methods(text: str) -> dict[str, Method]:
-    from gradtoken.attribution import make_method
-    from gradtoken.attribution import methods as known
+    """Methods by their text in `--methods`, such as `gradtoken:preset=sharp`."""
+    from gradtoken.attribution import make_method, methods
 
     if text == "all":
-        return {name: make_method(name) for name in known()}
-    found = {}
+        return {name: make_method(name) for name in methods()}
+    chosen = {}
     for item in _COMMAS.split(text):
         name, *options = item.strip().split(":")
-        found[item.strip()] = make_method(name, **shared.parse_options(options))
-    return found
+        chosen[item.strip()] = make_method(name, **shared.parse_options(options))
+    return chosen
 
 
 def _groups(text: str) -> list[str]:
+    """The groups of metrics in `--metrics`."""
     from gradtoken.bench.scores import GROUPS
     from gradtoken.errors import did_you_mean
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gradtoken.cli import options as shared
-from gradtoken.cli.app import app
+from gradtoken.cli.options import ModelOptions
 from gradtoken.cli.output import Output
+from gradtoken.cli.signature import Without
 from gradtoken.errors import ModelError
 
 if TYPE_CHECKING:
@@ -25,53 +26,53 @@ Examples:
 """
 
 
-@app.command(epilog=EXAMPLES)
-def check(
-    spec: Annotated[str, typer.Argument(help="A model, named as for --model.")],
+@dataclass(frozen=True)
+class CheckOptions:
+    """The options of `gradtoken check`."""
+
+    spec: Annotated[str, typer.Argument(help="A model, named as for --model.")]
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="With its weights, not with random ones.")
-    ] = False,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-    checkpoint: shared.Checkpoint = None,
-    device: shared.Device = None,
-    dtype: shared.Dtype = None,
-    image_size: shared.ImageSize = None,
-    activation: shared.ActivationName = None,
-) -> None:
+    ] = False
+    output: Output = field(default_factory=Output)
+    loading: Annotated[ModelOptions, Without("random_weights")] = field(
+        default_factory=ModelOptions
+    )
+
+
+def run(options: CheckOptions) -> None:
     """Build a model, verify how it is read, and run every method on it.
 
     Weights are random unless --pretrained is given. Each thing verified is printed with its number.
     The exit code is 1 if GradToken does not work on the model.
     """
-    from gradtoken.checking import check as run
+    from gradtoken.checking import check
     from gradtoken.models import describes_itself
 
-    bare = not (pretrained or checkpoint or describes_itself(spec))
+    spec, output = options.spec, options.output
+    with_weights = options.pretrained or options.loading.checkpoint or describes_itself(spec)
+    loading = replace(options.loading, random_weights=not with_weights)
     try:
-        found = run(
-            shared.load_model(spec, checkpoint, device, dtype, bare, image_size, activation)
-        )
+        result = check(loading.load(spec))
     except ModelError as error:
         raise ModelError(f"GradToken does not work on {spec}: {error}") from None
-    output = Output(as_json, quiet)
-    output.say(_table(found))
-    output.document({"works": found.works, **found.to_dict()})
-    if not found.works:
+    output.say(_table(result))
+    output.document({"works": result.works, **result.to_dict()})
+    if not result.works:
         raise typer.Exit(1)
 
 
-def _table(found: Check) -> Table:
-    table = Table(show_header=False, title=escape(found.spec), title_justify="left")
-    rows, columns = found.grid
-    table.add_row("blocks followed", str(found.blocks))
-    table.add_row("attention calls", str(found.attention_calls))
-    table.add_row("token grid", f"{rows}x{columns}, {found.prefix} other tokens")
-    table.add_row("readout", escape(found.readout))
-    table.add_row("probabilities", found.activation)
-    for fact in found.verified:
+def _table(result: Check) -> Table:
+    table = Table(show_header=False, title=escape(result.spec), title_justify="left")
+    rows, columns = result.grid
+    table.add_row("blocks followed", str(result.blocks))
+    table.add_row("attention calls", str(result.attention_calls))
+    table.add_row("token grid", f"{rows}x{columns}, {result.prefix} other tokens")
+    table.add_row("readout", escape(result.readout))
+    table.add_row("probabilities", result.activation)
+    for fact in result.verified:
         bound = f"at {'least' if fact.least else 'most'} {fact.allowed:.3g}"
         table.add_row(fact.what, f"{fact.value:.3g} ({bound})")
-    for name, verdict in found.methods.items():
+    for name, verdict in result.methods.items():
         table.add_row(name, escape(verdict))
     return table

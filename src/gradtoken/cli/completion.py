@@ -1,21 +1,22 @@
-"""What the shell offers when a name is begun."""
+"""Shell completion of the names of models and methods."""
 
 from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-_GROUP = "gradtoken.methods"
+from gradtoken.attribution.built_in import BUILT_IN, GROUP
+
 _KINDS = ("demo", "timm/", "hf/", "torchvision/", "open_clip/")
 
 
 def methods(incomplete: str) -> list[str]:
-    """Names of methods, found without importing them, so that the shell need not wait."""
-    names = sorted(entry.name for entry in entry_points(group=_GROUP))
-    return [name for name in names if name.startswith(incomplete)]
+    """Names of methods that begin with `incomplete`, without importing the methods."""
+    names = {*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))}
+    return sorted(name for name in names if name.startswith(incomplete))
 
 
 def models(incomplete: str) -> list[str]:
-    """Kinds of models; and, once a kind is chosen, its models."""
+    """Kinds of models that begin with `incomplete`; after the kind's slash, names of models."""
     if "/" not in incomplete:
         return [kind for kind in _KINDS if kind.startswith(incomplete)]
     from gradtoken.models.listing import list_models

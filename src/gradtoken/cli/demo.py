@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gradtoken.cli import options as shared
-from gradtoken.cli.app import app
+from gradtoken.cli.options import ModelOptions, check_writable
 from gradtoken.cli.output import Output
 from gradtoken.errors import OutputError, TargetError
 
@@ -25,17 +26,21 @@ Examples:
 - `gradtoken demo`
 - `gradtoken demo --seed 7 --objects 4 --out my-demo`
 """
-_LOOK_AT = 200
+_SCENES = 200
+"""Scenes among which one is chosen."""
 
 
-@app.command(epilog=EXAMPLES)
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("gradtoken-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 70,
-    objects: Annotated[int, typer.Option(min=2, max=5, help="Objects in the scene.")] = 3,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-) -> None:
+@dataclass(frozen=True)
+class DemoOptions:
+    """The options of `gradtoken demo`."""
+
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("gradtoken-demo")
+    seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 70
+    objects: Annotated[int, typer.Option(min=2, max=5, help="Objects in the scene.")] = 3
+    output: Output = field(default_factory=Output)
+
+
+def run(options: DemoOptions) -> None:
     """Draw a test scene, explain every object in it with the bundled model, and check the maps.
 
     The objects are drawn in an art style the model never saw. The scene is the first of the seed's
@@ -46,25 +51,23 @@ def demo(
     from gradtoken.metrics.coupling import coupling
     from gradtoken.metrics.localization import Coverage
 
-    shared.check_writable(out)
-    model = shared.load_model("demo", None, "cpu", None)
-    scenes = Scenes("test", objects=objects, seed=seed)
-    index, scene = _recognised(model, scenes)
+    check_writable(options.out)
+    model = ModelOptions(device="cpu").load("demo")
+    index, scene = _recognised(model, Scenes("test", objects=options.objects, seed=options.seed))
     targets = list(scene.labels)
-    found = {
+    explanations = {
         name: explain(model, scene.image, targets, method=name) for name in ("gradtoken", "rollout")
     }
-    ours = found["gradtoken"]
-    coverage = Coverage.of_scene(scene, ours.boxes.grid)
+    explanation = explanations["gradtoken"]
+    coverage = Coverage.of_scene(scene, explanation.boxes.grid)
+    metrics = {name: coverage.figures(e.tokens[0]) for name, e in explanations.items()}
+    couplings = {name: coupling(e) for name, e in explanations.items() if len(targets) > 1}
+    explanation.save(options.out)
+    path = options.out / "demo.png"
+    _draw(scene, explanations, path)
 
-    figures = {name: coverage.figures(e.tokens[0]) for name, e in found.items()}
-    couplings = {name: coupling(e) for name, e in found.items() if len(targets) > 1}
-    ours.save(out)
-    picture = out / "demo.png"
-    _figure(scene, found, picture)
-
-    output = Output(as_json, quiet)
-    output.say(_table(f"test scene {index} of seed {seed}", scene, ours, figures))
+    output = options.output
+    output.say(_table(f"test scene {index} of seed {options.seed}", scene, explanation, metrics))
     if couplings:
         output.say(
             "semantic coupling (1 = same map for every class): "
@@ -72,24 +75,24 @@ def demo(
         )
     if index:
         output.say(f"passed over {index} scene(s) whose objects the model does not all name.")
-    output.say(f"picture: {escape(str(picture))}", soft_wrap=True)
+    output.say(f"picture: {escape(str(path))}", soft_wrap=True)
     output.document(
         {
-            "seed": seed,
+            "seed": options.seed,
             "scene": index,
-            "targets": ours.to_dict()[0]["targets"],
+            "targets": explanation.to_dict()[0]["targets"],
             "figures": {
-                method: {name: [float(v) for v in values] for name, values in of_method.items()}
-                for method, of_method in figures.items()
+                method: {name: [float(v) for v in values] for name, values in by_name.items()}
+                for method, by_name in metrics.items()
             },
             "coupling": couplings,
-            "file": str(picture),
+            "file": str(path),
         }
     )
 
 
 def _table(
-    title: str, scene: Scene, ours: Explanation, figures: dict[str, dict[str, Any]]
+    title: str, scene: Scene, explanation: Explanation, metrics: Mapping[str, Mapping[str, Any]]
 ) -> Table:
     table = Table(
         "class",
@@ -103,35 +106,36 @@ def _table(
     for k, name in enumerate(scene.names):
         cells = [
             cell
-            for figure in figures.values()
+            for values in metrics.values()
             for cell in (
-                f"{figure['share'][k]:.2f}",
-                "hit" if figure["pointing"][k] >= 0.5 else "miss",
+                f"{values['share'][k]:.2f}",
+                "hit" if values["pointing"][k] >= 0.5 else "miss",
             )
         ]
-        table.add_row(escape(name), f"{float(ours.probabilities[0, k]):.3f}", *cells)
+        table.add_row(escape(name), f"{float(explanation.probabilities[0, k]):.3f}", *cells)
     return table
 
 
 def _recognised(model: Model, scenes: Scenes) -> tuple[int, Scene]:
+    """The first scene whose objects the model all recognises, and its position."""
     from gradtoken.bench import recognised
 
-    for index, scene in recognised(model, scenes, _LOOK_AT):
+    for index, scene in recognised(model, scenes, _SCENES):
         return index, scene
     raise TargetError(
-        f"the model recognised all objects in none of {_LOOK_AT} scenes; try another --seed or "
+        f"the model recognised all objects in none of {_SCENES} scenes; try another --seed or "
         "fewer --objects."
     )
 
 
-def _figure(scene: Scene, found: dict[str, Explanation], path: Path) -> None:
+def _draw(scene: Scene, explanations: Mapping[str, Explanation], path: Path) -> None:
     """The scene, then per method a row of overlays, one per object."""
     from matplotlib.figure import Figure
 
     columns = len(scene.names) + 1
-    figure = Figure(figsize=(2.3 * columns, 2.5 * len(found)), layout="constrained")
-    axes = figure.subplots(len(found), columns, squeeze=False)
-    for row, (method, explanation) in zip(axes, found.items(), strict=True):
+    figure = Figure(figsize=(2.3 * columns, 2.5 * len(explanations)), layout="constrained")
+    axes = figure.subplots(len(explanations), columns, squeeze=False)
+    for row, (method, explanation) in zip(axes, explanations.items(), strict=True):
         row[0].imshow(scene.image)
         row[0].set_title(f"{method} →", fontsize=11, parse_math=False)
         for k, axis in enumerate(row[1:]):
@@ -140,10 +144,10 @@ def _figure(scene: Scene, found: dict[str, Explanation], path: Path) -> None:
             axis.set_title(f"why {scene.names[k]}?", fontsize=11, parse_math=False)
         for axis in row:
             axis.set_axis_off()
-    work = path.with_suffix(".part.png")
+    part = path.with_suffix(".part.png")
     try:
-        figure.savefig(work, dpi=130)
-        work.replace(path)
+        figure.savefig(part, dpi=130)
+        part.replace(path)
     except OSError as error:
-        work.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror or error}.") from None

@@ -1,10 +1,11 @@
-"""`gradtoken explain`: maps for pictures on disk."""
+"""`gradtoken explain`: maps for images on disk."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, complain
+from gradtoken.cli.console import complain
 from gradtoken.cli.output import Output
 from gradtoken.errors import ImageError, OutputError, TargetError
 
@@ -35,38 +36,32 @@ Examples:
 """
 
 
-@app.command(epilog=EXAMPLES)
-def explain(
-    images: shared.Images,
-    model: shared.ModelSpec = "demo",
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", "-t", help="A class id or name; repeat it. Default: predicted."),
-    ] = None,
-    text: Annotated[
-        list[str] | None,
-        typer.Option("--text", help="A prompt, for models such as CLIP; repeat it."),
-    ] = None,
-    top_k: shared.TopK = None,
-    above: shared.Above = None,
-    method: shared.MethodName = "gradtoken",
-    option: shared.MethodOptions = None,
+@dataclass(frozen=True)
+class ExplainOptions:
+    """The options of `gradtoken explain`."""
+
+    images: shared.Images
+    model: shared.ModelSpec = "demo"
+    target: shared.Targets = None
+    text: shared.Prompts = None
+    top_k: Annotated[
+        int | None, typer.Option(help="Predicted classes to explain without --target; default: 1.")
+    ] = None
+    above: shared.Above = None
+    method: shared.MethodName = "gradtoken"
+    option: shared.OptionPairs = None
     out: Annotated[Path, typer.Option(help="Folder for one folder per picture.")] = Path(
         "gradtoken-out"
-    ),
+    )
     report: Annotated[
         Path | None,
         typer.Option(help="Also write one HTML page with all pictures, maps and numbers."),
-    ] = None,
-    checkpoint: shared.Checkpoint = None,
-    device: shared.Device = None,
-    dtype: shared.Dtype = None,
-    random_weights: shared.RandomWeights = False,
-    image_size: shared.ImageSize = None,
-    activation: shared.ActivationName = None,
-    as_json: shared.Json = False,
-    quiet: shared.Quiet = False,
-) -> None:
+    ] = None
+    loading: shared.ModelOptions = field(default_factory=shared.ModelOptions)
+    output: Output = field(default_factory=Output)
+
+
+def run(options: ExplainOptions) -> None:
     """Explain why a model gives its classes to pictures: one map per picture and class.
 
     Each picture gets a folder with an overlay per class, a summary figure, the raw token maps and
@@ -74,33 +69,27 @@ def explain(
     and does not stop the rest; the exit code is then 1.
     """
     from gradtoken.attribution import make_method
-    from gradtoken.explanation.saving import refuse_link, safe_name, unique_names
+    from gradtoken.explanation.saving import safe_name, unique_names
 
-    chosen = make_method(method, **shared.parse_options(option))
-    paths = shared.find_images(images)
-    loaded = shared.load_model(
-        model, checkpoint, device, dtype, random_weights, image_size, activation
-    )
-    if above is not None and top_k is not None:
+    method = make_method(options.method, **shared.parse_options(options.option))
+    paths = shared.find_images(options.images)
+    model = options.loading.load(options.model)
+    if options.above is not None and options.top_k is not None:
         raise TargetError("--above and --top-k both choose predicted classes; give one.")
-    targets = shared.find_targets(loaded, target, text, above)
-    shared.check_writable(out)
-    names = unique_names([safe_name(path.stem) for path in paths])
-    output = Output(as_json, quiet)
+    targets = shared.find_targets(model, options.target, options.text, options.above)
+    shared.check_writable(options.out)
+    folders = [options.out / name for name in unique_names([safe_name(p.stem) for p in paths])]
+    output = options.output
     table = Table("picture", "class", "probability", "score", "evidence", "folder")
     failed = 0
-    top_k = 1 if top_k is None else top_k
-    found = _each(loaded, paths, targets, method=chosen, top_k=top_k)
-    with _page(report, f"{method} on {model}") as page, output.progress() as bar:
-        for index, explanation in bar.track(found, total=len(paths), description="explaining"):
-            path, folder = paths[index], out / names[index]
+    top_k = 1 if options.top_k is None else options.top_k
+    results = _explain(model, paths, targets, method=method, top_k=top_k)
+    report = _report(options.report, f"{options.method} on {options.model}")
+    with report as page, output.progress() as bar:
+        for index, result in bar.track(results, total=len(paths), description="explaining"):
+            path, folder = paths[index], folders[index]
             try:
-                if isinstance(explanation, TargetError):
-                    raise TargetError(f"{path}: {explanation}")
-                if isinstance(explanation, ImageError):
-                    raise explanation
-                refuse_link(folder)
-                explanation.save(folder)
+                explanation = _save(result, path, folder)
             except (ImageError, TargetError, OutputError) as error:
                 complain(str(error))
                 output.document({"picture": str(path), "error": str(error)})
@@ -114,17 +103,17 @@ def explain(
             output.document(_record(path, explanation, folder))
     if table.row_count:
         output.say(table)
-    if report:
-        output.say(f"report: {escape(str(report))}", soft_wrap=True)
+    if options.report:
+        output.say(f"report: {escape(str(options.report))}", soft_wrap=True)
     if failed:
         complain(f"{failed} of {len(paths)} pictures could not be explained.")
         raise typer.Exit(1)
 
 
-def _each(
+def _explain(
     model: Model, paths: list[Path], targets: Any, **options: Any
 ) -> Iterator[tuple[int, Explanation | ImageError | TargetError]]:
-    """What comes of each picture, in order: pictures go through the model in batches."""
+    """The explanation or the error of each image, in order; the model runs on batches."""
     from gradtoken.explaining import explain_each
 
     errors: dict[int, ImageError | TargetError] = {}
@@ -135,11 +124,24 @@ def _each(
             index += 1
         yield index, explanation
         index += 1
-    yield from ((left, errors[left]) for left in range(index, len(paths)))
+    yield from ((last, errors[last]) for last in range(index, len(paths)))
 
 
-def _page(path: Path | None, title: str) -> AbstractContextManager[Report | None]:
-    """The report to be written, if one is asked for."""
+def _save(result: Explanation | ImageError | TargetError, path: Path, folder: Path) -> Explanation:
+    """Save an explanation, or raise the error there is in its place."""
+    from gradtoken.explanation.saving import refuse_link
+
+    if isinstance(result, TargetError):
+        raise TargetError(f"{path}: {result}")
+    if isinstance(result, ImageError):
+        raise result
+    refuse_link(folder)
+    result.save(folder)
+    return result
+
+
+def _report(path: Path | None, title: str) -> AbstractContextManager[Report | None]:
+    """The HTML report to write, or nothing without a path."""
     if path is None:
         return nullcontext()
     from gradtoken.report import Report

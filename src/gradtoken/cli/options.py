@@ -1,10 +1,11 @@
-"""Options several commands share, and how their texts become values."""
+"""The options that several commands share, and how their texts become values."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from gradtoken.cli import completion
 from gradtoken.errors import ImageError, MethodError, ModelError, OutputError, TargetError
 
 if TYPE_CHECKING:
+    from gradtoken.attribution import Method
     from gradtoken.models import Model
 
 Images = Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")]
@@ -66,47 +68,57 @@ MethodNames = Annotated[
         autocompletion=completion.methods,
     ),
 ]
-MethodOptions = Annotated[
+OptionPairs = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="A method's option as name=value, such as preset=sharp."),
 ]
-
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="A class id or name; repeat it. Default: predicted."),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="A prompt, for models such as CLIP; repeat it."),
+]
 Above = Annotated[
     float | None,
     typer.Option(help="Explain every class with a probability above this number, from 0 to 1."),
 ]
-TopK = Annotated[
-    int | None, typer.Option(help="Predicted classes to explain without --target; default: 1.")
-]
-
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON lines on standard output, and nothing else.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
-def load_model(
-    spec: str,
-    checkpoint: Path | None,
-    device: str | None,
-    dtype: str | None,
-    random_weights: bool = False,
-    image_size: str | None = None,
-    activation: str | None = None,
-) -> Model:
-    """The model the options name."""
-    from gradtoken.models import load
-    from gradtoken.targets.activation import check_activation
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded: the options that go with `--model`."""
 
-    return load(
-        spec,
-        checkpoint=checkpoint,
-        device=device,
-        dtype=dtype,
-        pretrained=not random_weights,
-        image_size=parse_size(image_size),
-        activation=None if activation is None else check_activation(activation),
-    )
+    checkpoint: Checkpoint = None
+    device: Device = None
+    dtype: Dtype = None
+    random_weights: RandomWeights = False
+    image_size: ImageSize = None
+    activation: ActivationName = None
+
+    def load(self, spec: str) -> Model:
+        """The model of this name.
+
+        Raises:
+            ModelError: if it cannot be loaded as the options say.
+        """
+        from gradtoken.models import load
+        from gradtoken.targets.activation import check_activation
+
+        return load(
+            spec,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            dtype=self.dtype,
+            pretrained=not self.random_weights,
+            image_size=parse_size(self.image_size),
+            activation=None if self.activation is None else check_activation(self.activation),
+        )
 
 
 def parse_size(text: str | None) -> int | tuple[int, int] | None:
@@ -132,11 +144,11 @@ def find_targets(
     texts: Sequence[str] | None = None,
     above: float | None = None,
 ) -> Any:
-    """What `--target`, `--text` or `--above` ask for, or None for the predicted classes.
+    """The targets of `--target`, `--text` or `--above`, or None for the predicted classes.
 
     Raises:
         TargetError: unknown names, texts for a model without a text side (or the reverse), two of
-            the options, or no probability.
+            the options, or a number that is no probability.
     """
     from gradtoken.targets import above as every_above
     from gradtoken.targets import text
@@ -167,6 +179,17 @@ def find_targets(
     return [model.labels.find(name) for name in names] if names else None
 
 
+def make_methods(names: Sequence[str] | None) -> list[Method]:
+    """The methods of these names, or every method if there are none.
+
+    Raises:
+        MethodError: if a name is unknown.
+    """
+    from gradtoken.attribution import make_method, methods
+
+    return [make_method(name) for name in names or methods()]
+
+
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     """`["beta=0.7", "layers=[-1]"]` as values: JSON where it is JSON, else text.
 
@@ -185,40 +208,43 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     return options
 
 
-def find_images(given: Iterable[str]) -> list[Path]:
-    """Pictures named by files, folders (their pictures, not below) and patterns, in order.
+def find_images(names: Iterable[str]) -> list[Path]:
+    """Images named by files, folders (their images, not below) and patterns, in order.
 
     Raises:
-        ImageError: if a folder or pattern holds no picture, or a folder cannot be read.
+        ImageError: if a folder or pattern holds no image, or a folder cannot be read.
     """
+    paths: list[Path] = []
+    for name in names:
+        if not name:
+            raise ImageError("an empty name is no picture.")
+        if os.path.isdir(name):
+            paths += _images_in(Path(name))
+        elif has_magic(name) and not os.path.exists(name):
+            matches = sorted(Path(p) for p in glob(name, recursive=True) if Path(p).is_file())
+            if not matches:
+                raise ImageError(f"no file matches {name!r}.")
+            paths += matches
+        else:
+            paths.append(Path(name))
+    return list(dict.fromkeys(paths))
+
+
+def _images_in(folder: Path) -> list[Path]:
     from gradtoken.images.load_image import SUFFIXES
 
-    found: list[Path] = []
-    for item in given:
-        if not item:
-            raise ImageError("an empty name is no picture.")
-        path = Path(item)
-        if os.path.isdir(item):
-            try:
-                pictures = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-                inside = sorted(p for p in pictures if p.is_file())
-            except OSError as error:
-                raise ImageError(f"the folder {path} cannot be read: {error.strerror}.") from None
-            if not inside:
-                raise ImageError(f"there is no picture in the folder {path}.")
-            found += inside
-        elif has_magic(item) and not os.path.exists(item):
-            matches = sorted(Path(p) for p in glob(item, recursive=True) if Path(p).is_file())
-            if not matches:
-                raise ImageError(f"no file matches {item!r}.")
-            found += matches
-        else:
-            found.append(path)
-    return list(dict.fromkeys(found))
+    try:
+        images = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in images if path.is_file())
+    except OSError as error:
+        raise ImageError(f"the folder {folder} cannot be read: {error.strerror}.") from None
+    if not files:
+        raise ImageError(f"there is no picture in the folder {folder}.")
+    return files
 
 
 def check_writable(out: Path) -> None:
-    """Find out before the work that results cannot be written.
+    """Make the folder of the results, and check before the work that files can be written to it.
 
     Raises:
         OutputError: naming the folder and the reason.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from gradtoken.cli import options as shared
-from gradtoken.cli.app import app, console, problems
+from gradtoken.cli.console import console, problems
 
 EXAMPLES = """
 Examples:
@@ -21,22 +22,24 @@ Examples:
 """
 
 
-@app.command(epilog=EXAMPLES)
-def serve(
-    model: shared.ModelSpec = "demo",
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `gradtoken serve`."""
+
+    model: shared.ModelSpec = "demo"
     host: Annotated[
         str, typer.Option(help="Where to listen; 0.0.0.0 for every network of this machine.")
-    ] = "127.0.0.1",
+    ] = "127.0.0.1"
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Default: the first free one from 7860 on."),
-    ] = None,
+    ] = None
     share: Annotated[
         bool,
         typer.Option(
             "--share/--no-share", help="Also at a public address, through gradio's servers."
         ),
-    ] = False,
+    ] = False
     auth: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +48,7 @@ def serve(
             metavar="USER:PASSWORD",
             help="Ask visitors to log in. The variable keeps it out of the list of processes.",
         ),
-    ] = None,
+    ] = None
     requests_per_minute: Annotated[
         int,
         typer.Option(
@@ -53,14 +56,11 @@ def serve(
             help="Of one address that is not this machine's; 0 for no limit. Raise it where many "
             "people come from one address.",
         ),
-    ] = 600,
-    checkpoint: shared.Checkpoint = None,
-    device: shared.Device = None,
-    dtype: shared.Dtype = None,
-    random_weights: shared.RandomWeights = False,
-    image_size: shared.ImageSize = None,
-    activation: shared.ActivationName = None,
-) -> None:
+    ] = 600
+    loading: shared.ModelOptions = field(default_factory=shared.ModelOptions)
+
+
+def run(options: ServeOptions) -> None:
     """Serve a web page that explains pictures class by class.
 
     Drop a picture, tick classes, and see their maps side by side. Pictures stay on this machine and
@@ -71,32 +71,32 @@ def serve(
     from gradtoken.app.limits import Limits
     from gradtoken.app.server import read_login
 
+    host, share, auth = options.host, options.share, options.auth
     read_login(auth)
-    loaded = shared.load_model(
-        model, checkpoint, device, dtype, random_weights, image_size, activation
-    )
+    model = options.loading.load(options.model)
     if auth is None and (share or not is_loopback(host)):
         problems.print(
             "[bold yellow]warning:[/] anybody who can reach this address can use the app and the "
             "machine it runs on; set --auth, or GRADTOKEN_AUTH, to ask for a login.",
             soft_wrap=True,
         )
-    limits = Limits(requests_per_minute=requests_per_minute or None)
+    limits = Limits(requests_per_minute=options.requests_per_minute or None)
     stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    handler = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         with serving(
-            loaded, host=host, port=port, share=share, auth=auth, limits=limits
+            model, host=host, port=options.port, share=share, auth=auth, limits=limits
         ) as address:
-            console.print(f"gradtoken serves {escape(model)} at {address}", soft_wrap=True)
+            console.print(f"gradtoken serves {escape(options.model)} at {address}", soft_wrap=True)
             console.print("Stop it with Ctrl+C.")
-            _wait(stop)
+            wait_for(stop)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
     console.print("stopped; uploaded pictures are deleted.")
 
 
-def _wait(stop: Any) -> None:
+def wait_for(stop: threading.Event) -> None:
+    """Return when the event is set or the user interrupts."""
     try:
         while not stop.wait(1):
             pass

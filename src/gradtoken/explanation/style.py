@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from gradtoken.attribution.spread import spread_by_nearness
 from gradtoken.explanation.evidence import evidence_of
 from gradtoken.images.crop_box import Box
+from gradtoken.images.smoothing import spread_by_nearness
 
 POSITIVE_MAP = "inferno"
 SIGNED_MAP = "RdBu_r"

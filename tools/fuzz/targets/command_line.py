@@ -14,7 +14,6 @@ import gradtoken.models
 from fuzz import small
 from fuzz.mutate import damaged, word
 from fuzz.target import Target
-from gradtoken.cli import commands  # noqa: F401  (registers the commands)
 from gradtoken.cli.app import app
 from gradtoken.errors import GradTokenError
 

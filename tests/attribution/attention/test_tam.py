@@ -9,8 +9,8 @@ import gradtoken
 from gradtoken.attribution import make_method
 from gradtoken.errors import MethodError
 from gradtoken.models import Model
+from tests.attribution.attention.test_beyond_intuition import integrated
 from tests.attribution.compare import assert_equals
-from tests.attribution.test_beyond_intuition import integrated
 from tests.conftest import inputs
 from tests.oracle import Written
 

@@ -11,7 +11,7 @@ from gradtoken.attribution import make_method
 from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from tests.attribution.compare import assert_equals
-from tests.attribution.lrp_by_hand import attention_relevance
+from tests.attribution.lrp.by_hand import attention_relevance
 from tests.conftest import images_for, inputs, tiny_vit
 from tests.oracle import Written
 

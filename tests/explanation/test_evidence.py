@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 import gradtoken
 from gradtoken import Explanation, Style
 from gradtoken.app.maps import says
-from gradtoken.cli import commands  # noqa: F401
 from gradtoken.cli.app import app
 from gradtoken.datasets import Scenes
 from gradtoken.explanation import style as display

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gradtoken.models import Model
 from tests.attribution.compare import assert_equals
-from tests.attribution.lrp_by_hand import attention_relevance
+from tests.attribution.lrp.by_hand import attention_relevance
 from tests.oracle import Written
 
 

@@ -16,7 +16,7 @@ from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from tests.conftest import images_for, tiny_vit
 from tests.models.zoo import ZOO, seeded
-from tests.test_trace import Snapshot
+from tests.trace.test_record import Snapshot
 
 METHODS = {
     "saliency": {},

@@ -1,0 +1,33 @@
+"""The names of methods, in a module that imports nothing, so that the shell can complete them."""
+
+GROUP = "gradtoken.methods"
+"""The entry-point group in which other packages name their methods."""
+
+BUILT_IN = {
+    "gradtoken": "gradtoken:GradToken",
+    "agcam": "attention.agcam:AGCAM",
+    "attcat": "attention.attcat:AttCAT",
+    "attnlrp": "lrp.attnlrp:AttnLRP",
+    "beyond-intuition": "attention.beyond_intuition:BeyondIntuition",
+    "cdam": "attention.cdam:CDAM",
+    "gae": "attention.gae:GenericAttention",
+    "grad-cam": "attention.grad_cam:GradCAM",
+    "grad-rollout": "attention.grad_rollout:GradientRollout",
+    "grad-sam": "attention.grad_sam:GradSAM",
+    "gradient-shap": "pixels.gradient_shap:GradientShap",
+    "input-x-gradient": "pixels.input_x_gradient:InputXGradient",
+    "integrated-gradients": "pixels.integrated_gradients:IntegratedGradients",
+    "legrad": "attention.legrad:LeGrad",
+    "occlusion": "pixels.occlusion:Occlusion",
+    "partial-lrp": "lrp.partial_lrp:PartialLRP",
+    "raw-attention": "attention.raw_attention:RawAttention",
+    "rise": "pixels.rise:RISE",
+    "rollout": "attention.rollout:AttentionRollout",
+    "saliency": "pixels.saliency:Saliency",
+    "smoothgrad": "pixels.smoothgrad:SmoothGrad",
+    "tam": "attention.tam:TransitionAttention",
+    "tokentm": "attention.tokentm:TokenTransformation",
+    "transformer-attribution": "lrp.transformer_attribution:TransformerAttribution",
+    "vit-cx": "pixels.vit_cx:ViTCX",
+}
+"""Where each built-in method is, below `gradtoken.attribution`."""
