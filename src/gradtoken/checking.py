@@ -11,9 +11,9 @@ import torch
 from gradtoken.attribution import Method, make_method, methods
 from gradtoken.attribution.base import relevance_of
 from gradtoken.errors import GradTokenError, MethodError
-from gradtoken.models.facts import Fact
 from gradtoken.models.model import Model
 from gradtoken.models.reading.observe import sample_input
+from gradtoken.models.verification import Fact
 from gradtoken.targets import OutputTarget, Targets
 from gradtoken.trace.record import record
 from gradtoken.trace.trace import Trace

@@ -90,3 +90,14 @@ def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     if not near:
         return ""
     return "; did you mean " + ", ".join(repr(folded[item]) for item in near) + "?"
+
+
+def first_line(error: BaseException, otherwise: str | None = None) -> str:
+    """The first line of another library's error message.
+
+    Args:
+        error: of the other library.
+        otherwise: returned for an empty message; None is the error's class name.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else otherwise or type(error).__name__

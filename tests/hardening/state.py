@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack
 
-from gradtoken.models import model as models
+from gradtoken.models.evaluation import count_users
 
 _HOOKS = (
     "_forward_hooks",
@@ -38,7 +38,7 @@ def state_of(module: nn.Module) -> dict[str, Any]:
         "grad mode": torch.is_grad_enabled(),
         "inference mode": torch.is_inference_mode_enabled(),
         "function modes": len(_get_current_function_mode_stack()),
-        "users": len(models._MODES[module]._users) if module in models._MODES else 0,
+        "users": count_users(module),
         "torch": torch.random.get_rng_state().tolist(),
         "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
         "python": random.getstate(),

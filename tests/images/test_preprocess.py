@@ -11,7 +11,7 @@ from torchvision import transforms
 from gradtoken.errors import ImageError, ModelError
 from gradtoken.images.crop_box import Box, lay_out, probe
 from gradtoken.images.preprocess import Preprocess, check_tensor
-from gradtoken.models.timm import build_preprocess
+from gradtoken.models.timm.preprocess import build_preprocess
 
 SIZES = [(300, 200), (200, 300), (224, 224), (97, 411), (33, 30), (2000, 1500)]
 

@@ -21,16 +21,16 @@ from torch.nn import functional as F
 
 
 @dataclass
-class Kept:
+class AttentionNodes:
     """Attention matrices (B, H, rows, tokens) of one forward, in order, with gradients."""
 
     matrices: list[Tensor] = field(default_factory=list)
 
 
 @contextmanager
-def written_out() -> Iterator[Kept]:
+def eager_attention() -> Iterator[AttentionNodes]:
     """Every fused attention call computed by its formula, its matrix kept."""
-    kept = Kept()
+    kept = AttentionNodes()
 
     def attention(
         query: Tensor,
@@ -67,10 +67,10 @@ def gradient_times_attention(
     forward: Callable[[Tensor], Tensor], image: Tensor, label: int, beta: float
 ) -> list[Tensor]:
     """For each attention call, sum over heads of a^beta * dy/da: (rows, tokens)."""
-    with written_out() as kept, torch.enable_grad():
+    with eager_attention() as kept, torch.enable_grad():
         output = forward(image.clone().requires_grad_())
-        found = torch.autograd.grad(output[0, label], kept.matrices, allow_unused=True)
+        actual = torch.autograd.grad(output[0, label], kept.matrices, allow_unused=True)
     return [
         torch.zeros_like(a[0, 0]) if g is None else (a.detach() ** beta * g)[0].sum(0)
-        for a, g in zip(kept.matrices, found, strict=True)
+        for a, g in zip(kept.matrices, actual, strict=True)
     ]

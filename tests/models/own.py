@@ -1,22 +1,26 @@
 """Modules that people write around Vision Transformers, and an independent map of each.
 
-`by_gradient` is the first-order relevance by plain autograd, with attention written out: nothing of
-gradtoken takes part.
+`by_gradient` is the first-order relevance by plain autograd and eager attention, without gradtoken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+import gradtoken
 from gradtoken.images.preprocess import Preprocess
+from gradtoken.models import Model
 from tests.models.by_hand import gradient_times_attention
 from tests.models.zoo import seeded
 
 SIDE = 64
+A, B = 2, 7
+"""Two of the ten classes."""
 
 
 def pixels(image: object) -> Tensor:
@@ -43,9 +47,26 @@ def vit(kind: type[VisionTransformer] = VisionTransformer, **options: object) ->
     return seeded(lambda: kind(**settings))
 
 
+def random_timm(name: str, **options: object) -> nn.Module:
+    """A timm model with seeded random weights."""
+    torch.manual_seed(0)
+    return timm.create_model(name, **options).eval()
+
+
 def images(count: int = 1, side: int = SIDE, channels: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(7)
     return torch.randn(count, channels, side, side, generator=generator).double()
+
+
+def wrap(module: nn.Module, **options: object) -> Model:
+    """The module with preprocessing to (3, 64, 64)."""
+    return gradtoken.wrap(module, preprocess=PREPROCESS, **options)
+
+
+def tokens_of(model: Model, image: Tensor, **options: object) -> Tensor:
+    """(K, N) first-order relevance of classes A and B."""
+    explanation = gradtoken.explain(model, image, [A, B], preset="faithful", **options)
+    return explanation.tokens[0].flatten(1).double()
 
 
 def by_gradient(
@@ -107,12 +128,12 @@ class LastLayers(Wrapped):
         self.head = seeded(lambda: nn.Linear(48 * (count + mean), 10))
 
     def forward(self, x: Tensor) -> Tensor:
-        found = self.vit.get_intermediate_layers(
+        actual = self.vit.get_intermediate_layers(
             x, n=self.count, return_prefix_tokens=True, norm=True
         )
-        parts = [prefix[:, 0] for _, prefix in found]
+        parts = [prefix[:, 0] for _, prefix in actual]
         if self.mean:
-            parts.append(found[-1][0].mean(1))
+            parts.append(actual[-1][0].mean(1))
         return self.head(torch.cat(parts, -1))
 
 
@@ -185,8 +206,8 @@ class MeanOfLayers(Wrapped):
     """The mean of the patches of several blocks."""
 
     def forward(self, x: Tensor) -> Tensor:
-        found = self.vit.get_intermediate_layers(x, n=3, norm=True)
-        return self.vit.head(sum(tokens.mean(1) for tokens in found))
+        actual = self.vit.get_intermediate_layers(x, n=3, norm=True)
+        return self.vit.head(sum(tokens.mean(1) for tokens in actual))
 
 
 class Normalised(Wrapped):

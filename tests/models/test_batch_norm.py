@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import gradtoken
 from gradtoken.models.batch_norm import ContiguousBatchNorm
-from gradtoken.models.reading.reading import grid_of
+from gradtoken.models.reading.grid import grid_of
 
 TRANSPOSED = (8, 1, 32, 8)
 """The strides of 16 tokens of 8 channels that became a (1, 8, 4, 4) image."""
@@ -29,18 +29,20 @@ def image(strides: tuple[int, ...]) -> Tensor:
 
 @pytest.mark.parametrize("given", [(128, 16, 4, 1), (128, 1, 32, 8), TRANSPOSED])
 @pytest.mark.parametrize("back", [(128, 16, 4, 1), (128, 1, 32, 8), TRANSPOSED])
-def test_its_gradient_is_right_in_any_layout(given: tuple[int, ...], back: tuple[int, ...]) -> None:
+def test_batch_norm_gradient_in_any_memory_layout(
+    given: tuple[int, ...], back: tuple[int, ...]
+) -> None:
     module = norm()
     pixels, gradient = image(given).requires_grad_(), image(back)
     with ContiguousBatchNorm():
         made = module(pixels)
     assert torch.equal(made, module(pixels))
-    (found,) = torch.autograd.grad(made, pixels, gradient)
+    (actual,) = torch.autograd.grad(made, pixels, gradient)
     scale = module.weight / (module.running_var + module.eps).sqrt()
-    torch.testing.assert_close(found, gradient * scale[None, :, None, None])
+    torch.testing.assert_close(actual, gradient * scale[None, :, None, None])
 
 
-def test_one_image_through_xcit_has_the_gradient_of_the_same_in_a_batch() -> None:
+def test_xcit_gradient_of_one_image_equals_batch() -> None:
     torch.manual_seed(0)
     module = timm.create_model("xcit_nano_12_p16_224", img_size=64, num_classes=5).eval().double()
     with torch.no_grad():
@@ -49,9 +51,9 @@ def test_one_image_through_xcit_has_the_gradient_of_the_same_in_a_batch() -> Non
                 parameter.fill_(1)
     pixels = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     model = gradtoken.wrap(module)
-    found = gradtoken.explain(model, pixels, 3, method="input-x-gradient").tokens[0, 0]
+    actual = gradtoken.explain(model, pixels, 3, method="input-x-gradient").tokens[0, 0]
     twice = pixels.repeat(2, 1, 1, 1).requires_grad_()
     gradient = torch.autograd.grad(module(twice)[0, 3], twice)[0][0]
     grid = grid_of(model, pixels)
     expected = grid.pool((gradient * pixels[0]).sum(0)[None])[0] * grid.area()
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-8)

@@ -81,7 +81,7 @@ LAYOUTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
-def test_checkpoints_of_trainers(name: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_load_checkpoint_of_trainer(name: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(LAYOUTS[name](weights), tmp_path / name)
     model = gradtoken.load(f"timm/{NAME}", checkpoint=tmp_path / name, device="cpu")
     loaded = model.module.state_dict()
@@ -89,24 +89,24 @@ def test_checkpoints_of_trainers(name: str, weights: dict[str, Tensor], tmp_path
     assert all(torch.equal(loaded[key], value) for key, value in weights.items())
 
 
-def test_prefixes_in_safetensors(weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_load_safetensors_with_prefix(weights: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(under("model.", weights), tmp_path / "w.safetensors")
     model = gradtoken.load(f"timm/{NAME}", checkpoint=tmp_path / "w.safetensors", device="cpu")
     assert torch.equal(model.module.head.weight, weights["head.weight"])
 
 
-def test_the_other_libraries_know_prefixes_too(tmp_path: Path) -> None:
+def test_load_checkpoint_with_prefix_of_other_libraries(tmp_path: Path) -> None:
     import open_clip
     import torchvision.models as zoo
 
     tv = zoo.vit_b_32(weights=None, num_classes=2)
     torch.save({"state_dict": under("model.", tv.state_dict())}, tmp_path / "tv.ckpt")
-    found = gradtoken.load("torchvision/vit_b_32", checkpoint=tmp_path / "tv.ckpt", device="cpu")
-    assert torch.equal(found.module.heads.head.weight, tv.heads.head.weight)
+    actual = gradtoken.load("torchvision/vit_b_32", checkpoint=tmp_path / "tv.ckpt", device="cpu")
+    assert torch.equal(actual.module.heads.head.weight, tv.heads.head.weight)
     clip = open_clip.create_model("ViT-S-32")
     torch.save({"state_dict": under("module.", clip.state_dict())}, tmp_path / "epoch_1.pt")
-    found = gradtoken.load("open_clip/ViT-S-32", checkpoint=tmp_path / "epoch_1.pt", device="cpu")
-    assert torch.equal(found.module.visual.proj, clip.visual.proj)
+    actual = gradtoken.load("open_clip/ViT-S-32", checkpoint=tmp_path / "epoch_1.pt", device="cpu")
+    assert torch.equal(actual.module.visual.proj, clip.visual.proj)
 
 
 @pytest.mark.parametrize(
@@ -123,19 +123,15 @@ def test_the_other_libraries_know_prefixes_too(tmp_path: Path) -> None:
         (("a._orig_mod.b", "a.b"), ("a._orig_mod.b", "a.b")),
     ],
 )
-def test_a_prefix_goes_where_every_tensor_has_it_and_what_is_left_is_the_models(
-    keys: tuple[str, ...], expected: tuple[str, ...]
-) -> None:
+def test_own_names_drops_common_prefix(keys: tuple[str, ...], expected: tuple[str, ...]) -> None:
     state = {key: torch.tensor(float(index)) for index, key in enumerate(keys)}
-    found = own_names(state, OWN)
-    assert {key: float(value) for key, value in found.items()} == {
+    actual = own_names(state, OWN)
+    assert {key: float(value) for key, value in actual.items()} == {
         key: float(index) for index, key in enumerate(expected)
     }
 
 
-def test_what_does_not_fit_without_its_prefix_is_refused_by_its_own_names(
-    weights: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_load_reports_original_names_of_misfit(weights: dict[str, Tensor], tmp_path: Path) -> None:
     other = {**under("model.", weights), "model.extra.weight": torch.zeros(2)}
     torch.save({"state_dict": other}, tmp_path / "more.ckpt")
     with pytest.raises(ModelError, match=r"it has 'extra\.weight', which the model has not"):
@@ -146,7 +142,7 @@ def test_what_does_not_fit_without_its_prefix_is_refused_by_its_own_names(
         gradtoken.load(f"timm/{NAME}", checkpoint=tmp_path / "loss.ckpt")
 
 
-def test_files_that_hold_more_than_tensors(tmp_path: Path) -> None:
+def test_read_checkpoint_rejects_pickled_objects(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "hyper_parameters": pathlib.Path("x")}, path)
     with pytest.raises(ModelError) as caught:
@@ -179,13 +175,15 @@ def test_files_that_hold_more_than_tensors(tmp_path: Path) -> None:
         ({"model": {"depth": 3}, "state_dict": {}}, "holds no tensors"),
     ],
 )
-def test_which_weights_are_meant_is_never_guessed(content: Any, words: str, tmp_path: Path) -> None:
+def test_read_checkpoint_rejects_ambiguous_weights(
+    content: Any, words: str, tmp_path: Path
+) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ModelError, match=words):
         read_checkpoint(tmp_path / "w.pt")
 
 
-def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+def test_read_checkpoint_rejects_folder(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").mkdir()
     with pytest.raises(ModelError, match=r"last\.ckpt is a folder, not a checkpoint file"):
         read_checkpoint(tmp_path / "last.ckpt")

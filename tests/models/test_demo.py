@@ -22,7 +22,7 @@ def demo() -> gradtoken.Model:
     return gradtoken.load("demo", device="cpu")
 
 
-def test_the_file_is_small_half_precision_and_describes_itself() -> None:
+def test_demo_file_is_small_and_self_describing() -> None:
     path = ASSETS / "demo.safetensors"
     assert len(path.read_bytes()) <= 15_000_000
     with safe_open(str(path), "pt") as opened:
@@ -32,22 +32,22 @@ def test_the_file_is_small_half_precision_and_describes_itself() -> None:
     assert facts["training"]["images"] > 100_000
 
 
-def test_it_is_an_ordinary_vision_transformer(demo: gradtoken.Model) -> None:
+def test_demo_is_plain_vision_transformer(demo: gradtoken.Model) -> None:
     assert type(demo.module) is VisionTransformer
     convolutions = [m for m in demo.module.modules() if isinstance(m, nn.Conv2d)]
     assert [m.kernel_size == m.stride == (8, 8) for m in convolutions] == [True]
     assert demo.layout == gradtoken.TokenLayout(patch=(8, 8), prefix=1, readout=0)
 
 
-def test_it_knows_objects_in_the_style_it_never_saw(demo: gradtoken.Model) -> None:
+def test_demo_classifies_unseen_style(demo: gradtoken.Model) -> None:
     scenes = [Scenes("test", objects=1, seed=11)[i] for i in range(100)]
     batch = torch.stack([demo.preprocess(scene.image) for scene in scenes])
-    found = demo(batch).argmax(-1).tolist()
-    right = sum(label == scene.labels[0] for label, scene in zip(found, scenes, strict=True))
+    actual = demo(batch).argmax(-1).tolist()
+    right = sum(label == scene.labels[0] for label, scene in zip(actual, scenes, strict=True))
     assert right >= FLOOR
 
 
-def test_the_card_says_what_was_reached() -> None:
+def test_demo_card_lists_results() -> None:
     card = (ASSETS / "DEMO_MODEL.md").read_text()
     for words in ("top-1", "recall", "Twemoji", "never saw a mask", "evaluate --scenes 1000"):
         assert words in " ".join(card.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.models.zoo import ZOO, seeded
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return Image.effect_noise((120, 90), 80).convert("RGB")
 
 
@@ -26,7 +27,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
 
 
-def test_a_transformers_folder(tmp_path: Path, picture: Image.Image) -> None:
+def test_load_transformers_folder(tmp_path: Path, image: Image.Image) -> None:
     from transformers import ViTImageProcessor
 
     module = seeded(ZOO["ViTForImageClassification"].build).float()
@@ -36,22 +37,20 @@ def test_a_transformers_folder(tmp_path: Path, picture: Image.Image) -> None:
     ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
     model = gradtoken.load(f"hf/{tmp_path}", device="cpu")
     assert list(model.labels) == [f"kind {i}" for i in range(5)]
-    found = gradtoken.explain(model, picture, ["kind 1", 3])
-    assert found.tokens.shape == (1, 2, 4, 4)
-    assert found.relevance.shape == (1, 2, 90, 120)
+    actual = gradtoken.explain(model, image, ["kind 1", 3])
+    assert actual.tokens.shape == (1, 2, 4, 4)
+    assert actual.relevance.shape == (1, 2, 90, 120)
     with torch.no_grad():
-        pixels = ViTImageProcessor.from_pretrained(tmp_path)(picture, return_tensors="pt")
+        pixels = ViTImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")
         expected = module.eval()(**pixels).logits
-    torch.testing.assert_close(found.scores, expected[:, [1, 3]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual.scores, expected[:, [1, 3]], rtol=1e-4, atol=1e-5)
     live = gradtoken.wrap(module, preprocess=model.preprocess)
     torch.testing.assert_close(
-        gradtoken.explain(live, picture, [1, 3]).tokens, found.tokens, rtol=1e-3, atol=1e-5
+        gradtoken.explain(live, image, [1, 3]).tokens, actual.tokens, rtol=1e-3, atol=1e-5
     )
 
 
-def test_a_transformers_clip_folder_with_its_tokenizer(
-    tmp_path: Path, picture: Image.Image
-) -> None:
+def test_load_transformers_clip_folder(tmp_path: Path, image: Image.Image) -> None:
     from transformers import CLIPTokenizer
 
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -65,20 +64,22 @@ def test_a_transformers_clip_folder_with_its_tokenizer(
     CLIPTokenizer(str(files[0]), str(files[1])).save_pretrained(tmp_path)
     model = gradtoken.load(f"hf/{tmp_path}", device="cpu")
     prompts = ("a cat", "the dog on a mat")
-    found = gradtoken.explain(model, picture, gradtoken.text(*prompts))
-    assert found.tokens.shape == (1, 2, 4, 4)
+    actual = gradtoken.explain(model, image, gradtoken.text(*prompts))
+    assert actual.tokens.shape == (1, 2, 4, 4)
     tokens = CLIPTokenizer.from_pretrained(tmp_path)(
         list(prompts), return_tensors="pt", padding=True
     )
-    pixels = model.preprocess(picture)[None]
+    pixels = model.preprocess(image)[None]
     with torch.no_grad():
         expected = module.eval()(pixel_values=pixels, **tokens).logits_per_image.softmax(-1)
-    torch.testing.assert_close(found.probabilities, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(actual.probabilities, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_a_transformers_model_that_cannot_be_had() -> None:
-    with pytest.raises(ModelError, match=r"hf/nobody/nothing cannot be had.*cannot be downloaded"):
+def test_load_reports_missing_transformers_model() -> None:
+    with pytest.raises(
+        ModelError, match=r"hf/nobody/nothing cannot be loaded.*cannot be downloaded"
+    ):
         gradtoken.load("hf/nobody/nothing")
     with pytest.raises(ModelError, match="did you mean 'dinov2'"):
         gradtoken.load("hf/dinov", pretrained=False)
@@ -86,14 +87,14 @@ def test_a_transformers_model_that_cannot_be_had() -> None:
         gradtoken.load("hf/vit", checkpoint="x.safetensors")
 
 
-def test_transformers_by_kind_without_weights() -> None:
+def test_load_transformers_by_model_type() -> None:
     model = gradtoken.load("hf/vit", pretrained=False, device="cpu")
     assert type(model.module).__name__ == "ViTForImageClassification"
     with pytest.raises(ModelError, match=r"PvtV2ForImageClassification.* is not supported"):
         gradtoken.load("hf/pvt_v2", pretrained=False)
 
 
-def test_a_torchvision_checkpoint(tmp_path: Path, picture: Image.Image) -> None:
+def test_load_torchvision_checkpoint(tmp_path: Path, image: Image.Image) -> None:
     import torchvision.models as zoo
 
     torch.manual_seed(0)
@@ -103,17 +104,19 @@ def test_a_torchvision_checkpoint(tmp_path: Path, picture: Image.Image) -> None:
         "torchvision/swin_t", checkpoint=tmp_path / "mine.safetensors", device="cpu"
     )
     assert len(model.labels) == 7
-    found = gradtoken.explain(model, picture, [1, 2])
-    assert found.tokens.shape == (1, 2, 7, 7)
+    actual = gradtoken.explain(model, image, [1, 2])
+    assert actual.tokens.shape == (1, 2, 7, 7)
     with torch.no_grad():
-        expected = module(zoo.Swin_T_Weights.DEFAULT.transforms()(picture)[None])
-    torch.testing.assert_close(found.scores, expected[:, [1, 2]], rtol=1e-4, atol=1e-5)
+        expected = module(zoo.Swin_T_Weights.DEFAULT.transforms()(image)[None])
+    torch.testing.assert_close(actual.scores, expected[:, [1, 2]], rtol=1e-4, atol=1e-5)
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match=r"has no 'head\.weight', so it is no swin_t"):
         gradtoken.load("torchvision/swin_t", checkpoint=tmp_path / "other.safetensors")
 
 
-def test_torchvision_names_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_torchvision_reports_unknown_name_and_missing_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torchvision.models as zoo
 
     labels = list(gradtoken.load("torchvision/vit_b_32", pretrained=False, device="cpu").labels)
@@ -133,24 +136,24 @@ def test_torchvision_names_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         gradtoken.load("torchvision/vit_b_32")
 
 
-def test_an_open_clip_checkpoint(tmp_path: Path, picture: Image.Image) -> None:
+def test_load_open_clip_checkpoint(tmp_path: Path, image: Image.Image) -> None:
     import open_clip
 
     torch.manual_seed(0)
     module = open_clip.create_model("ViT-S-32").eval()
     torch.save(module.state_dict(), tmp_path / "mine.pt")
     model = gradtoken.load("open_clip/ViT-S-32", checkpoint=tmp_path / "mine.pt", device="cpu")
-    found = gradtoken.explain(model, picture, gradtoken.text("a cat", "a dog"))
-    assert found.tokens.shape == (1, 2, 7, 7)
-    assert found.relevance.shape == (1, 2, 90, 120)
+    actual = gradtoken.explain(model, image, gradtoken.text("a cat", "a dog"))
+    assert actual.tokens.shape == (1, 2, 7, 7)
+    assert actual.relevance.shape == (1, 2, 90, 120)
     with torch.no_grad():
         prompts = open_clip.get_tokenizer("ViT-S-32")(["a cat", "a dog"])
-        pixels = model.preprocess(picture)[None]
+        pixels = model.preprocess(image)[None]
         expected = module.get_logits(pixels, prompts)[0].softmax(-1)
-    torch.testing.assert_close(found.probabilities, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(actual.probabilities, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_open_clip_names_and_weights() -> None:
+def test_load_open_clip_reports_unknown_name_and_missing_tag() -> None:
     with pytest.raises(ModelError, match=r"named 'ViT-B-33'.*did you mean"):
         gradtoken.load("open_clip/ViT-B-33/openai")
     with pytest.raises(ModelError, match=r"needs a pretrained tag.*one of: openai"):
@@ -159,9 +162,10 @@ def test_open_clip_names_and_weights() -> None:
         gradtoken.load("open_clip/RN50", pretrained=False)
 
 
-def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
-    monkeypatch.delitem(__import__("sys").modules, "gradtoken.models.open_clip", raising=False)
+def test_family_names_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    for name in [name for name in sys.modules if name.startswith("gradtoken.models.open_clip")]:
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(
         ModelError, match=r"need open_clip_torch.*pip install \"gradtoken\[clip\]\""
     ):

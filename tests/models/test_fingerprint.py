@@ -13,7 +13,7 @@ from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
 from tests.conftest import tiny_vit
 
 
-def test_every_parameter_and_buffer_counts_with_its_name_and_type() -> None:
+def test_weights_sha256_depends_on_every_tensor() -> None:
     module = tiny_vit()
     module.register_buffer("kept", torch.arange(3))
     module.register_buffer("lost", torch.ones(2, 2), persistent=False)
@@ -31,7 +31,7 @@ def test_every_parameter_and_buffer_counts_with_its_name_and_type() -> None:
     )
 
 
-def test_it_is_the_hash_of_names_types_shapes_and_bytes() -> None:
+def test_weights_sha256_by_hand() -> None:
     module = tiny_vit(depth=1)
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
@@ -40,13 +40,13 @@ def test_it_is_the_hash_of_names_types_shapes_and_bytes() -> None:
     assert weights_sha256(gradtoken.wrap(module)) == digest.hexdigest()
 
 
-def test_preprocessing_counts_by_what_it_makes() -> None:
+def test_preprocessing_sha256_depends_on_output() -> None:
     model = gradtoken.wrap(tiny_vit())
     before = model.preprocess
     same = replace(before, transform=lambda image: before.transform(image))
     other = replace(before, transform=lambda image: before.transform(image) * 1.001)
-    found = [
+    actual = [
         preprocessing_sha256(gradtoken.wrap(model.module, preprocess=p))
         for p in (before, same, other)
     ]
-    assert found[0] == found[1] != found[2]
+    assert actual[0] == actual[1] != actual[2]

@@ -16,14 +16,14 @@ from torch import nn
 import gradtoken
 from gradtoken.datasets import Scenes
 from gradtoken.errors import ModelError
-from gradtoken.models import Model
-from gradtoken.models.timm import _built
-from tests.conftest import images_for, tiny_vit
+from gradtoken.models.timm.build import build_named
+from tests.conftest import images_for
+from tests.models.own import random_timm
 
 NAME = "vit_tiny_patch16_224"
 
 
-def test_the_demo_model() -> None:
+def test_load_demo() -> None:
     model = gradtoken.load("demo")
     assert model.spec == "demo"
     assert len(model.labels) == len(Scenes().classes)
@@ -35,13 +35,13 @@ def test_the_demo_model() -> None:
     )
 
 
-def test_a_model_says_what_it_is_in_a_line() -> None:
+def test_model_repr() -> None:
     assert repr(gradtoken.load("demo", device="cpu")) == (
         "Model('demo': VisionTransformer, 6 blocks, class token, 42 classes, torch.float32 on cpu)"
     )
 
 
-def test_dtype_and_device() -> None:
+def test_load_dtype_and_device() -> None:
     model = gradtoken.load("demo", device="cpu", dtype="bfloat16")
     assert (model.dtype, model.device.type) == (torch.bfloat16, "cpu")
     assert gradtoken.load("demo", dtype=torch.float64).dtype == torch.float64
@@ -54,13 +54,13 @@ def test_dtype_and_device() -> None:
             gradtoken.load("demo", device="cuda")
 
 
-def test_bfloat16_demo_maps_rank_tokens_as_float32_does() -> None:
+def test_load_bfloat16_ranks_tokens_as_float32() -> None:
     maps = []
     scene = Scenes("test", objects=2)[0]
     for dtype in ("float32", "bfloat16"):
         model = gradtoken.load("demo", device="cpu", dtype=dtype)
-        found = gradtoken.explain(model, scene.image, list(scene.labels))
-        maps.append(found.tokens[0].flatten(1).argsort(-1).argsort(-1).double())
+        actual = gradtoken.explain(model, scene.image, list(scene.labels))
+        maps.append(actual.tokens[0].flatten(1).argsort(-1).argsort(-1).double())
     for one, other in zip(*maps, strict=True):
         assert torch.corrcoef(torch.stack([one, other]))[0, 1] >= 0.99
 
@@ -75,13 +75,13 @@ def test_bfloat16_demo_maps_rank_tokens_as_float32_does() -> None:
         ("nowhere.safetensors", "there is no checkpoint file nowhere.safetensors"),
     ],
 )
-def test_unknown_names_suggest_the_nearest(spec: str, words: str) -> None:
+def test_load_unknown_name_suggests_nearest(spec: str, words: str) -> None:
     with pytest.raises(ModelError) as caught:
         gradtoken.load(spec)
     assert words in str(caught.value)
 
 
-def test_weights_that_cannot_be_downloaded_are_said_so(
+def test_load_reports_weights_that_cannot_be_downloaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -97,13 +97,13 @@ def test_weights_that_cannot_be_downloaded_are_said_so(
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     (tmp_path / f"models--timm--{NAME}.augreg_in21k_ft_in1k").mkdir()
-    asked = []
-    monkeypatch.setattr(timm, "create_model", lambda *_, **options: asked.append(options))
-    _built(NAME, True, {})
-    assert asked == [{"pretrained": True}]
+    calls = []
+    monkeypatch.setattr(timm, "create_model", lambda *_, **options: calls.append(options))
+    build_named(NAME, True, {})
+    assert calls == [{"pretrained": True}]
 
 
-def test_download_errors_become_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_reports_download_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
 
     create = timm.create_model
@@ -125,7 +125,7 @@ def fine_tuned() -> nn.Module:
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pth", "parallel.pt"])
-def test_checkpoints_of_a_named_architecture(
+def test_load_checkpoint_of_named_architecture(
     suffix: str, fine_tuned: nn.Module, tmp_path: Path
 ) -> None:
     path = tmp_path / f"mine.{suffix}"
@@ -146,7 +146,7 @@ def test_checkpoints_of_a_named_architecture(
     assert gradtoken.explain(model, images, [1, 2]).tokens.shape == (1, 2, 14, 14)
 
 
-def test_a_checkpoint_of_another_input_size(tmp_path: Path) -> None:
+def test_load_checkpoint_of_another_input_size(tmp_path: Path) -> None:
     save_file(
         timm.create_model(NAME, num_classes=3, img_size=96).state_dict(), tmp_path / "s.safetensors"
     )
@@ -154,9 +154,7 @@ def test_a_checkpoint_of_another_input_size(tmp_path: Path) -> None:
     assert model.preprocess(Image.new("RGB", (300, 200))).shape == (3, 96, 96)
 
 
-def test_labels_come_with_a_checkpoint_that_names_them(
-    fine_tuned: nn.Module, tmp_path: Path
-) -> None:
+def test_load_checkpoint_labels(fine_tuned: nn.Module, tmp_path: Path) -> None:
     names = [f"bird {i}" for i in range(7)]
     save_file(
         fine_tuned.state_dict(),
@@ -167,7 +165,7 @@ def test_labels_come_with_a_checkpoint_that_names_them(
     assert list(model.labels) == names
 
 
-def test_bad_checkpoints_are_refused(fine_tuned: nn.Module, tmp_path: Path) -> None:
+def test_load_rejects_bad_checkpoint(fine_tuned: nn.Module, tmp_path: Path) -> None:
     import pickle
 
     files = {
@@ -193,9 +191,7 @@ def _other_architecture() -> dict[str, torch.Tensor]:
     return timm.create_model("vit_small_patch16_224", num_classes=7).state_dict()
 
 
-def test_a_checkpoint_without_its_architecture_asks_for_it(
-    fine_tuned: nn.Module, tmp_path: Path
-) -> None:
+def test_load_checkpoint_needs_architecture(fine_tuned: nn.Module, tmp_path: Path) -> None:
     save_file(fine_tuned.state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(ModelError, match=r"does not describe its architecture.*load\('timm/"):
         gradtoken.load(tmp_path / "bare.safetensors")
@@ -213,7 +209,7 @@ def test_a_checkpoint_without_its_architecture_asks_for_it(
         ("tnt_s_patch16_224", "not a Vision Transformer that can be read"),
     ],
 )
-def test_other_models_are_refused_by_name_and_reason(name: str, words: str) -> None:
+def test_load_rejects_unsupported_model(name: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         gradtoken.wrap(timm.create_model(name))
 
@@ -228,86 +224,16 @@ def test_other_models_are_refused_by_name_and_reason(name: str, words: str) -> N
         ("vit_base_patch32_clip_224", 1, (7, 7)),
     ],
 )
-def test_timm_families_with_a_class_token(name: str, prefix: int, grid: tuple[int, int]) -> None:
+def test_wrap_timm_model_with_class_token(name: str, prefix: int, grid: tuple[int, int]) -> None:
     options = {"num_classes": 11}
     if "dinov2" in name:
         options["img_size"] = 224
-    model = gradtoken.wrap(_random(name, options))
-    found = gradtoken.explain(model, Image.new("RGB", (300, 200), "teal"), [1, 2])
-    assert found.tokens.shape == (1, 2, *grid)
+    model = gradtoken.wrap(random_timm(name, **options))
+    actual = gradtoken.explain(model, Image.new("RGB", (300, 200), "teal"), [1, 2])
+    assert actual.tokens.shape == (1, 2, *grid)
     assert model.layout.prefix == prefix
 
 
-def _random(name: str, options: dict) -> nn.Module:
-    torch.manual_seed(0)
-    return timm.create_model(name, **options).eval()
-
-
-def test_wrapping_reads_imagenet_names_and_timms_preprocessing() -> None:
-    model = gradtoken.wrap(_random(NAME, {}))
-    assert model.labels.find("tabby") == 281
-    assert model.labels[1] == "goldfish, Carassius auratus"
-    config = timm.data.resolve_data_config({}, model=model.module)
-    assert model.preprocess.mean == tuple(config["mean"])
-
-
-def test_wrapping_with_your_own_parts(model: Model) -> None:
-    own = gradtoken.wrap(
-        tiny_vit(),
-        preprocess=model.preprocess.transform,
-        labels=list("abcdefghij"),
-        layout=gradtoken.TokenLayout(patch=(8, 8), prefix=1, grid=(8, 8)),
-    )
-    assert gradtoken.explain(own, Image.new("RGB", (9, 9)), "C").labels == [["c"]]
-    with pytest.raises(ModelError, match="3 labels were given for the 10 classes"):
-        gradtoken.wrap(tiny_vit(), labels=["a", "b", "c"])
-    with pytest.raises(ModelError, match=r"made 65 tokens of a 64x64 input.*a 4x4 grid"):
-        gradtoken.wrap(tiny_vit(), layout=gradtoken.TokenLayout(patch=(16, 16)))
-
-
-def test_a_head_put_in_place_of_timms_own() -> None:
-    module = _random(NAME, {})
-    module.head = nn.Linear(192, 7)
-    picture = Image.new("RGB", (30, 30), "teal")
-    found = gradtoken.explain(gradtoken.wrap(module), picture, 3)
-    assert found.labels == [["class 3"]]
-    named = gradtoken.wrap(module, labels=list("abcdefg"))
-    assert gradtoken.explain(named, picture, "d").labels == [["d"]]
-    wrapped = gradtoken.wrap(_random(NAME, {}))
-    wrapped.module.head = nn.Linear(192, 7)
-    with pytest.raises(ModelError, match="returned 7 logits but has 1000 labels"):
-        gradtoken.explain(wrapped, picture)
-
-
-def test_a_compiled_module_is_explained_as_the_original() -> None:
-    module = tiny_vit()
-    model = gradtoken.wrap(torch.compile(module))
-    assert model.module is module
-
-
-def test_a_module_built_in_inference_mode_is_refused() -> None:
-    with torch.inference_mode():
-        module = tiny_vit()
-    with pytest.raises(ModelError, match=r"built inside torch.inference_mode"):
-        gradtoken.explain(gradtoken.wrap(module), images_for((64, 64)), 1)
-
-
-def test_no_vision_transformer_is_refused_before_its_weights_are_looked_for() -> None:
+def test_load_rejects_other_architecture_before_weights() -> None:
     with pytest.raises(ModelError, match=r"timm/resnet18 \(ResNet\) is not a Vision Transformer"):
         gradtoken.load("timm/resnet18")
-
-
-def test_what_is_no_module_or_has_no_head_is_refused() -> None:
-    with pytest.raises(ModelError, match="needs a torch module, it got str"):
-        gradtoken.wrap("demo")
-    with pytest.raises(ModelError, match="no classification head"):
-        gradtoken.wrap(tiny_vit(num_classes=0))
-    scripted = torch.jit.script(nn.Linear(2, 2))
-    with pytest.raises(ModelError, match="scripted module"):
-        gradtoken.wrap(scripted)
-
-
-@pytest.mark.parametrize("pool", ["max", "avgmax", ""])
-def test_pooling_that_is_no_readout_is_refused(pool: str) -> None:
-    with pytest.raises(ModelError, match=f"global_pool='{pool}', which is no one readout"):
-        gradtoken.wrap(tiny_vit(class_token=False, global_pool=pool))

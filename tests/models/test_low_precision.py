@@ -50,23 +50,23 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("make", ["whole", "custom", "mixed"])
-def test_open_clip_in_half_precision(dtype: torch.dtype, make: str, images: Tensor) -> None:
+def test_explain_open_clip_in_half_precision(dtype: torch.dtype, make: str, images: Tensor) -> None:
     kind = CustomTextCLIP if make == "custom" else CLIP
     module = mixed(dtype) if make == "mixed" else clip(kind).to(dtype)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     model = gradtoken.wrap(module)
     assert model.dtype == dtype
-    found = gradtoken.explain(model, images, PROMPTS)
+    actual = gradtoken.explain(model, images, PROMPTS)
     exact = gradtoken.explain(gradtoken.wrap(clip(kind)), images, PROMPTS)
     error = 2e-3 if dtype == torch.float16 else 2e-2
-    torch.testing.assert_close(found.scores, exact.scores, rtol=0, atol=error)
-    for ours, theirs in zip(found.tokens.flatten(0, 1), exact.tokens.flatten(0, 1), strict=True):
+    torch.testing.assert_close(actual.scores, exact.scores, rtol=0, atol=error)
+    for ours, theirs in zip(actual.tokens.flatten(0, 1), exact.tokens.flatten(0, 1), strict=True):
         both = torch.stack([ours.flatten(), theirs.flatten()])
         assert float(torch.corrcoef(both)[0, 1]) > 0.995
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
-def test_parts_whose_types_do_not_run_together(images: Tensor) -> None:
+def test_wrap_rejects_incompatible_types(images: Tensor) -> None:
     module = mixed(torch.float16, attentional_pool=True)
     with pytest.raises(RuntimeError, match="same dtype"):
         module.encode_image(images.half())
@@ -76,7 +76,7 @@ def test_parts_whose_types_do_not_run_together(images: Tensor) -> None:
         gradtoken.explain(gradtoken.wrap(module), images, PROMPTS)
 
 
-def test_a_type_given_after_wrapping() -> None:
+def test_explain_after_changing_type() -> None:
     model = gradtoken.wrap(tiny_vit())
     assert model.dtype == torch.float64
     model.module.float()

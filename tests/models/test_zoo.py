@@ -68,11 +68,11 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_there_are_enough() -> None:
+def test_zoo_has_enough_models() -> None:
     assert len(NAMES) >= 45
 
 
-def test_it_is_read_as_it_is(name: str) -> None:
+def test_wrap_reads_layout_and_readout(name: str) -> None:
     entry, model, trace = ZOO[name], model_of(name), trace_of(name)
     assert trace.grid == entry.grid
     assert model.layout.prefix == entry.prefix
@@ -82,24 +82,24 @@ def test_it_is_read_as_it_is(name: str) -> None:
     torch.testing.assert_close(trace.logits, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_classes_have_different_maps_and_the_model_is_untouched(name: str) -> None:
+def test_explain_differs_by_class_and_leaves_model_unchanged(name: str) -> None:
     model = model_of(name)
     before = Snapshot(model.module)
-    found = gradtoken.explain(model, images_of(name), TARGETS)
+    actual = gradtoken.explain(model, images_of(name), TARGETS)
     before.check(model.module)
-    assert found.tokens.shape == (2, 2, *ZOO[name].grid)
-    one, other = found.tokens[0].flatten(1)
+    assert actual.tokens.shape == (2, 2, *ZOO[name].grid)
+    one, other = actual.tokens[0].flatten(1)
     assert (one - other).abs().max() > 0.1 * one.abs().max()
 
 
-def test_a_batch_is_its_images_one_by_one(name: str) -> None:
+def test_explain_batch_equals_single_images(name: str) -> None:
     model, images = model_of(name), images_of(name)
     together = gradtoken.explain(model, images, TARGETS).tokens
     apart = [gradtoken.explain(model, image[None], TARGETS).tokens for image in images]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-5, atol=1e-9)
 
 
-def test_blocks_that_are_not_asked_for_are_not_kept(name: str) -> None:
+def test_record_keeps_requested_blocks_only(name: str) -> None:
     trace = trace_of(name)
     if not trace.model.layout.rows:
         pytest.skip("no token to follow through the blocks")
@@ -109,11 +109,11 @@ def test_blocks_that_are_not_asked_for_are_not_kept(name: str) -> None:
     short = record(trace.model, images_of(name), start=start, queries=False)
     assert {call.place for call in short.block_calls} == {trace.depth - 1}
     assert {call.query.shape[2] for call in short.block_calls} == {0}
-    found, expected = (method(one, targets_of(one)) for one in (short, trace))
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    actual, expected = (method(one, targets_of(one)) for one in (short, trace))
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_stream_and_full_gradient_agree_in_the_last_two_blocks(name: str) -> None:
+def test_stream_gradient_equals_full_gradient_in_last_two_blocks(name: str) -> None:
     trace = trace_of(name)
     if not trace.model.layout.rows:
         pytest.skip("no token to follow through the blocks")
@@ -131,15 +131,15 @@ def test_stream_and_full_gradient_agree_in_the_last_two_blocks(name: str) -> Non
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.5])
-def test_it_equals_the_equations_by_hand(name: str, beta: float) -> None:
+def test_explain_equals_equations_by_hand(name: str, beta: float) -> None:
     """The full gradient in every step, against attention written out and plain autograd."""
     trace = trace_of(name)
     options = {"beta": beta, "depth": 0, "spread": None, "target": "logit"}
     method = make_method("gradtoken", gradient="full", **options)
-    found = method(trace, targets_of(trace))[0, 0]
+    actual = method(trace, targets_of(trace))[0, 0]
     expected = by_hand(trace, images_of(name)[:1], A, beta, unused(name))
     scale = float(expected.abs().max())
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8 * scale)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8 * scale)
 
 
 def by_hand(trace: Trace, image: Tensor, label: int, beta: float, idle: int) -> Tensor:
@@ -188,20 +188,20 @@ def unused(name: str) -> int:
     return 1 if name == "SiglipForImageClassification" else 0
 
 
-def test_the_first_order_setting_is_complete(name: str) -> None:
+def test_faithful_preset_is_complete(name: str) -> None:
     """Relevance over all tokens sums to gradient x output of the readout, in every step."""
     trace = trace_of(name)
     targets = targets_of(trace)
     for gradient in ("stream", "full"):
-        found = readouts(trace, targets, gradient=gradient)
-        steps = [step for block in found.blocks for step in block] + found.tail
+        actual = readouts(trace, targets, gradient=gradient)
+        steps = [step for block in actual.blocks for step in block] + actual.tail
         expected = sum(torch.einsum("bhkrd,bhrd->bk", s.gradient, s.output) for s in steps)
         method = make_method("gradtoken", preset="faithful", gradient=gradient)
         total = method.all_tokens(trace, targets).sum(-1)
         torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_eager_attention_gives_the_same_maps(name: str) -> None:
+def test_explain_with_eager_attention(name: str) -> None:
     module = copy.deepcopy(model_of(name).module)
     switched = 0
     for part in module.modules():
@@ -220,10 +220,10 @@ def test_eager_attention_gives_the_same_maps(name: str) -> None:
         eager = model.anatomy.forward(module, images)
     torch.testing.assert_close(eager, trace_of(name).logits, rtol=1e-6, atol=1e-8)
     before = Snapshot(module)
-    found = gradtoken.explain(model, images, TARGETS).tokens
+    actual = gradtoken.explain(model, images, TARGETS).tokens
     before.check(module)
     expected = gradtoken.explain(model_of(name), images, TARGETS).tokens
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-9)
     with torch.no_grad():
         again = model.anatomy.forward(module, images)
     assert torch.equal(eager, again)
@@ -256,7 +256,7 @@ PRE_NORM = ("grad-cam", "cdam", "tokentm", "beyond-intuition")
 
 
 @pytest.mark.parametrize("method", ATTENTION_METHODS)
-def test_other_methods_work_or_refuse_by_name(name: str, method: str) -> None:
+def test_attention_methods_work_or_raise_method_error(name: str, method: str) -> None:
     model, options = model_of(name), ATTENTION_METHODS[method]
     windowed = not model.anatomy.blocks
     kind = re.escape(type(model.module).__name__)
@@ -277,13 +277,13 @@ def test_other_methods_work_or_refuse_by_name(name: str, method: str) -> None:
             gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
         return
     before = Snapshot(model.module)
-    found = gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
+    actual = gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
     before.check(model.module)
-    assert torch.isfinite(found.tokens).all()
-    assert float(found.tokens.min()) >= 0 or method in SIGNED
+    assert torch.isfinite(actual.tokens).all()
+    assert float(actual.tokens.min()) >= 0 or method in SIGNED
     if make_method(method).class_aware:
-        one, other = found.tokens[0].flatten(1)
-        least = LEAST_DIFFERENT.get(method, 1e-3) * float(found.tokens[0].abs().max())
+        one, other = actual.tokens[0].flatten(1)
+        least = LEAST_DIFFERENT.get(method, 1e-3) * float(actual.tokens[0].abs().max())
         assert float((one - other).abs().max()) > least > 0
     alone = gradtoken.explain(model, images_of(name)[1:], TARGETS, method=method, **options)
-    torch.testing.assert_close(alone.tokens[0], found.tokens[1], rtol=1e-4, atol=1e-12)
+    torch.testing.assert_close(alone.tokens[0], actual.tokens[1], rtol=1e-4, atol=1e-12)

@@ -192,7 +192,7 @@ def _hf_windowed(name: str, side: int, **options: Any) -> Entry:
 
 
 def _hf_pair(name: str, prefix: int, readout: str, *, classes: int | None = None) -> Entry:
-    """CLIP and SigLIP, whose config holds a picture side and a text side."""
+    """CLIP and SigLIP, whose config holds a image side and a text side."""
 
     def build() -> nn.Module:
         import transformers

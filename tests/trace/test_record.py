@@ -14,7 +14,7 @@ import gradtoken
 from gradtoken.errors import ModelError
 from gradtoken.models import Model
 from gradtoken.tap.frozen_context import run_stream
-from gradtoken.tap.known_linear import KnownLinears
+from gradtoken.tap.linear_cache import LinearCache
 from gradtoken.trace.record import record
 from tests.conftest import images_for, inputs, tiny_vit
 
@@ -115,7 +115,7 @@ def test_the_forward_keeps_a_graph_of_its_tail_only(model: Model, batch: Tensor)
         assert not any(t.requires_grad for t in (call.query, call.key, call.value))
         assert call.output is None
     assert not trace.logits.requires_grad
-    leaf = trace.seen.leaving[trace.depth - 1]
+    leaf = trace.seen.outputs[trace.depth - 1]
     assert leaf.is_leaf
     (found,) = torch.autograd.grad(trace.output[:, 3].sum(), leaf)
     last = leaf.detach().clone().requires_grad_()
@@ -134,7 +134,7 @@ def test_the_stream_leads_to_the_models_logits(variant: Model) -> None:
     trace = record(variant, images)
     torch.testing.assert_close(trace.logits, variant(images), rtol=0, atol=0)
     stream = run_stream(
-        variant.anatomy, variant.layout.rows, trace.seen, trace.calls, KnownLinears([])
+        variant.anatomy, variant.layout.rows, trace.seen, trace.calls, LinearCache([])
     )
     logits = variant.module.forward_head(variant.module.norm(stream.tokens[trace.depth - 1]))
     torch.testing.assert_close(logits, trace.logits, rtol=1e-10, atol=1e-12)

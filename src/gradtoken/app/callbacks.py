@@ -26,7 +26,7 @@ from gradtoken.app.tables import comparison, coupling_figure
 from gradtoken.errors import TargetError
 from gradtoken.images.source import Source
 from gradtoken.models import Model
-from gradtoken.models.reading.reading import grid_of
+from gradtoken.models.reading.grid import grid_of
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from gradtoken.images.patch_grid import PatchGrid, pick
 from gradtoken.images.smoothing import FLAT, Relevance
 from gradtoken.precision import full_precision, wide
-from gradtoken.tap.tap import AttentionCall
-from gradtoken.tap.watch import affinity_block
+from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.hooks import affinity_block
 from gradtoken.trace.trace import Trace
 
 

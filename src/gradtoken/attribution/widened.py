@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from gradtoken.errors import NotSupportedError
 from gradtoken.models.model import Model
+from gradtoken.tap.function_mode import FunctionMode
 from gradtoken.tap.in_place import written_to
 
 _NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
@@ -41,7 +41,7 @@ _ABOUT = {
 """Functions that tell about a tensor and do not compute with it."""
 
 
-class Widened(TorchFunctionMode):
+class Widened(FunctionMode):
     """Lets torch functions compute in a wider type than what they are given.
 
     A narrower floating tensor is converted for the one function that takes it, so the module, other
@@ -59,14 +59,9 @@ class Widened(TorchFunctionMode):
         self._dtype = dtype
         self._spec = spec
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def intercept(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "__get__" or name in _ABOUT:
             return self._wide(func(*args, **kwargs))

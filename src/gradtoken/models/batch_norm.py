@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+
+from gradtoken.tap.function_mode import FunctionMode
 
 
 class _ContiguousGradient(Function):
@@ -31,24 +32,19 @@ class _ContiguousGradient(Function):
         return gradient.contiguous()
 
 
-class ContiguousBatchNorm(TorchFunctionMode):
+class ContiguousBatchNorm(FunctionMode):
     """Normalises single images in the one layout whose gradient is right."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def intercept(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
         if func is not F.batch_norm:
             return func(*args, **kwargs)
-        given = dict(kwargs)
-        images = given.pop("input") if "input" in given else args[0]
+        options = dict(kwargs)
+        images = options.pop("input") if "input" in options else args[0]
         if len(images) > 1:
             return func(*args, **kwargs)
-        return _ContiguousGradient.apply(func(images.contiguous(), *args[1:], **given))
+        return _ContiguousGradient.apply(func(images.contiguous(), *args[1:], **options))
 
 
 def has_batch_norm(module: nn.Module) -> bool:

@@ -88,7 +88,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
-    _refuse_bomb(path)
+    _check_unpacked_size(path)
     try:
         with _settings():
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -114,10 +114,10 @@ def _settings() -> AbstractContextManager[Any]:
 def _besides(path: Path) -> str:
     """What a file holds beside tensors, in brackets, where it can be told without loading it."""
     try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        globals_ = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # a file of another format, or damaged
         return ""
-    kinds = sorted(set(found) - {f"{Namespace.__module__}.{Namespace.__name__}"})
+    kinds = sorted(set(globals_) - {f"{Namespace.__module__}.{Namespace.__name__}"})
     return f" ({', '.join(kinds[:3])})" if kinds else ""
 
 
@@ -127,8 +127,8 @@ def _weights(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ModelError: if there are several, so that it is not known which one is meant.
     """
-    found = [key for key in (*_WEIGHTS, *_AVERAGES) if _holds_tensors(content.get(key))]
-    plain = [key for key in found if key in _WEIGHTS] or found
+    keys = [key for key in (*_WEIGHTS, *_AVERAGES) if _holds_tensors(content.get(key))]
+    plain = [key for key in keys if key in _WEIGHTS] or keys
     if len(plain) > 1:
         raise ModelError(
             f"{path} holds several sets of weights ({', '.join(plain)}); save the one you mean "
@@ -141,14 +141,14 @@ def _holds_tensors(part: Any) -> bool:
     return isinstance(part, Mapping) and any(isinstance(value, Tensor) for value in part.values())
 
 
-def _refuse_bomb(path: Path) -> None:
-    """Refuse an archive whose parts would unpack to more than the file holds.
+def _check_unpacked_size(path: Path) -> None:
+    """See that an archive does not unpack to more than the file holds.
 
     torch.save stores tensors as they are; compressed or overlapping parts can be a few bytes that
     become gigabytes.
 
     Raises:
-        ModelError: saying so.
+        ModelError: if it does.
     """
     try:
         if not zipfile.is_zipfile(path):

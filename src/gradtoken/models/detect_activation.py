@@ -1,4 +1,4 @@
-"""Finding out how a model's logits become probabilities."""
+"""Detecting how a model's logits become probabilities."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _PROBLEMS: dict[object, Activation] = {
 """transformers' `problem_type`."""
 
 
-def find_activation(
-    module: nn.Module, classes: int, *, asked: object, described: object, spec: str
+def detect_activation(
+    module: nn.Module, classes: int, *, requested: object, described: object, spec: str
 ) -> Activation:
     """The activation of a classifier.
 
-    The first of these that says it: the caller, the file's description, the library (transformers'
+    The first of these that tells it: the caller, the file's description, the library (transformers'
     `config.problem_type`, `problem_type` or `activation` in timm's `pretrained_cfg`), one logit
     (sigmoid), otherwise softmax.
 
     Args:
         module: the network.
         classes: number of its logits.
-        asked: what the caller gave, or None.
+        requested: the caller's, or None.
         described: `activation` in the description of a weights file, or None.
         spec: the model's name, for messages.
 
     Raises:
-        ModelError: no activation, or softmax for one logit, which would be 1 for every image.
+        ModelError: not an activation, or softmax for one logit, which would be 1 for every image.
     """
-    if asked is not None:
-        return _fitting(check_activation(asked), classes, spec)
+    if requested is not None:
+        return _fitting(check_activation(requested), classes, spec)
     if described is not None:
         return _fitting(check_activation(described), classes, spec)
-    said = _said_by_library(module)
+    library = _library_activation(module)
     if classes == 1:
-        return said if said == "none" else "sigmoid"
-    return said or "softmax"
+        return library if library == "none" else "sigmoid"
+    return library or "softmax"
 
 
 def _fitting(activation: Activation, classes: int, spec: str) -> Activation:
@@ -56,26 +56,30 @@ def _fitting(activation: Activation, classes: int, spec: str) -> Activation:
     return activation
 
 
-def _said_by_library(module: nn.Module) -> Activation | None:
+def _library_activation(module: nn.Module) -> Activation | None:
     problem = getattr(getattr(module, "config", None), "problem_type", None)
     if isinstance(problem, str) and problem in _PROBLEMS:
         return _PROBLEMS[problem]
-    about = getattr(module, "pretrained_cfg", None)
-    if not isinstance(about, Mapping):
+    config = getattr(module, "pretrained_cfg", None)
+    if not isinstance(config, Mapping):
         return None
-    if about.get("activation") is not None:
-        return check_activation(about["activation"])
-    return _PROBLEMS.get(_text(about.get("problem_type")))
+    if config.get("activation") is not None:
+        return check_activation(config["activation"])
+    return _PROBLEMS.get(_text(config.get("problem_type")))
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def refuse_activation(asked: object, spec: str) -> None:
-    """Raise ModelError where an activation is given for a model that compares images with text."""
-    if asked is not None:
+def check_no_activation(requested: object, spec: str) -> None:
+    """See that no activation is requested of a model that compares images with text.
+
+    Raises:
+        ModelError: if one is.
+    """
+    if requested is not None:
         raise ModelError(
-            f"{spec} compares images with text and has no classes, so activation={asked!r} does "
-            "not fit; its prompts have the probabilities that the model was trained with."
+            f"{spec} compares images with text and has no classes, so activation={requested!r} "
+            "does not fit; its prompts have the probabilities that the model was trained with."
         )

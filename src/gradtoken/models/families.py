@@ -1,4 +1,4 @@
-"""Which family file reads a module or a name."""
+"""The libraries whose models can be read, and which of them a module is from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NEEDS = {
     "torchvision": ("torchvision", "reinstall gradtoken with its dependencies"),
     "open_clip": ("open_clip_torch", 'pip install "gradtoken[clip]"'),
 }
-"""The distribution that a family's models come from, and what brings it."""
+"""The distribution that a family's models come from, and how to install it."""
 
 
 Size = tuple[int, int]
@@ -30,8 +30,8 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a family file builds from a name; None is what can be read from the module."""
+class BuiltModel:
+    """A module built by name, with what its library tells; None is read from the module."""
 
     module: nn.Module
     preprocess: Preprocess | None = None
@@ -54,12 +54,12 @@ def family(name: str) -> Any:
 
 
 def family_of(module: nn.Module) -> ModuleType | None:
-    """The family file that knows a live module, by the library its classes are from."""
+    """The family of a live module, by the library its classes are from; None if it is unknown."""
     roots = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
     for name, root in (("hf", "transformers"), ("open_clip", "open_clip")):
         if root in roots:
             return family(name)
     if "torchvision" in roots:
         return family("torchvision")
-    found = family("timm")
-    return found if "timm" in roots or found.looks_like(module) else None
+    timm = family("timm")
+    return timm if "timm" in roots or timm.looks_like(module) else None

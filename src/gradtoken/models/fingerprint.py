@@ -1,4 +1,4 @@
-"""What tells one model from another that goes by the same name."""
+"""Fingerprints of a model's weights and preprocessing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gradtoken.models.model import Model
 
 
 def weights_sha256(model: Model) -> str:
-    """Of a model's parameters and buffers, also those that no checkpoint has, with their names.
+    """SHA-256 of a model's parameters and buffers with their names, saved or not.
 
     Args:
-        model: whose module is read, wherever its tensors lie.
+        model: on any device.
 
     Returns:
         64 hexadecimal digits.
@@ -35,10 +35,10 @@ def weights_sha256(model: Model) -> str:
 
 
 def preprocessing_sha256(model: Model) -> str:
-    """Of what a model's preprocessing makes of an image of noise.
+    """SHA-256 of a preprocessed image of noise.
 
     Args:
-        model: whose preprocessing is called.
+        model: any.
 
     Returns:
         64 hexadecimal digits.

@@ -1,4 +1,4 @@
-"""Asking the model hub without waiting for a connection that is not there."""
+"""Access to the model hub that does not wait for a missing connection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unreachable() -> bool:
 
 @contextmanager
 def no_retries() -> Iterator[None]:
-    """Look into the cache only where the hub cannot be reached; its retries take a minute."""
+    """Use only the cache where the hub cannot be reached, whose retries would take a minute."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -57,7 +57,7 @@ def weights_only() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without a library's warning that weights are random, where they are asked to be."""
+    """Suppresses a library's warning that weights are random, where that is requested."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Which of a model's tokens are what."""
+"""Prefix, readout and spatial tokens of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of models that can be asked for."""
+"""Names of models that can be loaded."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ _MODULES = (
 
 
 def list_models(pattern: str = "") -> list[str]:
-    """`demo` and the libraries' Vision Transformers whose name matches a pattern or holds a text.
+    """`demo` and the libraries' Vision Transformers whose name matches or contains a pattern.
 
     Libraries that are not installed are left out, and transformers, whose models have no list.
     """
     names = ["demo"]
-    names += sorted(f"timm/{name}" for room in _MODULES for name in timm.list_models(module=room))
+    names += sorted(
+        f"timm/{name}" for module in _MODULES for name in timm.list_models(module=module)
+    )
     names += [f"torchvision/{name}" for name in sorted(family("torchvision").names())]
     with suppress(ModelError):
         names += [f"open_clip/{name}" for name in sorted(family("open_clip").names())]
     if not pattern:
         return names
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    return [name for name in names if fnmatch(name.casefold(), wanted.casefold())]
+    wildcard = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    return [name for name in names if fnmatch(name.casefold(), wildcard.casefold())]

@@ -1,4 +1,4 @@
-"""Does a tokenizer fit a text tower? Another one's ids would be other words."""
+"""Checking that a tokenizer fits a text tower; another one's ids would be other words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def words_of(tokenizer: Any) -> int | None:
 
 
 def check_vocabulary(tokenizer: Any, rows: int, name: str) -> None:
-    """Refuse a tokenizer that has more words than a text tower, or less than half of them.
+    """See that a tokenizer has at most as many words as a text tower, and at least half as many.
 
     Raises:
         ModelError: with both numbers.
@@ -36,10 +36,10 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> None:
 
 
 def check_tokens(tokens: Any, count: int, rows: int, length: int | None, name: str) -> Tensor:
-    """What a tokenizer made of `count` prompts, if a text tower can read it.
+    """The token ids of `count` prompts, if a text tower can read them.
 
     Args:
-        tokens: its result.
+        tokens: the tokenizer's result.
         count: how many prompts there were.
         rows: words of the text tower.
         length: tokens that it takes for each prompt, where it takes no other number.

@@ -19,7 +19,7 @@ from torchvision.transforms._presets import ImageClassification
 from gradtoken.errors import ModelError, did_you_mean
 from gradtoken.images.preprocess import Preprocess
 from gradtoken.models.checkpoint import check_fit, fit, own_names
-from gradtoken.models.families import Found, Size
+from gradtoken.models.families import BuiltModel, Size
 from gradtoken.models.layout import TokenLayout
 from gradtoken.tap.anatomy import Anatomy, Pool, channels_first, channels_last
 from gradtoken.targets.labels import Labels
@@ -28,7 +28,7 @@ _CLASSES = 1000
 
 
 def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
-    """Where things happen in a torchvision transformer, and which of its tokens are what.
+    """The anatomy and token layout of a torchvision transformer.
 
     Raises:
         ModelError: no transformer.
@@ -88,7 +88,7 @@ def names() -> list[str]:
 
 def build(
     name: str, *, pretrained: bool, state: Mapping[str, Tensor] | None, size: Size | None
-) -> Found:
+) -> BuiltModel:
     """A model by name with its default weights, none, or a checkpoint's, and its preprocessing.
 
     Raises:
@@ -122,10 +122,10 @@ def build(
             "try the bundled model with load('demo') (--model demo)."
         ) from None
     try:
-        module = _made(name, state, options)
+        module = _create(name, state, options)
     except ValueError as error:
         raise ModelError(f"torchvision cannot build {name!r} with {options}: {error}") from None
-    return Found(module, preprocess)
+    return BuiltModel(module, preprocess)
 
 
 def _options(name: str, size: Size) -> dict[str, Any]:
@@ -136,13 +136,13 @@ def _options(name: str, size: Size) -> dict[str, Any]:
         return {}
     if size[0] != size[1]:
         raise ModelError(
-            f"torchvision/{name} takes square pictures only, and image_size={size} is none; give "
+            f"torchvision/{name} takes square images only, and image_size={size} is none; give "
             "one number, or use timm's model of the same kind."
         )
     return {"image_size": size[0]}
 
 
-def _made(name: str, state: Mapping[str, Tensor] | None, options: dict[str, Any]) -> nn.Module:
+def _create(name: str, state: Mapping[str, Tensor] | None, options: dict[str, Any]) -> nn.Module:
     if state is None:
         module: nn.Module = zoo.get_model(name, weights=None, **options)
         return module
@@ -170,9 +170,9 @@ def _interpolated(name: str, state: Mapping[str, Tensor], size: int) -> Mapping[
     """A ViT's state dict with position embeddings for another image size."""
     try:
         patch = state["conv_proj.weight"].shape[-1]
-        found: Mapping[str, Tensor] = interpolate_embeddings(size, patch, OrderedDict(state))
+        resized: Mapping[str, Tensor] = interpolate_embeddings(size, patch, OrderedDict(state))
     except (LookupError, ArithmeticError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the checkpoint's position embeddings do not fit torchvision/{name}: {error}."
         ) from None
-    return found
+    return resized

@@ -1,1 +1,1 @@
-"""Watching one forward of an unmodified module: its attention calls, blocks and norms."""
+"""What is observed of one forward of an unmodified module: attention, blocks and norms."""

@@ -29,10 +29,10 @@ class Alignment:
 
     @classmethod
     def of(
-        cls, tokens: Sequence[int], found: Sequence[int], length: int, count: int
+        cls, tokens: Sequence[int], positions: Sequence[int], length: int, count: int
     ) -> Alignment | None:
-        """The alignment that puts `tokens` of a sequence where they were found, or None."""
-        shifts = {at - token for token, at in zip(tokens, found, strict=True)}
+        """The alignment that puts `tokens` of a sequence at `positions`, or None."""
+        shifts = {at - token for token, at in zip(tokens, positions, strict=True)}
         if len(shifts) != 1:
             return None
         shift = shifts.pop()

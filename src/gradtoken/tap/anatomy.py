@@ -1,4 +1,4 @@
-"""Where in an unmodified module the things happen that explanations need."""
+"""The parts of an unmodified module that an explanation follows."""
 
 from __future__ import annotations
 
@@ -12,38 +12,44 @@ from torch import Tensor, nn
 from gradtoken.tap.logits import as_logits
 
 
-def alone(block: nn.Module, tokens: Tensor, given: Given) -> Any:
-    """The usual step: a block called on nothing but tokens, without what is for all positions."""
-    if given.name is not None:
-        return block(**{given.name: tokens})
-    return block([tokens] if given.listed else tokens)
-
-
-def as_given(block: nn.Module, tokens: Tensor, given: Given) -> Any:
-    """A step with whatever else the block was given in the forward."""
-    if given.name is not None:
-        return block(**{given.name: tokens}, **given.kwargs)
-    return block([tokens] if given.listed else tokens, *given.args, **given.kwargs)
-
-
-STEPS = (alone, as_given)
-"""Ways to run a block on few tokens."""
-
-
-def call(module: nn.Module, images: Tensor) -> Any:
-    """The usual forward: the logits among what a module returns."""
-    return as_logits(module(images))
-
-
 @dataclass(frozen=True)
-class Given:
-    """What a block was called with beside its tokens, whether these came in a list, and their name
-    if they came as a keyword."""
+class BlockArguments:
+    """How a block was called in a forward, apart from its tokens.
+
+    Args:
+        args: positional arguments after the tokens.
+        kwargs: keyword arguments.
+        listed: whether the tokens were the only entry of a list.
+        name: the tokens' keyword, if they were a keyword argument.
+    """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     listed: bool = False
     name: str | None = None
+
+
+def run_on_tokens(block: nn.Module, tokens: Tensor, arguments: BlockArguments) -> Any:
+    """The usual step: a block called with tokens alone, without its other arguments."""
+    if arguments.name is not None:
+        return block(**{arguments.name: tokens})
+    return block([tokens] if arguments.listed else tokens)
+
+
+def run_with_arguments(block: nn.Module, tokens: Tensor, arguments: BlockArguments) -> Any:
+    """A step with all other arguments that the block had in the forward."""
+    if arguments.name is not None:
+        return block(**{arguments.name: tokens}, **arguments.kwargs)
+    return block([tokens] if arguments.listed else tokens, *arguments.args, **arguments.kwargs)
+
+
+STEPS = (run_on_tokens, run_with_arguments)
+"""Ways to run a block on few tokens."""
+
+
+def call_module(module: nn.Module, images: Tensor) -> Any:
+    """The usual forward: the logits among what a module returns."""
+    return as_logits(module(images))
 
 
 def as_sequence(features: Tensor) -> Tensor:
@@ -67,8 +73,8 @@ class Pool:
 
     Args:
         module: the module.
-        at_input: whether the head averages what enters the module, not what leaves it.
-        flat: turns what is there into tokens (B, N, D).
+        at_input: whether the head averages the module's input, not its output.
+        flat: turns that tensor into tokens (B, N, D).
         call: which of the module's calls in one forward, as an index.
     """
 
@@ -80,13 +86,13 @@ class Pool:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """What a family file tells about a module.
+    """The parts of a module that an explanation follows.
 
     Args:
         readout: how the class is read, in words: "class token", "mean of patch tokens", …
         blocks: the transformer blocks that relate the readout to the spatial tokens, in order;
-            none where only the last stage's readout is followed (windowed models). Of one from
-            `torch.compile` the original is kept.
+            none where only the last stage's readout is followed (windowed models). Of a block
+            from `torch.compile` the original is kept.
         attends: whether those blocks attend from token to token (XCiT's do so between channels,
             CaiT's mix heads), so that their attention can be read.
         step: runs one block on the readout tokens alone, (rows, R, D) to the same.
@@ -99,9 +105,9 @@ class Anatomy:
     readout: str
     blocks: tuple[nn.Module, ...]
     attends: bool = True
-    step: Callable[[nn.Module, Tensor, Given], Any] = alone
+    step: Callable[[nn.Module, Tensor, BlockArguments], Any] = run_on_tokens
     pool: Pool | None = None
-    forward: Callable[[nn.Module, Tensor], Any] = call
+    forward: Callable[[nn.Module, Tensor], Any] = call_module
     reads: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

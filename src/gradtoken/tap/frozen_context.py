@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from gradtoken.errors import ModelError
 from gradtoken.precision import wide
 from gradtoken.tap.anatomy import Anatomy
-from gradtoken.tap.calls import first
-from gradtoken.tap.known_linear import KnownLinears
+from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.attention_tap import AttentionTap
+from gradtoken.tap.block_io import output_tokens
+from gradtoken.tap.hooks import BlockRecord
+from gradtoken.tap.linear_cache import LinearCache
 from gradtoken.tap.positions import Positions
 from gradtoken.tap.shared_context import times_context
-from gradtoken.tap.tap import AttentionCall, AttentionTap
-from gradtoken.tap.watch import Seen
 
 STREAM_TOLERANCE = {
     torch.float64: 1e-8,
@@ -35,33 +36,33 @@ class FrozenContext(AttentionTap):
 
     Each call's own keys and values (the live tokens) stand in for the positions `readout` of the
     recorded ones; all other keys and values are the recorded constants, which are never copied.
-    Linear layers answer from `known` where they can.
+    Linear layers are answered from `cache` where it has them.
     """
 
     def __init__(
         self,
         calls: Sequence[AttentionCall],
         readout: tuple[int, ...],
-        known: KnownLinears,
+        cache: LinearCache,
         *,
-        apart: bool = False,
+        copies: bool = False,
         compare: bool = False,
     ) -> None:
         super().__init__()
-        self._apart = apart
+        self._copies = copies
         self._compare = compare
         self.gap = 0.0
-        """How far the readout's keys and values are from the recorded ones, if they are compared,
-        relative to the largest of these."""
+        """How far the readout's keys and values are from the recorded ones, relative to the largest
+        of these, if they are compared."""
         self._calls = calls
         self._readout = Positions(readout)
-        self._known = known
+        self._cache = cache
         self.outputs: list[Float[Tensor, "batch heads rows width"]] = []
         self.attention: list[Float[Tensor, "batch heads rows tokens"]] = []
 
     def linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        known = self._known.answer(input, weight)
-        return F.linear(input, weight, bias) if known is None else known
+        cached = self._cache.answer(input, weight)
+        return F.linear(input, weight, bias) if cached is None else cached
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         if len(self.outputs) == len(self._calls):
@@ -85,7 +86,7 @@ class FrozenContext(AttentionTap):
         live = (rows.of(attention, -1)[..., None] * change[:, :, None]).sum(-2)
         output = times_context(attention, values) + live
         self.outputs.append(output)
-        return output.clone() if self._apart else output
+        return output.clone() if self._copies else output
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class Stream:
 
     Args:
         tokens: (B, R, D) leaving each block that the head reads, with a graph, by block.
-        tap: what its attention calls used and made.
-        gap: how far what linear layers were given is from what was recorded of them.
+        tap: its attention calls.
+        gap: how far the linear layers' inputs are from the recorded ones.
     """
 
     tokens: dict[int, Float[Tensor, "batch rows dim"]]
@@ -106,12 +107,12 @@ class Stream:
 def run_stream(
     anatomy: Anatomy,
     rows: tuple[int, ...],
-    seen: Seen,
+    record: BlockRecord,
     calls: Sequence[AttentionCall],
-    known: KnownLinears,
+    cache: LinearCache,
     *,
     start: int = 0,
-    apart: bool = False,
+    copies: bool = False,
     compare: bool = False,
 ) -> Stream:
     """Run the readout tokens alone through the blocks of a recorded forward.
@@ -119,33 +120,35 @@ def run_stream(
     Args:
         anatomy: the blocks, and how one is run on few tokens.
         rows: positions of the readout tokens.
-        seen: the recorded forward.
+        record: the recorded forward.
         calls: the blocks' attention calls in it, from block `start` on.
-        known: answers linear layers.
+        cache: answers linear layers.
         start: the first block.
-        apart: whether blocks may write into what they are given and make.
+        copies: whether tokens are copied, since the blocks may write into them.
         compare: whether keys and values are compared with the recorded ones.
     """
-    token = seen.inputs[start][:, list(rows)].detach().requires_grad_()
-    tap = FrozenContext(calls, rows, known, apart=apart, compare=compare)
+    token = record.inputs[start][:, list(rows)].detach().requires_grad_()
+    tap = FrozenContext(calls, rows, cache, copies=copies, compare=compare)
     tokens = {}
     with tap:
-        steps = enumerate(zip(anatomy.blocks, seen.given, strict=True))
-        for index, (block, given) in islice(steps, start, None):
-            token = first(anatomy.step(block, token.clone() if apart else token, given))
+        steps = enumerate(zip(anatomy.blocks, record.arguments, strict=True))
+        for index, (block, arguments) in islice(steps, start, None):
+            token = output_tokens(
+                anatomy.step(block, token.clone() if copies else token, arguments)
+            )
             if index in anatomy.reads:
                 tokens[index] = token
-    return Stream(tokens, tap, known.gap())
+    return Stream(tokens, tap, cache.gap())
 
 
-def stream_gap(stream: Stream, seen: Seen, rows: tuple[int, ...]) -> float:
+def stream_gap(stream: Stream, record: BlockRecord, rows: tuple[int, ...]) -> float:
     """How far the stream's tokens are from the model's, relative to their largest channel."""
     gaps = [stream.tap.gap]
     for index, tokens in stream.tokens.items():
-        gaps.append(_gap(tokens, seen.leaving[index][:, list(rows)]))
+        gaps.append(_gap(tokens, record.outputs[index][:, list(rows)]))
     return max(gaps)
 
 
-def _gap(found: Tensor, expected: Tensor) -> float:
-    found, expected = wide(found.detach()), wide(expected.detach())
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+def _gap(actual: Tensor, expected: Tensor) -> float:
+    actual, expected = wide(actual.detach()), wide(expected.detach())
+    return float((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-12))

@@ -1,8 +1,7 @@
 """Modules that write into tensors in place (`x += …`, `add_`, `out=`), where autograd often fails.
 
-Reading a model shows whether it does (`Reading.writes_in_place`). What is kept of one that does is
-kept apart from what it writes into, and its graphs are made as if it wrote nothing. Modules that
-write nothing in place run as ever, without a copy.
+Reading a model shows whether it does (`Reading.writes_in_place`). Of a model that does, copies are
+kept, and its graphs are made as if it wrote nothing. Other modules run without a copy.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+
+from gradtoken.tap.function_mode import FunctionMode
 
 _OPERATORS = {
     "__iadd__": Tensor.add,
@@ -42,11 +42,11 @@ _NO_VALUES = {
     "transpose_",
     "unsqueeze_",
 }
-"""Functions with a name like those that write, which change no value."""
+"""Functions that end in an underscore and change no value."""
 
-_PARTS = {"chunk": 2, "split": 2, "split_with_sizes": 2, "tensor_split": 2, "unbind": 1}
-"""Functions that return several views of a tensor, which autograd lets nobody write into, and where
-their dimension is given."""
+_VIEWS = {"chunk": 2, "split": 2, "split_with_sizes": 2, "tensor_split": 2, "unbind": 1}
+"""Functions that return several views of a tensor, which autograd does not let be written into, and
+the position of their argument `dim`."""
 
 
 def written_to(
@@ -85,56 +85,52 @@ def _inplace_position(func: Callable[..., Any]) -> int | None:
     return names.index("inplace") if "inplace" in names else None
 
 
-class OutOfPlace(TorchFunctionMode):
-    """Computes what would be written in place beside it, and copies it there.
+class OutOfPlace(FunctionMode):
+    """Computes out of place what would be written in place, and then copies it there.
 
-    So every function is one that autograd and the rules of a tap know, and the copy hands its
-    gradient on. Several views of one tensor become views that may be written into one by one.
+    So every function is one that autograd and the rules of a tap know, and the copy passes its
+    gradient on. Several views of one tensor become separate views, which may be written into.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def intercept(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _PARTS and args and isinstance(args[0], Tensor):
-            return _parts(func, args, kwargs)
+        if name in _VIEWS and args and isinstance(args[0], Tensor):
+            return _separate_views(func, args, kwargs)
         if func is Tensor.__iter__:
             return iter([args[0].select(0, index) for index in range(len(args[0]))])
         target = written_to(func, args, kwargs)
-        beside = None if target is None else _beside(func, args, kwargs)
-        if target is None or beside is None:
+        compute = None if target is None else _out_of_place(func, args, kwargs)
+        if target is None or compute is None:
             return func(*args, **kwargs)
-        made = beside()
-        if "out" in kwargs and target.shape != made.shape:
-            target.resize_(made.shape)
-        target.copy_(made)
+        values = compute()
+        if "out" in kwargs and target.shape != values.shape:
+            target.resize_(values.shape)
+        target.copy_(values)
         return target
 
 
-def _beside(
+def _out_of_place(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Callable[[], Tensor] | None:
-    """What computes the values to be written, and writes nothing; None for plain assignments."""
+    """A function that computes the values to be written, and writes nothing; None for plain
+    assignments."""
     name = func.__name__
     if "out" in kwargs:
         rest = {key: value for key, value in kwargs.items() if key != "out"}
         return lambda: func(*args, **rest)
     if _inplace(func, args, kwargs):
         names = func.__code__.co_varnames
-        given = {**dict(zip(names, args, strict=False)), **kwargs, "inplace": False}
-        return lambda: func(**given)
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs, "inplace": False}
+        return lambda: func(**arguments)
     base = "" if name.startswith("__") else name.removesuffix("_")
     twin: Any = _OPERATORS.get(name) or getattr(Tensor, base, None) or getattr(F, base, None)
     return None if twin is None else lambda: twin(*args, **kwargs)
 
 
-def _parts(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    tensor, at = args[0], _PARTS[func.__name__]
+def _separate_views(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    tensor, at = args[0], _VIEWS[func.__name__]
     dim = kwargs.get("dim", args[at] if len(args) > at else 0)
     sizes = [part.shape for part in func(*args, **kwargs)]
     if func.__name__ == "unbind":
@@ -144,8 +140,8 @@ def _parts(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return tuple(tensor.narrow(dim, *span) for span in zip(starts, widths, strict=True))
 
 
-class SavedApart(saved_tensors_hooks):
-    """Copies what a backward pass will need when it is saved, parameters excepted."""
+class SavedTensorCopies(saved_tensors_hooks):
+    """Copies the tensors that autograd saves for a backward pass, except for parameters."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(self._keep, lambda tensor: tensor)
@@ -158,9 +154,9 @@ class SavedApart(saved_tensors_hooks):
         return tensor if own else tensor.clone()
 
     @property
-    def at_work(self) -> bool:
-        """Whether what an operation saves now comes here: not so where other such hooks are on,
-        which is how gradient checkpointing drops it."""
+    def active(self) -> bool:
+        """Whether these hooks get what autograd saves now. Inside gradient checkpointing, which
+        drops saved tensors by hooks of its own, they do not."""
         before = self._saved
         with torch.enable_grad():
             torch.ones(1, requires_grad=True) * torch.ones(1)
@@ -168,8 +164,8 @@ class SavedApart(saved_tensors_hooks):
 
 
 @contextmanager
-def writable(module: nn.Module) -> Iterator[SavedApart]:
-    """Lets autograd differentiate a module that writes in place."""
-    saved = SavedApart(module)
+def out_of_place(module: nn.Module) -> Iterator[SavedTensorCopies]:
+    """Makes a module that writes in place differentiable, inside the `with` block."""
+    saved = SavedTensorCopies(module)
     with saved, OutOfPlace():
         yield saved

@@ -1,4 +1,4 @@
-"""The normalisations of a pre-norm block, found by watching it run."""
+"""The normalisations of a pre-norm block, observed while it runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradtoken.errors import NotSupportedError
-from gradtoken.tap.calls import block_tokens
+from gradtoken.tap.block_io import block_tokens
 
 
 class Norms:
-    """Watches what enters and leaves the normalisations of one block, in a `with` block.
+    """Records the inputs and outputs of the normalisations of one block, in a `with` block.
 
     A pre-norm block normalises the tokens that enter it, adds its attention, normalises those and
     adds its MLP.
 
     Args:
-        block: to watch.
-        change: made of the tokens normalised before attention, which go on as it returns them.
-        apart: what is seen is kept apart from what the block may write into.
+        block: whose normalisations are recorded.
+        change: replaces the tokens normalised before attention.
+        copies: whether copies are recorded, since the block may write in place.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class Norms:
         block: nn.Module,
         change: Callable[[Tensor], Tensor] | None = None,
         *,
-        apart: bool = False,
+        copies: bool = False,
     ) -> None:
         self._block = block
         self._change = change
-        self._apart = apart
+        self._copies = copies
         self._hooks = ExitStack()
         self._entering: list[Tensor] = []
-        self._seen: list[_Norm] = []
+        self._records: list[_Norm] = []
 
     def __enter__(self) -> Norms:
         thread = threading.get_ident()
@@ -54,11 +54,11 @@ class Norms:
         def leave(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if threading.get_ident() != thread:
                 return None
-            if self._change is not None and not self._seen:
+            if self._change is not None and not self._records:
                 output = self._change(output)
-            given = args[0].clone() if self._apart else args[0]
-            self._seen.append(_Norm(given, output, args[0] is self._entering[0]))
-            return output.clone() if self._apart else output
+            tokens = args[0].clone() if self._copies else args[0]
+            self._records.append(_Norm(tokens, output, args[0] is self._entering[0]))
+            return output.clone() if self._copies else output
 
         norms = [part for part in self._block.children() if "Norm" in type(part).__name__]
         with ExitStack() as stack:
@@ -83,9 +83,9 @@ class Norms:
         Raises:
             MethodError: if the block is not pre-norm.
         """
-        if not self._seen or not self._seen[0].entering:
+        if not self._records or not self._records[0].entering:
             raise NotSupportedError(_not_pre_norm(self._block))
-        return self._seen[0].made
+        return self._records[0].output
 
     def middle(self) -> Tensor:
         """The tokens (B, N, D) between the block's attention and its MLP.
@@ -94,17 +94,17 @@ class Norms:
             MethodError: if the block is not pre-norm, or has its attention and MLP side by side.
         """
         self.first()
-        if len(self._seen) != 2:
+        if len(self._records) != 2:
             raise NotSupportedError(_not_pre_norm(self._block))
-        return self._seen[1].given
+        return self._records[1].input
 
 
 @dataclass(frozen=True)
 class _Norm:
-    """What one normalisation was given and made, and whether that were the block's own tokens."""
+    """Input and output of one normalisation, and whether the input is the block's own."""
 
-    given: Tensor
-    made: Tensor
+    input: Tensor
+    output: Tensor
     entering: bool
 
 

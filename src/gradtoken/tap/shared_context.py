@@ -37,6 +37,6 @@ class _TimesContext(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int, None], rows: Tensor, context: Tensor) -> Any:
-        each = rows.movedim(in_dims[0], 2)
-        product = each.flatten(2, 3) @ context
-        return product.unflatten(2, each.shape[2:4]), 2
+        batched = rows.movedim(in_dims[0], 2)
+        product = batched.flatten(2, 3) @ context
+        return product.unflatten(2, batched.shape[2:4]), 2

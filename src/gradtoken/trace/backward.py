@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.models.model import Model
-from gradtoken.models.reading.gradients import projected, reaches
+from gradtoken.models.reading.gradients import gradients_at, random_projection
 from gradtoken.precision import wide
-from gradtoken.tap.tap import TAIL, AttentionCall, Recorder
-from gradtoken.tap.watch import Seen, on_the_way, watching
+from gradtoken.tap.attention_call import TAIL, AttentionCall
+from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
+from gradtoken.tap.recorder import Recorder
 from gradtoken.targets import Targets
 from gradtoken.trace.autograd import each_gradient, gradients, gradients_on, output_gradients
 from gradtoken.trace.readout import Readout, Readouts, averaged, called
@@ -25,12 +26,12 @@ TAIL_ELEMENTS = 1 << 20
 def through_model(trace: Trace, targets: Targets) -> Readouts:
     """All steps, by a second forward, with a graph, and one backward for each target."""
     anatomy, rows = trace.model.anatomy, trace.rows()
-    recorder = Recorder(apart=trace.model.writes_in_place)
+    recorder = Recorder(copies=trace.model.writes_in_place)
     with gradients_on(trace.model):
         images = trace.images.clone().requires_grad_()
-        with watching(anatomy, recorder, graph="whole") as seen, recorder:
+        with block_hooks(anatomy, recorder, graph="whole") as seen, recorder:
             logits = trace.model.run(images)
-        calls = own_calls(trace.model, seen, on_the_way(recorder.calls, logits))
+        calls = own_calls(trace.model, seen, contributing_calls(recorder.calls, logits))
         pooled = seen.pooled(anatomy.pool)
         at: list[Tensor] = [call.output for call in calls if call.output is not None]
         if pooled is not None:
@@ -56,7 +57,7 @@ def through_tail(
     if pooled is not None:
         at.append(pooled)
     reads = trace.model.anatomy.reads if rows else ()
-    at += [seen.leaving[index] for index in reads]
+    at += [seen.outputs[index] for index in reads]
     columns = _tail_gradients(trace, targets, at, len(reads))
     count = len(at) - len(reads)
     arriving = {
@@ -100,16 +101,16 @@ def _tail_gradients(
     return [torch.cat(column) for column in zip(*chunks, strict=True)]
 
 
-def own_calls(model: Model, seen: Seen, calls: list[AttentionCall]) -> list[AttentionCall]:
+def own_calls(model: Model, seen: BlockRecord, calls: list[AttentionCall]) -> list[AttentionCall]:
     """Without the attention after the last block that belongs to another backbone."""
     assert model.reading is not None
     tail = [call for call in calls if call.place == TAIL]
     if len(tail) <= len(model.reading.tail) or not model.anatomy.blocks:
         return calls
-    last = seen.leaving[len(model.anatomy.blocks) - 1]
+    last = seen.outputs[len(model.anatomy.blocks) - 1]
     own = [
         c
         for c in tail
-        if c.output is not None and reaches(projected(c.output), [last])[0] is not None
+        if c.output is not None and gradients_at(random_projection(c.output), [last])[0] is not None
     ]
     return [call for call in calls if call.place != TAIL] + own

@@ -13,9 +13,9 @@ from torch import Tensor
 from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.precision import wide
 from gradtoken.tap.alignment import along_sequence
+from gradtoken.tap.hooks import block_hooks, contributing_calls
 from gradtoken.tap.norms import Norms
-from gradtoken.tap.tap import WrittenOut
-from gradtoken.tap.watch import on_the_way, watching
+from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
 from gradtoken.trace.autograd import gradients, gradients_on
 from gradtoken.trace.trace import Trace
@@ -116,14 +116,14 @@ def forward_with_graph(
         MethodError: if not every token attends to every token in each block.
     """
     trace.global_calls()
-    anatomy, apart = trace.model.anatomy, trace.model.writes_in_place
-    tap = WrittenOut(apart=apart)
+    anatomy, copies = trace.model.anatomy, trace.model.writes_in_place
+    tap = EagerAttention(copies=copies)
     with gradients_on(trace.model):
         pixels = (trace.images if images is None else images).clone().requires_grad_()
-        watch = watching(anatomy, tap, graph="whole", every_block=True)
-        with watch as seen, tap, Norms(anatomy.blocks[-1], normed, apart=apart) as norms:
+        watch = block_hooks(anatomy, tap, graph="whole", every_block=True)
+        with watch as seen, tap, Norms(anatomy.blocks[-1], normed, copies=copies) as norms:
             logits = trace.model.run(pixels)
-        used = {id(call) for call in on_the_way(tap.calls, logits)}
+        used = {id(call) for call in contributing_calls(tap.calls, logits)}
         weights = [w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used]
         yield ForwardGraph(
             attention=weights[: trace.depth],

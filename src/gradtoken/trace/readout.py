@@ -12,7 +12,7 @@ from torch import Tensor
 from gradtoken.errors import ModelError
 from gradtoken.models.model import Model
 from gradtoken.precision import wide
-from gradtoken.tap.tap import AttentionCall
+from gradtoken.tap.attention_call import AttentionCall
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.models.model import Model
-from gradtoken.tap.tap import TAIL, AttentionCall, Recorder
-from gradtoken.tap.watch import Seen, on_the_way, watching
+from gradtoken.tap.attention_call import TAIL, AttentionCall
+from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
+from gradtoken.tap.recorder import Recorder
 
 if TYPE_CHECKING:
     from gradtoken.trace.trace import Trace
@@ -21,8 +22,9 @@ from dataclasses import replace
 
 from gradtoken.errors import ModelError
 from gradtoken.models.reading.blocks import check_blocks
+from gradtoken.models.reading.grid import grid_of
 from gradtoken.models.reading.observe import check_output, run, with_autograd
-from gradtoken.models.reading.reading import current, grid_of
+from gradtoken.models.reading.reading import check_current
 from gradtoken.models.reading.readout import check_readout
 from gradtoken.trace.backward import own_calls
 from gradtoken.trace.trace import Trace
@@ -48,7 +50,7 @@ def record(
         ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
     """
     with with_autograd(model):
-        model = current(model)
+        model = check_current(model)
         images = images.to(model.device, model.dtype).detach()
         total = images.sum()
         backbones = [replace(model, others=()), *model.others]
@@ -69,7 +71,7 @@ def record(
     _check_output(model, output, len(images))
     traces = []
     for one, grid, recorder, each in zip(backbones, grids, recorders, seen, strict=True):
-        calls = own_calls(one, each, on_the_way(recorder.calls, output))
+        calls = own_calls(one, each, contributing_calls(recorder.calls, output))
         check_blocks(one, each, calls, start)
         _check_seen(one, calls, each)
         check_readout(one, each, calls, output, grid)
@@ -82,16 +84,16 @@ def record(
 
 def _watched(
     backbones: Sequence[Model], images: Tensor, start: int, queries: bool
-) -> tuple[list[Recorder], list[Seen], Any]:
+) -> tuple[list[Recorder], list[BlockRecord], Any]:
     """One forward, as each backbone's recorder and watcher saw it, and the output."""
-    apart = backbones[0].writes_in_place
-    recorders = [Recorder(one.layout.rows, queries=queries, apart=apart) for one in backbones]
+    copies = backbones[0].writes_in_place
+    recorders = [Recorder(one.layout.rows, queries=queries, copies=copies) for one in backbones]
     with ExitStack() as stack:
         # a model that turns gradients off for its blocks goes on after them in its caller's mode
         turns_off = any(one.reading and not one.reading.differentiable for one in backbones)
         stack.enter_context(torch.set_grad_enabled(turns_off))
         seen = [
-            stack.enter_context(watching(one.anatomy, recorder, graph="tail", start=start))
+            stack.enter_context(block_hooks(one.anatomy, recorder, graph="tail", start=start))
             for one, recorder in zip(backbones, recorders, strict=True)
         ]
         for recorder in recorders:
@@ -113,7 +115,7 @@ def _check_output(model: Model, output: Any, count: int) -> None:
         )
 
 
-def _check_seen(model: Model, calls: list[AttentionCall], seen: Seen) -> None:
+def _check_seen(model: Model, calls: list[AttentionCall], seen: BlockRecord) -> None:
     """Refuse a model whose readout was not seen at work."""
     layout = model.layout
     places = {call.place for call in calls}

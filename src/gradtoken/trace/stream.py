@@ -10,7 +10,7 @@ from gradtoken.errors import ModelError
 from gradtoken.models.reading.observe import FAILURES
 from gradtoken.precision import wide
 from gradtoken.tap.frozen_context import STREAM_TOLERANCE, Stream, run_stream, stream_gap
-from gradtoken.tap.known_linear import KnownLinears, LinearCall
+from gradtoken.tap.linear_cache import LinearCache, LinearCall
 from gradtoken.trace.autograd import each_gradient
 from gradtoken.trace.readout import Readout
 from gradtoken.trace.trace import Trace
@@ -65,9 +65,9 @@ def run_recorded(trace: Trace, linears: list[LinearCall]) -> Stream:
             model.layout.rows,
             trace.seen,
             trace.block_calls,
-            KnownLinears(linears, apart=model.writes_in_place),
+            LinearCache(linears, copies=model.writes_in_place),
             start=trace.start,
-            apart=model.writes_in_place,
+            copies=model.writes_in_place,
         )
     except (ModelError, torch.OutOfMemoryError):
         raise

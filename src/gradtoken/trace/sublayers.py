@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.precision import wide
-from gradtoken.tap.anatomy import as_given
-from gradtoken.tap.calls import first
+from gradtoken.tap.anatomy import run_with_arguments
+from gradtoken.tap.attention_tap import SelfAttention
+from gradtoken.tap.block_io import output_tokens
 from gradtoken.tap.norms import Norms
-from gradtoken.tap.tap import SelfAttention
 from gradtoken.trace.trace import Trace
 
 
@@ -50,12 +50,12 @@ def sublayers(
     found, model = [], trace.model
     with model.evaluating(), torch.no_grad():
         for block, given, tokens in zip(
-            model.anatomy.blocks, trace.seen.given, entering, strict=True
+            model.anatomy.blocks, trace.seen.arguments, entering, strict=True
         ):
-            with Norms(block, apart=model.writes_in_place) as norms:
-                leaving = first(as_given(block, model.apart(tokens), given))
-            with Norms(block, apart=model.writes_in_place) as alone, SelfAttention():
-                as_given(block, model.apart(tokens), given)
+            with Norms(block, copies=model.writes_in_place) as norms:
+                leaving = output_tokens(run_with_arguments(block, model.writable(tokens), given))
+            with Norms(block, copies=model.writes_in_place) as alone, SelfAttention():
+                run_with_arguments(block, model.writable(tokens), given)
             written = wide(alone.middle()) - wide(tokens)
             parts = (tokens, written, norms.middle(), leaving)
             found.append(Sublayers(*(wide(part) for part in parts)))

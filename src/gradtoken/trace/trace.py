@@ -15,12 +15,12 @@ from torch import Tensor
 
 from gradtoken.errors import ModelError, NotSupportedError
 from gradtoken.images.patch_grid import PatchGrid, averaged_tokens
-from gradtoken.models.facts import Reading
 from gradtoken.models.model import Model
+from gradtoken.models.verification import Reading
 from gradtoken.tap.alignment import Alignment, along_sequence
-from gradtoken.tap.known_linear import LinearCall
-from gradtoken.tap.tap import TAIL, AttentionCall
-from gradtoken.tap.watch import Seen
+from gradtoken.tap.attention_call import TAIL, AttentionCall
+from gradtoken.tap.hooks import BlockRecord
+from gradtoken.tap.linear_cache import LinearCall
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Trace:
     logits: Float[Tensor, "batch classes"]
     calls: list[AttentionCall]
     patch_grid: PatchGrid
-    seen: Seen
+    seen: BlockRecord
     output: Float[Tensor, "batch classes"]
     """`logits` with the tail's graph."""
     linears: list[LinearCall]

@@ -17,10 +17,10 @@ from gradtoken.attribution.layers import Layers, listed, select_layers
 from gradtoken.errors import NotSupportedError
 from gradtoken.models.reading.observe import with_autograd
 from gradtoken.precision import wide
-from gradtoken.tap.anatomy import as_given
-from gradtoken.tap.calls import first, with_first
-from gradtoken.tap.tap import Recorder, WrittenOut
-from gradtoken.tap.watch import watching
+from gradtoken.tap.anatomy import run_with_arguments
+from gradtoken.tap.block_io import output_tokens, with_output_tokens
+from gradtoken.tap.hooks import block_hooks
+from gradtoken.tap.recorder import EagerAttention, Recorder
 from gradtoken.targets import Targets
 from gradtoken.trace.trace import Trace
 
@@ -69,19 +69,21 @@ def _blocks_alone(
     Yields the weights (B, H, N, N), which are leaves, and the tokens (B, N, D) that leave the
     blocks; gradients are on inside the `with`.
     """
-    anatomy, recorder = trace.model.anatomy, Recorder(apart=trace.model.writes_in_place)
+    anatomy, recorder = trace.model.anatomy, Recorder(copies=trace.model.writes_in_place)
     with with_autograd(trace.model):
-        watch = watching(anatomy, recorder, graph="tail", every_block=True)
+        watch = block_hooks(anatomy, recorder, graph="tail", every_block=True)
         with torch.no_grad(), watch as seen:
             trace.model.run(trace.images)
         with torch.enable_grad():
             weights, leaving = [], []
             for index in chosen:
-                tap = WrittenOut(leaves=True)
+                tap = EagerAttention(leaves=True)
                 tap.place = index
                 with tap:
-                    block, tokens = anatomy.blocks[index], trace.model.apart(seen.inputs[index])
-                    leaving.append(first(as_given(block, tokens, seen.given[index])))
+                    block, tokens = anatomy.blocks[index], trace.model.writable(seen.inputs[index])
+                    leaving.append(
+                        output_tokens(run_with_arguments(block, tokens, seen.arguments[index]))
+                    )
                 weights += tap.weights
             yield weights, leaving
 
@@ -101,7 +103,9 @@ def _scores_after(
     def replace(_: Any, args: Any, output: Any) -> Any:
         if threading.get_ident() != thread:
             return None
-        return with_first(output, torch.cat([t.to(first(output).dtype) for t in leaving]))
+        return with_output_tokens(
+            output, torch.cat([t.to(output_tokens(output).dtype) for t in leaving])
+        )
 
     handle = anatomy.blocks[-1].register_forward_hook(replace)
     try:

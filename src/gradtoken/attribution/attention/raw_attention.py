@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradtoken.attribution.base import Method
 from gradtoken.errors import MethodError
-from gradtoken.tap.tap import TAIL
+from gradtoken.tap.attention_call import TAIL
 from gradtoken.targets import Targets
 from gradtoken.trace.trace import Trace
 

@@ -23,7 +23,8 @@ from gradtoken.attribution.lrp.rules import (
     varies,
 )
 from gradtoken.errors import MethodError
-from gradtoken.tap.tap import AttentionCall, WrittenOut
+from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
 from gradtoken.trace.trace import Trace
 
@@ -98,40 +99,35 @@ class AttnLRP(Method):
                 f'attnlrp needs the lxt package ({error}); pip install "gradtoken[lxt]".'
             ) from None
         model = trace.model
-        tap = _Rules(rules, model.spec, apart=model.writes_in_place)
+        tap = _Rules(rules, model.spec, copies=model.writes_in_place)
         return trace.patch_grid.pick(token_relevance(trace, targets, tap))
 
 
-class _Rules(WrittenOut):
+class _Rules(EagerAttention):
     """Makes a forward one whose backward propagates relevance by lxt's rules."""
 
-    def __init__(self, rules: Any, spec: str, *, apart: bool) -> None:
-        super().__init__(apart=apart)
+    def __init__(self, rules: Any, spec: str, *, copies: bool) -> None:
+        super().__init__(copies=copies)
         self._rules = rules
         self._spec = spec
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def intercept(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
         if func is F.multi_head_attention_forward:
             with self:
-                return self._multi_head(*args, **kwargs)
+                return self.multi_head(args, kwargs)
         plain = self.place is None or func is F.scaled_dot_product_attention
         if plain or not any(map(varies, _tensors(args, kwargs))):
-            return super().__torch_function__(func, types, args, kwargs)
+            return super().intercept(func, args, kwargs)
         if func is F.linear:
-            return self.following(self._linear(*args, **kwargs))
+            return self.writable(self._linear(*args, **kwargs))
         if func in ADD and not kwargs:
             return self._pair(torch.add, self._rules.add2, *args)
         if func in MULTIPLY:
             return self._pair(torch.mul, self._rules.mul2, *args)
         if func in MULTIPLY_MATRICES:
-            return self.following(self._rules.matmul(*args))
+            return self.writable(self._rules.matmul(*args))
         if func in _SOFTMAX:
             return self._softmax(*args, **kwargs)
         if func in PASS_ON:

@@ -12,9 +12,9 @@ from torch import Tensor
 from gradtoken.attribution.lrp.rules import Relevance
 from gradtoken.attribution.widened import widening
 from gradtoken.errors import NotSupportedError
+from gradtoken.tap.hooks import BlockRecord, block_hooks
 from gradtoken.tap.in_place import OutOfPlace
-from gradtoken.tap.tap import WrittenOut
-from gradtoken.tap.watch import Seen, watching
+from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
 from gradtoken.trace.autograd import gradients, gradients_on, output_gradients
 from gradtoken.trace.trace import Trace
@@ -35,7 +35,7 @@ def attention_relevance(trace: Trace, targets: Targets) -> list[list[Tensor]]:
             float64.
     """
     _check_class_token(trace)
-    tap = Relevance(apart=trace.model.writes_in_place)
+    tap = Relevance(copies=trace.model.writes_in_place)
     found = []
     with _relevant_forward(trace, tap) as (output, seen):
         at = [*tap.weights, seen.inputs[0]]
@@ -47,7 +47,7 @@ def attention_relevance(trace: Trace, targets: Targets) -> list[list[Tensor]]:
 
 
 def token_relevance(
-    trace: Trace, targets: Targets, tap: WrittenOut
+    trace: Trace, targets: Targets, tap: EagerAttention
 ) -> Float[Tensor, "batch targets tokens"]:
     """Relevance that a tap's rules bring from dy/dz * z to the tokens entering the first block.
 
@@ -65,7 +65,7 @@ def token_relevance(
 
 
 @contextmanager
-def _relevant_forward(trace: Trace, tap: WrittenOut) -> Iterator[tuple[Tensor, Seen]]:
+def _relevant_forward(trace: Trace, tap: EagerAttention) -> Iterator[tuple[Tensor, BlockRecord]]:
     """The output of a forward with a graph, under a tap whose rules its backward follows.
 
     In float64, whatever the model's type: relevance is divided by the sums of the residual stream,
@@ -74,8 +74,8 @@ def _relevant_forward(trace: Trace, tap: WrittenOut) -> Iterator[tuple[Tensor, S
     model = trace.model
     with gradients_on(trace.model), widening(model, torch.float64) as widened:
         pixels = trace.images.double().requires_grad_()
-        beside = OutOfPlace() if tap.apart else nullcontext()
-        watch = watching(model.anatomy, tap, graph="whole", every_block=True)
+        beside = OutOfPlace() if tap.copies else nullcontext()
+        watch = block_hooks(model.anatomy, tap, graph="whole", every_block=True)
         with watch as seen, tap, beside, widened:
             output = model.run(pixels)
         yield output, seen

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gradtoken.tap.tap import AttentionCall, WrittenOut
+from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.recorder import EagerAttention
 
 ADD = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__radd__, Tensor.__iadd__)
 MULTIPLY = (torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__)
@@ -43,31 +44,26 @@ PASS_ON = (
 )
 
 
-class Relevance(WrittenOut):
-    """Makes a forward one whose backward propagates relevance, attention written out."""
+class Relevance(EagerAttention):
+    """Computes a forward whose backward propagates relevance, with eager attention."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def intercept(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
         if func is F.linear:
-            return self.following(_linear(*args, **kwargs))
+            return self.writable(_linear(*args, **kwargs))
         if func is F.multi_head_attention_forward:
             with self:
-                return self._multi_head(*args, **kwargs)
+                return self.multi_head(args, kwargs)
         if func in ADD and not kwargs:
             return _add(*args)
         if func in MULTIPLY:
             return _multiply(*args)
         if func in MULTIPLY_MATRICES:
-            return self.following(_matmul(*args))
+            return self.writable(_matmul(*args))
         if func in PASS_ON:
             return pass_on(func, *args, **kwargs)
-        return super().__torch_function__(func, types, args, kwargs)
+        return super().intercept(func, args, kwargs)
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         """Attention with each of its two products' relevance shared by both factors."""
@@ -76,7 +72,7 @@ class Relevance(WrittenOut):
         products = _Matmul.apply(call.query, call.key.transpose(-2, -1))
         weights = _PassOn.apply(products, call.rows(slice(None)).detach().to(products.dtype))
         self.weights.append(weights)
-        return self.following(_Matmul.apply(weights, call.value))
+        return self.writable(_Matmul.apply(weights, call.value))
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:

@@ -12,16 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradtoken.errors import ModelError
+from gradtoken.errors import ModelError, first_line
 from gradtoken.models.model import Model
-from gradtoken.models.reading.gradients import projected, reaches
+from gradtoken.models.reading.gradients import gradients_at, random_projection
 from gradtoken.models.reading.observe import FAILURES
-from gradtoken.tap.calls import block_tokens
-from gradtoken.tap.tap import AttentionCall, AttentionTap
+from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.attention_tap import AttentionTap
+from gradtoken.tap.block_io import block_tokens
 
 
 class _Reached(Exception):
-    """Ends a forward that has come as far as it is needed."""
+    """Ends a forward that has reached the first block."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +55,23 @@ class Embedder:
         anatomy, tokens = self._model.anatomy, []
         thread = threading.get_ident()
 
-        def stop(found: Tensor) -> None:
+        def stop(entering: Tensor) -> None:
             if threading.get_ident() == thread:
-                tokens.append(found)
+                tokens.append(entering)
                 raise _Reached
 
         with ExitStack() as stack:
             enter = _entering(stop)
             hook = anatomy.blocks[0].register_forward_pre_hook(enter, with_kwargs=True)
             stack.callback(hook.remove)
-            tap = stack.enter_context(_Apart())
+            tap = stack.enter_context(_SelfAttention())
             try:
                 self._model.run(images)
             except (_Reached, *FAILURES) as error:
                 if not tokens:
                     raise ModelError(
                         f"{self._model.spec} cannot run on a batch of shape {tuple(images.shape)}: "
-                        f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+                        f"{first_line(error)}"
                     ) from error
         self._values = tap.values
         if not tokens:
@@ -87,7 +88,9 @@ class Embedder:
             pixels = image.detach().clone().requires_grad_()
             tokens = self(pixels)
             values = [value for value in self._values if value.requires_grad]
-            attended = any(grad is not None for grad in reaches(projected(tokens), values))
+            attended = any(
+                grad is not None for grad in gradients_at(random_projection(tokens), values)
+            )
         return Embedded(pixels, tokens, not attended)
 
 
@@ -98,7 +101,7 @@ def _entering(stop: Callable[[Tensor], None]) -> Callable[..., None]:
     return hook
 
 
-class _Apart(AttentionTap):
+class _SelfAttention(AttentionTap):
     """Lets every token attend to itself alone, where there is a value for each query."""
 
     def __init__(self) -> None:

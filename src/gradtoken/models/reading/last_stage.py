@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from gradtoken.images.patch_grid import PatchGrid
-from gradtoken.models.facts import Fact, Misread, Probed, Verified
 from gradtoken.models.model import Model
 from gradtoken.models.reading.gradients import NEGLIGIBLE
 from gradtoken.models.reading.observe import check_output, run, with_autograd
 from gradtoken.models.reading.probe import CHANGES, ramps
+from gradtoken.models.verification import Fact, LocatedGrid, ReadingError, VerifiedReadout
 from gradtoken.precision import wide
 from gradtoken.tap.alignment import Alignment
 from gradtoken.tap.anatomy import Pool
-from gradtoken.tap.calls import first, with_first
-from gradtoken.tap.tap import Recorder
+from gradtoken.tap.block_io import output_tokens, with_output_tokens
+from gradtoken.tap.recorder import Recorder
 
 ALIKE = 0.5
 """Correlation of claimed and shown places from which on a claimed layout is confirmed."""
@@ -33,17 +33,17 @@ ALIKE = 0.5
 
 @dataclass
 class _Exchange:
-    """Keeps what is pooled in each forward, and puts that of the first one in its place."""
+    """Keeps the pooled tokens of each forward, and replaces them by those of the first one."""
 
     pool: Pool
     kept: list[Tensor] = field(default_factory=list)
 
     def hook(self, _: nn.Module, args: tuple[Any, ...], output: Any = None) -> Any:
-        tokens = args[0] if output is None else first(output)
+        tokens = args[0] if output is None else output_tokens(output)
         self.kept.append(tokens.detach())
         torch.set_grad_enabled(True)
-        following = self.kept[0].clone().requires_grad_().clone()
-        return (following, *args[1:]) if output is None else with_first(output, following)
+        copy = self.kept[0].clone().requires_grad_().clone()
+        return (copy, *args[1:]) if output is None else with_output_tokens(output, copy)
 
     def register(self) -> Any:
         module = self.pool.module
@@ -52,28 +52,30 @@ class _Exchange:
         return module.register_forward_hook(self.hook)
 
     def tokens(self) -> list[Tensor]:
-        return [wide(self.pool.flat(each)).double()[0] for each in self.kept]
+        return [wide(self.pool.flat(tokens)).double()[0] for tokens in self.kept]
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What three forwards showed.
+    """The result of three forwards.
 
     Args:
-        probed: where the averaged tokens lie.
+        located: where the averaged tokens lie.
         verified: what was verified.
         outputs: how many logits the model returns.
         writes_in_place: whether it wrote into tensors in place.
     """
 
-    probed: Probed
-    verified: Verified
+    located: LocatedGrid
+    verified: VerifiedReadout
     outputs: int
     writes_in_place: bool
 
 
-def examine(model: Model, noise: Tensor, claimed: Callable[[int], PatchGrid]) -> Examined:
-    """See where a model's averaged tokens lie, and whether it reads its class from them alone.
+def examine_last_stage(
+    model: Model, noise: Tensor, claimed: Callable[[int], PatchGrid]
+) -> Examined:
+    """Locate a model's averaged tokens, and see that it reads its class from them alone.
 
     The second and third forward are of images with noise added, whose variance grows down the image
     in one and across it in the other. How much more a token changes in one of them tells whether it
@@ -85,7 +87,7 @@ def examine(model: Model, noise: Tensor, claimed: Callable[[int], PatchGrid]) ->
         claimed: the grid that the model's layout says, of a number of tokens.
 
     Raises:
-        Misread: if the output depends on the image otherwise, or the tokens do not lie so.
+        ReadingError: if the output depends on the image otherwise, or the tokens do not lie so.
     """
     assert model.anatomy.pool is not None
     exchange, recorder = _Exchange(model.anatomy.pool), Recorder()
@@ -97,7 +99,7 @@ def examine(model: Model, noise: Tensor, claimed: Callable[[int], PatchGrid]) ->
                 outputs.append(run(model, image))
     check_output(model, outputs[0])
     if len(exchange.kept) != len(outputs):
-        raise Misread(
+        raise ReadingError(
             f"{model.spec} averages its tokens {len(exchange.kept)} times in {len(outputs)} "
             "forwards, so no one average makes its output; explain the plain model."
         )
@@ -105,16 +107,16 @@ def examine(model: Model, noise: Tensor, claimed: Callable[[int], PatchGrid]) ->
     gap = max(float((wide(other.detach()) - plain).abs().max()) for other in outputs[1:])
     around = gap / float(plain.abs().max().clamp_min(torch.finfo(plain.dtype).tiny))
     if around > NEGLIGIBLE:
-        raise Misread(
+        raise ReadingError(
             f"the output of {model.spec} depends on the image by a way around the tokens of its "
             "last stage, which a map of these would leave out."
         )
-    probed = _confirmed(model, exchange.tokens(), claimed)
+    located = _confirmed(model, exchange.tokens(), claimed)
     fact = Fact(
         "change of the output by other pixels, its averaged tokens held", around, NEGLIGIBLE
     )
-    verified = Verified((fact,), (), Alignment())
-    return Examined(probed, verified, plain.shape[1], recorder.written)
+    verified = VerifiedReadout((fact,), (), Alignment())
+    return Examined(located, verified, plain.shape[1], recorder.written)
 
 
 def _images(noise: Tensor) -> list[Tensor]:
@@ -125,7 +127,9 @@ def _images(noise: Tensor) -> list[Tensor]:
     return [noise, noise + drawn * down, noise + drawn * across]
 
 
-def _confirmed(model: Model, tokens: list[Tensor], claimed: Callable[[int], PatchGrid]) -> Probed:
+def _confirmed(
+    model: Model, tokens: list[Tensor], claimed: Callable[[int], PatchGrid]
+) -> LocatedGrid:
     grid = claimed(len(tokens[0]))
     below, right = (((t - tokens[0]).square().sum(-1)).cpu() for t in tokens[1:])
     at = torch.tensor(grid.positions)
@@ -137,9 +141,9 @@ def _confirmed(model: Model, tokens: list[Tensor], claimed: Callable[[int], Patc
     if grid.count > 1:
         value = float(torch.corrcoef(torch.stack([claim.flatten(), shown]))[0, 1])
     if not value >= ALIKE:
-        raise Misread(
+        raise ReadingError(
             f"the averaged tokens of {model.spec} do not lie on the image as a row-by-row "
             f"{grid.shape[0]}x{grid.shape[1]} grid (correlation {value:.2f}), so a map cannot be "
             "laid out; use a model that cuts the image into a grid."
         )
-    return Probed(grid, "confirmed", value, ALIKE)
+    return LocatedGrid(grid, "confirmed", value, ALIKE)

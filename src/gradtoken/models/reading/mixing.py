@@ -1,4 +1,4 @@
-"""Do a model's tokens meet in attention that can be seen, and nowhere else?"""
+"""Checking that a model's tokens are mixed by visible attention alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradtoken.images.patch_grid import PatchGrid
-from gradtoken.models.facts import Fact, Misread
 from gradtoken.models.model import Model
 from gradtoken.models.reading.observe import FAILURES, with_autograd
+from gradtoken.models.verification import Fact, ReadingError
 from gradtoken.precision import wide
-from gradtoken.tap.anatomy import Given, as_given
-from gradtoken.tap.calls import first
-from gradtoken.tap.tap import AttentionCall, AttentionTap, SelfAttention
-from gradtoken.tap.watch import Seen
+from gradtoken.tap.anatomy import BlockArguments, run_with_arguments
+from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.attention_tap import AttentionTap, SelfAttention
+from gradtoken.tap.block_io import output_tokens
+from gradtoken.tap.hooks import BlockRecord
 
 _ALLOWED = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
 class _Stopped(Exception):
-    """Ends a block that has come as far as its attention."""
+    """Ends a block that has reached its attention."""
 
 
 class _Values(AttentionTap):
@@ -38,22 +39,22 @@ class _Values(AttentionTap):
         raise _Stopped
 
 
-def attention_in_place(model: Model, seen: Seen, calls: Sequence[AttentionCall]) -> Fact:
+def attention_in_place(model: Model, record: BlockRecord, calls: Sequence[AttentionCall]) -> Fact:
     """Change half of the tokens entering each block, drawn at random, and see what it attends to.
 
     Raises:
-        Misread: if other than these tokens' values change, because the block reorders or mixes its
-            tokens before its attention, or attends to something else.
+        ReadingError: if other than these tokens' values change, because the block reorders or mixes
+            its tokens before its attention, or attends to something else.
     """
     worst, allowed = 0.0, _ALLOWED.get(model.dtype, 0.1)
     with with_autograd(model), torch.no_grad():
         for index, block in enumerate(model.anatomy.blocks):
-            tokens = seen.inputs[index].detach()
+            tokens = record.inputs[index].detach()
             changed, chosen = _half_changed(tokens, index)
             tap = _Values()
             try:
                 with tap:
-                    as_given(block, changed, seen.given[index])
+                    run_with_arguments(block, changed, record.arguments[index])
             except (_Stopped, *FAILURES):
                 if tap.value is None:
                     raise
@@ -67,7 +68,7 @@ def attention_in_place(model: Model, seen: Seen, calls: Sequence[AttentionCall])
                     kept_gap = float(gaps[chosen].min() / size)
             worst = max(worst, gap)
             if not (gap <= allowed and kept_gap > allowed):
-                raise Misread(
+                raise ReadingError(
                     f"what block {index} of {model.spec} attends to is not its own tokens in their "
                     "order (it reorders or mixes them before its attention, or attends to "
                     "something else), so attention cannot be laid on patches."
@@ -85,29 +86,29 @@ def _half_changed(tokens: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return torch.where(chosen.to(tokens.device)[:, None], tokens + change, tokens), chosen
 
 
-def attention_alone_mixes(model: Model, seen: Seen, grid: PatchGrid) -> Fact:
+def attention_alone_mixes(model: Model, record: BlockRecord, grid: PatchGrid) -> Fact:
     """Run each block on one token, and on it and another, while every token attends to itself.
 
     What comes of each must be the same. Blocks that cannot be run on few tokens are run on all of
     them, and on half of them changed: what comes of the others must be the same.
 
     Raises:
-        Misread: if a token changes another: the block mixes tokens by a convolution, say, or by
-            attention computed by hand.
+        ReadingError: if a token changes another: the block mixes tokens by a convolution, say, or
+            by attention computed by hand.
     """
-    one = model.layout.rows[0] if model.layout.rows else grid.positions[0]
-    places = [one, grid.positions[-1]]
+    readout = model.layout.rows[0] if model.layout.rows else grid.positions[0]
+    places = [readout, grid.positions[-1]]
     worst, allowed = 0.0, _ALLOWED.get(model.dtype, 0.1)
     with with_autograd(model), torch.no_grad(), SelfAttention():
         for index, block in enumerate(model.anatomy.blocks):
-            tokens, given = seen.inputs[index].detach(), seen.given[index]
+            tokens, arguments = record.inputs[index].detach(), record.arguments[index]
             try:
-                gap = _of_two(model.anatomy.step, block, given, tokens[:, places])
+                gap = _change_of_two(model.anatomy.step, block, arguments, tokens[:, places])
             except FAILURES:
-                gap = _of_all(block, given, tokens, index)
+                gap = _change_of_all(block, arguments, tokens, index)
             worst = max(worst, gap)
             if not gap <= allowed:
-                raise Misread(
+                raise ReadingError(
                     f"block {index} of {model.spec} mixes tokens in another way than by attention "
                     "that can be seen (a convolution, or attention computed by hand), which a map "
                     "would leave out; use a model whose tokens meet in fused attention alone."
@@ -115,27 +116,30 @@ def attention_alone_mixes(model: Model, seen: Seen, grid: PatchGrid) -> Fact:
     return Fact("change of a token by another, apart from attention", worst, allowed)
 
 
-def _of_two(
-    step: Callable[[nn.Module, Tensor, Given], Any],
+def _change_of_two(
+    step: Callable[[nn.Module, Tensor, BlockArguments], Any],
     block: nn.Module,
-    given: Given,
+    arguments: BlockArguments,
     tokens: Float[Tensor, "1 two dim"],
 ) -> float:
     """How much two tokens change each other, relative to the larger of each."""
-    both = wide(first(step(block, tokens.clone(), given)))
+    both = wide(output_tokens(step(block, tokens.clone(), arguments)))
     gaps = []
     for place in (slice(0, 1), slice(1, 2)):
-        alone = wide(first(step(block, tokens[:, place].clone(), given)))
+        alone = wide(output_tokens(step(block, tokens[:, place].clone(), arguments)))
         gap = (both[:, place] - alone).abs().max() / alone.abs().max().clamp_min(1e-12)
         gaps.append(float(gap))
     return max(gaps)
 
 
-def _of_all(
-    block: nn.Module, given: Given, tokens: Float[Tensor, "1 tokens dim"], seed: int
+def _change_of_all(
+    block: nn.Module, arguments: BlockArguments, tokens: Float[Tensor, "1 tokens dim"], seed: int
 ) -> float:
     """How much half of all tokens change the others, relative to their own change."""
     changed, chosen = _half_changed(tokens, seed)
-    before, after = (wide(first(as_given(block, t.clone(), given))) for t in (tokens, changed))
+    before, after = (
+        wide(output_tokens(run_with_arguments(block, t.clone(), arguments)))
+        for t in (tokens, changed)
+    )
     gaps = (after - before).abs().amax((0, 2)).cpu()
     return float(gaps[~chosen].max() / gaps[chosen].median().clamp_min(1e-12))

@@ -1,4 +1,4 @@
-"""One forward on noise, cut behind every block: what verification and reading look at."""
+"""One forward on noise, cut after every block, from which models are read and verified."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradtoken.errors import ModelError
-from gradtoken.models.entry import mixed_types
+from gradtoken.errors import ModelError, first_line
+from gradtoken.models.input_layer import mixed_types
 from gradtoken.models.model import Model
 from gradtoken.models.reading.checkpointing import CheckpointRecorder
-from gradtoken.models.reading.gradients import projected, reaches, without
+from gradtoken.models.reading.gradients import gradients_at, gradients_blocked, random_projection
 from gradtoken.precision import wide
-from gradtoken.tap.in_place import writable
-from gradtoken.tap.tap import TAIL, AttentionCall
-from gradtoken.tap.watch import Seen, on_the_way, watching
+from gradtoken.tap.attention_call import TAIL, AttentionCall
+from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
+from gradtoken.tap.in_place import out_of_place
 
 FAILURES = (
     RuntimeError,
@@ -36,26 +36,26 @@ FAILURES = (
 
 @dataclass(frozen=True)
 class Observation:
-    """A forward whose blocks each end in a leaf, so that gradients go to the block they come from.
+    """A forward whose blocks each end in a leaf, so that gradients stop at the block they reach.
 
     Args:
         pixels: the input, a leaf.
         output: (1, C), with a graph to the leaves.
-        seen: what each backbone showed.
+        records: the blocks of each backbone.
         calls: each backbone's attention calls that the output depends on.
         writes_in_place: whether the model wrote into tensors in place.
     """
 
     pixels: Float[Tensor, "1 channels height width"]
     output: Float[Tensor, "1 classes"]
-    seen: list[Seen]
+    records: list[BlockRecord]
     calls: list[list[AttentionCall]]
     writes_in_place: bool
 
     @property
     def score(self) -> Tensor:
         """A random projection of the output."""
-        return projected(wide(self.output))
+        return random_projection(wide(self.output))
 
     def tail(self, backbone: int) -> list[AttentionCall]:
         """The attention calls after a backbone's last block that the output depends on."""
@@ -63,13 +63,13 @@ class Observation:
 
     def connected(self, nodes: Sequence[Tensor]) -> bool:
         """Whether the graph of the output leads to any of some nodes, even if by a zero."""
-        found = torch.autograd.grad(self.score, list(nodes), retain_graph=True, allow_unused=True)
-        return any(grad is not None for grad in found)
+        grads = torch.autograd.grad(self.score, list(nodes), retain_graph=True, allow_unused=True)
+        return any(grad is not None for grad in grads)
 
     def gradients(self, at: Sequence[Tensor], others: Iterable[Tensor] = ()) -> list[Tensor | None]:
         """The score's gradients at some nodes, but for what goes through others."""
-        with without(others):
-            return reaches(self.score, at)
+        with gradients_blocked(others):
+            return gradients_at(self.score, at)
 
 
 def sample_input(model: Model) -> Float[Tensor, "1 channels height width"]:
@@ -97,14 +97,14 @@ def with_autograd(model: Model) -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(model.evaluating())
         if model.writes_in_place:
-            stack.enter_context(writable(model.module))
+            stack.enter_context(out_of_place(model.module))
         yield
 
 
 def observe(
     backbones: Sequence[Model], *, hooks: Callable[[ExitStack], None] | None = None
 ) -> Observation:
-    """Run a model once on noise, watching the blocks of each of its backbones.
+    """Run a model once on noise and observe the blocks of each of its backbones.
 
     Args:
         backbones: the same model, each time with other blocks.
@@ -117,11 +117,11 @@ def observe(
     with with_autograd(model), ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         pixels = sample_input(model).requires_grad_()
-        saved = stack.enter_context(writable(model.module))
+        saved = stack.enter_context(out_of_place(model.module))
         recorders = [CheckpointRecorder(saved) for _ in backbones]
-        seen = [
-            stack.enter_context(watching(one.anatomy, recorder, graph="cut", every_block=True))
-            for one, recorder in zip(backbones, recorders, strict=True)
+        records = [
+            stack.enter_context(block_hooks(model.anatomy, recorder, graph="cut", every_block=True))
+            for model, recorder in zip(backbones, recorders, strict=True)
         ]
         if hooks is not None:
             hooks(stack)
@@ -133,8 +133,8 @@ def observe(
             recorder.check(model.spec)
         with torch.enable_grad():
             check_output(model, output)
-            calls = [on_the_way(recorder.calls, output) for recorder in recorders]
-    return Observation(pixels, output, seen, calls, recorders[0].written)
+            calls = [contributing_calls(recorder.calls, output) for recorder in recorders]
+    return Observation(pixels, output, records, calls, recorders[0].written)
 
 
 def run(model: Model, images: Tensor) -> Any:
@@ -150,7 +150,7 @@ def run(model: Model, images: Tensor) -> Any:
     except FAILURES as error:
         raise ModelError(
             f"{model.spec} cannot run on a batch of shape {tuple(images.shape)}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}; if it takes images of "
+            f"{first_line(error)}; if it takes images of "
             "another size, pass wrap(…, preprocess=…), and if it is called in another way, "
             f"wrap(…, forward=…){mixed_types(model.module) or '.'}"
         ) from error
@@ -164,8 +164,8 @@ def check_output(model: Model, output: Any) -> None:
     """
     if not isinstance(output, Tensor) or output.ndim != 2:
         raise ModelError(
-            f"{model.spec} returned {described(output)} where logits (B, C) are needed; give it a "
-            "classification head, or tell how to get them with wrap(…, forward=…)."
+            f"{model.spec} returned {_description(output)} where logits (B, C) are needed; give it "
+            "a classification head, or tell how to get them with wrap(…, forward=…)."
         )
     if not output.requires_grad:
         raise ModelError(
@@ -175,7 +175,7 @@ def check_output(model: Model, output: Any) -> None:
         )
 
 
-def described(output: Any) -> str:
+def _description(output: Any) -> str:
     """An output's kind, in words."""
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)}"
@@ -186,6 +186,6 @@ def described(output: Any) -> str:
     return type(output).__name__
 
 
-def inside(blocks: Sequence[nn.Module]) -> set[int]:
+def module_ids(blocks: Sequence[nn.Module]) -> set[int]:
     """Ids of all modules in some blocks."""
     return {id(part) for block in blocks for part in block.modules()}

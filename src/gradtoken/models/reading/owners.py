@@ -1,4 +1,4 @@
-"""Which token depends on what: read off a few backward passes."""
+"""The output token that depends on each input site, by a few backward passes."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def owners(
 
 
 def _back(outputs: Tensor, vector: Tensor, inputs: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(
+    (grad,) = torch.autograd.grad(
         outputs, inputs, vector[None], retain_graph=True, allow_unused=True
     )
-    return torch.zeros_like(wide(inputs)) if found is None else wide(found)
+    return torch.zeros_like(wide(inputs)) if grad is None else wide(grad)
 
 
 def _share(some: Bool[Tensor, "*sites"], among: Bool[Tensor, "*sites"]) -> float:

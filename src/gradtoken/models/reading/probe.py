@@ -1,4 +1,4 @@
-"""Which token is which patch, found by changing pixels and seeing which tokens change.
+"""Which token is which patch, located by changing pixels and observing which tokens change.
 
 Nothing is assumed of the order in which a model lays out its tokens, nor of how many others it puts
 among them. Where each pixel belongs to one token (patch embeddings), the answer is exact. Where
@@ -20,9 +20,9 @@ from torch import Tensor
 from gradtoken.errors import ModelError
 from gradtoken.images.crop_box import Box
 from gradtoken.images.patch_grid import PatchGrid
-from gradtoken.models.facts import Probed
 from gradtoken.models.reading.embed import Embedded
 from gradtoken.models.reading.owners import OF_PIXELS, Owners, owners
+from gradtoken.models.verification import LocatedGrid
 from gradtoken.precision import wide
 
 Embed: TypeAlias = Callable[[Float[Tensor, "batch channels height width"]], Tensor]
@@ -50,7 +50,7 @@ _DRAWS = 4
 
 def probe_patches(
     embed: Embed, start: Embedded, *, claimed: Callable[[int], PatchGrid], spec: str
-) -> Probed:
+) -> LocatedGrid:
     """Find the spatial tokens that a model makes of an input, and their places.
 
     Args:
@@ -70,9 +70,9 @@ def probe_patches(
     for places in _Places.measured(embed, start):
         if not start.local:
             break
-        found = _fitted(places, start.pixels, "measured")
-        if found is not None:
-            return _sharpened(found, start)
+        fitted = _fitted(places, start.pixels, "measured")
+        if fitted is not None:
+            return _sharpened(fitted, start)
     try:
         grid = claimed(places.count)
     except ModelError:
@@ -80,7 +80,7 @@ def probe_patches(
     value = _agreement(places, grid)
     if not value >= _ALIKE:
         raise ModelError(_no_grid(spec, places))
-    return Probed(grid, "confirmed", value, _ALIKE)
+    return LocatedGrid(grid, "confirmed", value, _ALIKE)
 
 
 def _no_grid(spec: str, places: _Places) -> str:
@@ -105,10 +105,10 @@ class _Places:
         return len(self.used)
 
     @classmethod
-    def owned(cls, found: Owners, tokens: int) -> _Places:
+    def owned(cls, owner: Owners, tokens: int) -> _Places:
         """From the owner (H, W) of every pixel."""
-        height, width = found.token.shape
-        at = found.token.flatten()
+        height, width = owner.token.shape
+        at = owner.token.flatten()
         mine = at >= 0
         pixels = torch.arange(height * width, device=at.device)[mine]
         number = torch.zeros(tokens, device=at.device, dtype=torch.float64)
@@ -154,36 +154,36 @@ def ramps(like: Tensor) -> tuple[Float[Tensor, "height 1"], Float[Tensor, " widt
     return down[:, None], across
 
 
-def _exact(start: Embedded) -> Probed | None:
+def _exact(start: Embedded) -> LocatedGrid | None:
     """The grid, where nearly every pixel belongs to one token; None where gradients do not tell."""
     if not start.tokens.requires_grad:
         return None
     with torch.enable_grad():
-        found = owners(start.tokens, start.pixels, channels=1, near=OF_PIXELS)
-    if found.clean < _CLEAN:
+        owner = owners(start.tokens, start.pixels, channels=1, near=OF_PIXELS)
+    if owner.clean < _CLEAN:
         return None
-    return _fitted(_Places.owned(found, start.tokens.shape[1]), start.pixels, "exact")
+    return _fitted(_Places.owned(owner, start.tokens.shape[1]), start.pixels, "exact")
 
 
-def _sharpened(found: Probed, start: Embedded) -> Probed:
+def _sharpened(located: LocatedGrid, start: Embedded) -> LocatedGrid:
     """The same grid with its cells measured to the pixel, where two tokens' pixels tell them.
 
     They are inner ones, whose receptive fields do not end at the input's edge.
     """
-    grid = found.grid
+    grid = located.grid
     rows, columns = grid.shape
     if min(grid.shape) < 4:
-        return found
+        return located
     places = [(1, 1), (rows - 2, columns - 2)]
     if not start.tokens.requires_grad:
-        return found
+        return located
     with torch.enable_grad():
         early, late = (
             _centre(start.tokens[0, grid.positions[r * columns + c]], start.pixels)
             for r, c in places
         )
     if early is None or late is None:
-        return found
+        return located
     (top, left), (bottom, right) = early, late
     down, across = (bottom - top) / (rows - 3), (right - left) / (columns - 3)
     cells = Box(
@@ -195,8 +195,8 @@ def _sharpened(found: Probed, start: Embedded) -> Probed:
     before = grid.cells or Box(0.0, 0.0, grid.size[1], grid.size[0])
     gaps = [abs(new - old) for new, old in zip(cells, before, strict=True)]
     if max(gaps) > _STRAY * min(down, across):
-        return found
-    return replace(found, grid=replace(grid, cells=_settled(cells, grid.size)))
+        return located
+    return replace(located, grid=replace(grid, cells=_settled(cells, grid.size)))
 
 
 def _centre(token: Float[Tensor, " dim"], pixels: Tensor) -> tuple[float, float] | None:
@@ -214,7 +214,7 @@ def _centre(token: Float[Tensor, " dim"], pixels: Tensor) -> tuple[float, float]
     return ends[0], ends[1]
 
 
-def _fitted(places: _Places, like: Tensor, how: str) -> Probed | None:
+def _fitted(places: _Places, like: Tensor, how: str) -> LocatedGrid | None:
     """The grid whose rows and columns the tokens' centres are, if there is one."""
     at = places.used.nonzero()[:, 0]
     height, width = like.shape[-2:]
@@ -227,14 +227,14 @@ def _fitted(places: _Places, like: Tensor, how: str) -> Probed | None:
             (top, bottom, stray_down), (left, right, stray_across) = vertical, horizontal
             cells = Box(left * width, top * height, right * width, bottom * height)
             grid = _grid((rows, columns), (height, width), places.count, at[order], cells)
-            return Probed(grid, how, max(stray_down, stray_across), _STRAY)
+            return LocatedGrid(grid, how, max(stray_down, stray_across), _STRAY)
     return None
 
 
 def _shapes(count: int, size: tuple[int, int]) -> list[tuple[int, int]]:
     """Rows and columns of so many tokens, those nearest to the input's shape first."""
-    found = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
-    return sorted(found, key=lambda grid: abs(grid[0] * size[1] - grid[1] * size[0]))
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    return sorted(shapes, key=lambda grid: abs(grid[0] * size[1] - grid[1] * size[0]))
 
 
 def _axis(places: Float[Tensor, "others lines"], how: str) -> tuple[float, float, float] | None:
@@ -283,10 +283,12 @@ def _agreement(places: _Places, grid: PatchGrid) -> float:
     """The smaller correlation of a claimed grid's rows and columns with the measured places."""
     rows, columns = grid.shape
     at = torch.tensor(grid.positions)
-    found = []
+    correlations = []
     for axis, side in ((places.down, 0), (places.across, 1)):
         claim = torch.arange(rows * columns).view(grid.shape)
         claim = (claim // columns if side == 0 else claim % columns).flatten().double()
         if grid.shape[side] > 1:
-            found.append(float(torch.corrcoef(torch.stack([claim, axis[at].double()]))[0, 1]))
-    return min(found, default=1.0)
+            correlations.append(
+                float(torch.corrcoef(torch.stack([claim, axis[at].double()]))[0, 1])
+            )
+    return min(correlations, default=1.0)

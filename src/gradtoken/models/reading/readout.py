@@ -1,4 +1,4 @@
-"""Is the class of one forward read as the model's reading says?"""
+"""Checking a forward's readout against the model's reading."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.models.model import Model
 from gradtoken.models.reading.gradients import (
     NEGLIGIBLE,
-    _norm,
-    _outside,
+    gradients_at,
+    gradients_blocked,
+    norm,
+    norm_outside,
     outputs_of,
-    projected,
-    reaches,
-    without,
+    random_projection,
 )
 from gradtoken.precision import wide
-from gradtoken.tap.tap import TAIL, AttentionCall
-from gradtoken.tap.watch import Seen
+from gradtoken.tap.attention_call import TAIL, AttentionCall
+from gradtoken.tap.hooks import BlockRecord
 
 
 def check_readout(
-    model: Model, seen: Seen, calls: Sequence[AttentionCall], output: Tensor, grid: PatchGrid
+    model: Model,
+    record: BlockRecord,
+    calls: Sequence[AttentionCall],
+    output: Tensor,
+    grid: PatchGrid,
 ) -> None:
-    """See that a forward read its class as the model's reading says: one backward of its tail.
+    """See that a forward reads its class as the model's reading says, by one backward of its tail.
 
     It may not, for an input of another size or a batch, or since the model's settings or weights
     were changed.
 
     Args:
         model: with one backbone.
-        seen: what the forward showed.
+        record: the forward's blocks.
         calls: the attention calls that its output depends on.
         output: the model's output, with a graph from the last tokens on.
         grid: the spatial tokens of inputs of this size.
@@ -42,25 +46,25 @@ def check_readout(
     Raises:
         ModelError: if it did not.
     """
-    if not seen.lengths or not output.requires_grad:
+    if not record.lengths or not output.requires_grad:
         return
     again = "wrap it again, with preprocessing to the size it is used at"
-    if seen.lengths[0] != grid.tokens:
+    if record.lengths[0] != grid.tokens:
         raise ModelError(
-            f"{model.spec} makes {seen.lengths[0]} tokens of images of {grid.size[1]}x"
+            f"{model.spec} makes {record.lengths[0]} tokens of images of {grid.size[1]}x"
             f"{grid.size[0]} pixels, and made {grid.tokens} when it was read; {again}."
         )
-    reads = [seen.leaving[index] for index in model.anatomy.reads]
+    reads = [record.outputs[index] for index in model.anatomy.reads]
     parts = outputs_of(call for call in calls if call.place == TAIL)
-    pooled = seen.pooled(model.anatomy.pool)
+    pooled = record.pooled(model.anatomy.pool)
     parts += [] if pooled is None else [pooled]
     with torch.enable_grad():
-        score = projected(wide(output))
-        with without(parts):
-            outside = _outside(reaches(score, reads), model.layout.rows)
+        score = random_projection(wide(output))
+        with gradients_blocked(parts):
+            outside = norm_outside(gradients_at(score, reads), model.layout.rows)
         if not outside:
             return
-        share = outside / _norm(reaches(score, reads))
+        share = outside / norm(gradients_at(score, reads))
     if not share <= NEGLIGIBLE:
         raise ModelError(
             f"{model.spec} was read as {model.anatomy.readout!r}, but {share:.0%} of its output's "

@@ -1,4 +1,4 @@
-"""Is a model's reading right? Verified on the model's own gradient, in one forward on noise.
+"""Verifying a reading by the model's own gradient, in one forward on noise.
 
 The forward is cut behind every block, so that a gradient arrives where the output really depends
 on the blocks. The reading is right if the output depends on the tokens that it names and on nothing
@@ -13,30 +13,30 @@ import torch
 from torch import Tensor
 
 from gradtoken.images.patch_grid import PatchGrid, averaged_tokens
-from gradtoken.models.facts import Fact, Misread, Verified
 from gradtoken.models.model import Model
 from gradtoken.models.reading.blocks import check_blocks
 from gradtoken.models.reading.gradients import (
     NEGLIGIBLE,
-    _norm,
-    _outside,
+    gradients_at,
+    gradients_blocked,
+    norm,
+    norm_outside,
     outputs_of,
-    projected,
-    reaches,
-    without,
+    random_projection,
 )
 from gradtoken.models.reading.observe import Observation
 from gradtoken.models.reading.owners import owners
+from gradtoken.models.verification import Fact, ReadingError, VerifiedReadout
 from gradtoken.tap.alignment import Alignment
-from gradtoken.tap.tap import AttentionCall
-from gradtoken.tap.watch import Seen
+from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.hooks import BlockRecord
 
 _EQUAL = {torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
 def verify(
     backbones: Sequence[Model], observed: Observation, grids: Sequence[PatchGrid]
-) -> list[Verified]:
+) -> list[VerifiedReadout]:
     """Compare a reading with what a forward showed.
 
     Args:
@@ -45,32 +45,32 @@ def verify(
         grids: the spatial tokens of each backbone.
 
     Raises:
-        Misread: if something contradicts the reading.
+        ReadingError: if something contradicts the reading.
     """
     spec = backbones[0].spec
-    for model, seen, calls in zip(backbones, observed.seen, observed.calls, strict=True):
-        check_blocks(model, seen, calls)
-    ends = [dict(sorted(seen.leaving.items())) for seen in observed.seen]
+    for model, record, calls in zip(backbones, observed.records, observed.calls, strict=True):
+        check_blocks(model, record, calls)
+    ends = [dict(sorted(record.outputs.items())) for record in observed.records]
     nodes = [observed.pixels, *(leaf for end in ends for leaf in end.values())]
-    found = observed.gradients(nodes)
-    if all(grad is None for grad in found):
+    grads = observed.gradients(nodes)
+    if all(grad is None for grad in grads):
         if not observed.connected(nodes):
-            raise Misread(
+            raise ReadingError(
                 f"the output of {spec} is not connected with its blocks by gradients (they are "
                 "detached, or computed again in the backward pass by reentrant gradient "
                 "checkpointing); compute it differentiably."
             )
         tails = [(Alignment(),) * len(observed.tail(b)) for b in range(len(backbones))]
-        return [Verified((), tail, Alignment(), blank=True) for tail in tails]
-    whole = _norm(found[1:])
-    around = _norm(found[:1]) / max(whole, torch.finfo(torch.float32).tiny)
+        return [VerifiedReadout((), tail, Alignment(), blank=True) for tail in tails]
+    whole = norm(grads[1:])
+    around = norm(grads[:1]) / max(whole, torch.finfo(torch.float32).tiny)
     if around > NEGLIGIBLE:
-        raise Misread(
+        raise ReadingError(
             f"the output of {spec} depends on the image by a way around its blocks (a second "
             "backbone or a skip connection), which a map of the blocks would leave out."
         )
     facts = [Fact("gradient that reaches the pixels around the blocks", around, NEGLIGIBLE)]
-    at = iter(found[1:])
+    at = iter(grads[1:])
     arriving = [{index: next(at) for index in end} for end in ends]
     verified = []
     for number, model in enumerate(backbones):
@@ -88,14 +88,14 @@ def _backbone(
     whole: float,
     grid: PatchGrid,
     common: Sequence[Fact],
-) -> Verified:
-    anatomy, seen = model.anatomy, observed.seen[number]
+) -> VerifiedReadout:
+    anatomy, record = model.anatomy, observed.records[number]
     facts = [*common, _other_blocks(model, arriving, whole)]
-    chain = _chain(model, observed, seen)
+    chain = _chain(model, observed, record)
     facts.append(chain)
-    last = seen.leaving[len(anatomy.blocks) - 1]
-    tail, pooled = observed.tail(number), seen.pooled(anatomy.pool)
-    reads = {index: seen.leaving[index] for index in anatomy.reads}
+    last = record.outputs[len(anatomy.blocks) - 1]
+    tail, pooled = observed.tail(number), record.pooled(anatomy.pool)
+    reads = {index: record.outputs[index] for index in anatomy.reads}
     attended = outputs_of(tail)
     parts = attended if pooled is None else [*attended, pooled]
     direct = observed.gradients(list(reads.values()), parts)
@@ -106,8 +106,8 @@ def _backbone(
         facts.append(_averaged(model, observed, pooled, aligned, grid))
     _check_tail(model, observed, tail, last, grid)
     values = [call.value.transpose(1, 2).flatten(2) for call in tail]
-    with without(attended):
-        return Verified(
+    with gradients_blocked(attended):
+        return VerifiedReadout(
             tuple(facts), tuple(_aligned(value, last, grid, model) for value in values), aligned
         )
 
@@ -115,9 +115,9 @@ def _backbone(
 def _other_blocks(model: Model, arriving: dict[int, Tensor | None], whole: float) -> Fact:
     reads = model.anatomy.reads
     others = [index for index, grad in arriving.items() if grad is not None and index not in reads]
-    share = _norm([arriving[index] for index in others]) / whole
+    share = norm([arriving[index] for index in others]) / whole
     if share > NEGLIGIBLE:
-        raise Misread(
+        raise ReadingError(
             f"{model.spec} is read as {model.anatomy.readout!r}, but {share:.0%} of its output's "
             f"gradient arrives at the output of other blocks ({_list(others)})."
         )
@@ -127,9 +127,9 @@ def _other_blocks(model: Model, arriving: dict[int, Tensor | None], whole: float
 def _other_tokens(
     model: Model, direct: Sequence[Tensor | None], whole: float, grid: PatchGrid
 ) -> Fact:
-    share = _outside(direct, model.layout.rows) / whole
+    share = norm_outside(direct, model.layout.rows) / whole
     if share > NEGLIGIBLE:
-        raise Misread(
+        raise ReadingError(
             f"{model.spec} is read as {model.anatomy.readout!r}, but {share:.0%} of its output's "
             "gradient at the last tokens lies elsewhere."
         )
@@ -137,17 +137,17 @@ def _other_tokens(
 
 
 def _check_parts(
-    model: Model, observed: Observation, found: list[Tensor | None], pooled: Tensor | None
+    model: Model, observed: Observation, grads: list[Tensor | None], pooled: Tensor | None
 ) -> None:
     """See that the output depends on each token, pool or attention that the reading names."""
     layout, missing = model.layout, []
     for row in layout.rows:
-        if not any(grad is not None and bool(grad[:, row].any()) for grad in found):
+        if not any(grad is not None and bool(grad[:, row].any()) for grad in grads):
             missing.append(f"token {row}")
     if pooled is not None and observed.gradients([pooled])[0] is None:
         missing.append("the average of tokens")
     if missing:
-        raise Misread(
+        raise ReadingError(
             f"{model.spec} is read as {model.anatomy.readout!r}, but its output does not depend on "
             f"{' and '.join(missing)}."
         )
@@ -162,63 +162,66 @@ def _averaged(
     assert layout.pool is not None
     (grad,) = observed.gradients([pooled])
     assert grad is not None
-    each = pool.flat(grad)[0]
-    lengths = grid.tokens, len(each)
+    gradient = pool.flat(grad)[0]
+    lengths = grid.tokens, len(gradient)
     rows = list(aligned.positions(averaged_tokens(layout.pool, grid), *lengths))
     own = aligned.positions(layout.rows, *lengths)
-    others = [i for i in range(len(each)) if i not in rows and i not in own]
-    size = each[rows].abs().max().clamp_min(torch.finfo(each.dtype).tiny)
-    gaps = [(each[rows] - each[rows[0]]).abs().max(), each[others].abs().max() if others else 0]
-    worst = float(torch.stack([torch.as_tensor(gap).to(each) for gap in gaps]).max() / size)
+    others = [i for i in range(len(gradient)) if i not in rows and i not in own]
+    size = gradient[rows].abs().max().clamp_min(torch.finfo(gradient.dtype).tiny)
+    gaps = [
+        (gradient[rows] - gradient[rows[0]]).abs().max(),
+        gradient[others].abs().max() if others else 0,
+    ]
+    worst = float(torch.stack([torch.as_tensor(gap).to(gradient) for gap in gaps]).max() / size)
     allowed = _EQUAL.get(pooled.dtype, 1e-3)
     if worst > allowed:
-        raise Misread(
+        raise ReadingError(
             f"{model.spec} is read as {model.anatomy.readout!r}, but its output does not depend "
             f"equally on these tokens and on no others (they differ by {worst:.0%})."
         )
     return Fact("difference between the gradients at averaged tokens", worst, allowed)
 
 
-def _chain(model: Model, observed: Observation, seen: Seen) -> Fact:
+def _chain(model: Model, observed: Observation, record: BlockRecord) -> Fact:
     """See that each block gets what the one before it made, and nothing else."""
     worst = 0.0
     for index in range(len(model.anatomy.blocks)):
-        _check_arguments(model, observed, seen, index)
+        _check_arguments(model, observed, record, index)
     for index in range(1, len(model.anatomy.blocks)):
-        tokens, handed = seen.inputs[index], seen.handed[index - 1]
-        if tokens is handed:
+        tokens, forwarded = record.inputs[index], record.forwarded[index - 1]
+        if tokens is forwarded:
             continue
-        others = [observed.pixels, *(seen.leaving[i] for i in range(index - 1))]
-        own, *rest = reaches(projected(tokens), [seen.leaving[index - 1], *others])
-        share = _norm(rest) / max(_norm([own]), torch.finfo(torch.float32).tiny)
+        others = [observed.pixels, *(record.outputs[i] for i in range(index - 1))]
+        own, *rest = gradients_at(random_projection(tokens), [record.outputs[index - 1], *others])
+        share = norm(rest) / max(norm([own]), torch.finfo(torch.float32).tiny)
         if own is None or share > NEGLIGIBLE:
-            raise Misread(
+            raise ReadingError(
                 f"block {index} of {model.spec} gets more than what block {index - 1} made (a skip "
                 "connection, or a second chain of blocks)."
             )
         worst = max(worst, share)
-        _check_order(model, tokens, seen.leaving[index - 1], index)
+        _check_order(model, tokens, record.outputs[index - 1], index)
     return Fact("gradient between blocks that are not neighbours", worst, NEGLIGIBLE)
 
 
-def _check_arguments(model: Model, observed: Observation, seen: Seen, index: int) -> None:
+def _check_arguments(model: Model, observed: Observation, record: BlockRecord, index: int) -> None:
     """See that what a block is called with beside its tokens does not depend on the image."""
-    given = seen.given[index]
-    rest = [t for t in (*given.args, *given.kwargs.values()) if isinstance(t, Tensor)]
-    nodes = [observed.pixels, *seen.leaving.values()]
+    arguments = record.arguments[index]
+    rest = [t for t in (*arguments.args, *arguments.kwargs.values()) if isinstance(t, Tensor)]
+    nodes = [observed.pixels, *record.outputs.values()]
     for tensor in rest:
-        if tensor.requires_grad and _norm(reaches(projected(tensor), nodes)) > 0:
-            raise Misread(
+        if tensor.requires_grad and norm(gradients_at(random_projection(tensor), nodes)) > 0:
+            raise ReadingError(
                 f"block {index} of {model.spec} gets something of the image beside its tokens (a "
                 "skip connection, or conditioning), which a map would leave out."
             )
 
 
 def _check_order(model: Model, tokens: Tensor, before: Tensor, index: int) -> None:
-    found = owners(tokens, before).token
-    expected = torch.arange(len(found), device=found.device)
-    if not bool(torch.equal(found, expected)):
-        raise Misread(
+    positions = owners(tokens, before).token
+    expected = torch.arange(len(positions), device=positions.device)
+    if not bool(torch.equal(positions, expected)):
+        raise ReadingError(
             f"{model.spec} mixes or reorders its tokens between blocks {index - 1} and {index}, so "
             "they cannot be followed to their patches."
         )
@@ -228,17 +231,17 @@ def _aligned(tokens: Tensor, last: Tensor, grid: PatchGrid, model: Model) -> Ali
     """How the sequence lies along the tokens of a step; None if the step has none of them.
 
     Raises:
-        Misread: if it has some of the patches, or in another order.
+        ReadingError: if it has some of the patches, or in another order.
     """
-    found = owners(tokens, last).token.tolist()
-    at = [found[position] for position in grid.positions]
+    owned = owners(tokens, last).token.tolist()
+    at = [owned[position] for position in grid.positions]
     if all(position < 0 for position in at):
         return None
     aligned = None
     if min(at) >= 0:
-        aligned = Alignment.of(grid.positions, at, len(found), tokens.shape[1])
+        aligned = Alignment.of(grid.positions, at, len(owned), tokens.shape[1])
     if aligned is None:
-        raise Misread(
+        raise ReadingError(
             f"what {model.spec} does after its last block sees only some of the patches, or puts "
             "them in another order, so they cannot be followed."
         )
@@ -256,14 +259,14 @@ def _check_tail(
     for call in tail:
         if call.query.shape[-2] < len(grid.positions):
             continue
-        with without(outputs_of(tail)):
+        with gradients_blocked(outputs_of(tail)):
             at = owners(call.query.transpose(1, 2).flatten(2), last).token.tolist()
         (grad,) = observed.gradients([call.output]) if call.output is not None else (None,)
         if grad is None:
             continue
         used = {row for row in range(grad.shape[-2]) if bool(grad[:, :, row].any())}
         if used & {at[position] for position in grid.positions if at[position] >= 0}:
-            raise Misread(
+            raise ReadingError(
                 f"the patches of {model.spec} attend to one another after the "
                 f"{len(model.anatomy.blocks)} modules that were taken for its blocks "
                 f"({type(model.anatomy.blocks[-1]).__name__}), which a map would leave out."
@@ -279,7 +282,7 @@ def _pool_alignment(
     assert pool is not None
     aligned = _aligned(pool.flat(pooled), last, grid, model)
     if aligned is None:
-        raise Misread(
+        raise ReadingError(
             f"{model.spec} is read as {model.anatomy.readout!r}, but what it averages mixes "
             "patches, so it is no average of patch tokens."
         )
