@@ -131,7 +131,7 @@ def figures(
     several = len(coverage.tokens) > 1
     whole = torch.zeros(len(coverage.tokens), maps.shape[1], dtype=maps.dtype)
     whole[kept] = maps
-    found = {name: value[kept] for name, value in coverage.figures(whole[:, None]).items()}
+    found = {name: value[kept] for name, value in coverage.metrics(whole[:, None]).items()}
     positive = maps.clamp_min(0).sum(1) / maps.abs().sum(1)
     together = present_coupling(maps, classes) if len(classes) > 1 else np.nan
     return {

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import gradtoken
 from gradtoken.attribution import Method, make_method
-from gradtoken.bench import FIGURES, column, measure
+from gradtoken.bench import METRICS, column, measure
 from gradtoken.datasets import Scenes
 from gradtoken.metrics import mean_interval
 from gradtoken.models import Model
@@ -102,12 +102,12 @@ def rows(model: Model, count: int) -> list[str]:
     lines = []
     for name in chosen:
         cells = []
-        for figure in FIGURES:
-            mean, low, high, _ = mean_interval(column(records, name, figure), images)
+        for metric in METRICS:
+            mean, low, high, _ = mean_interval(column(records, name, metric), images)
             cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"| {readout}: {name} | {' | '.join(cells)} |")
     note = f"*{readout}: {count} scenes ({len(images)} objects), of {seen} looked at*"
-    return [*lines, f"| {note} " + "| " * len(FIGURES) + "|"]
+    return [*lines, f"| {note} " + "| " * len(METRICS) + "|"]
 
 
 def main() -> None:
@@ -120,7 +120,7 @@ def main() -> None:
     args = parser.parse_args()
     base = gradtoken.load("demo", device="cpu")
     tokens, labels = tokens_of(base.module, args.train, seed=77)
-    lines = [f"| readout and method | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
+    lines = [f"| readout and method | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
     for kind in ("avg", "map"):
         lines += rows(with_head(base, kind, tokens, labels, args.epochs), args.scenes)
     print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""The sheet of a run's first images."""
+"""The figure of a run's first images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.bench.toys import Picky, sample
 from tests.conftest import tiny_vit
 
 
-def test_a_method_that_fails_on_an_image_has_an_empty_place() -> None:
+def test_examples_leave_empty_panel_for_failed_method() -> None:
     model = gradtoken.wrap(tiny_vit())
-    found = [case for _, case in cases(model, [sample("a", 0)], whole=False)]
+    selected = [case for _, case in cases(model, [sample("a", 0)], whole=False)]
     methods = {"gae": make_method("gae"), "picky": Picky(below=99.0)}
-    figure = examples(found, methods, "a run")
+    figure = examples(selected, methods, "a run")
     panels = [len(axis.images) for axis in figure.axes]
     assert panels == [1, 1, 0, 1, 1, 0]

@@ -1,4 +1,4 @@
-"""Which class of a model a data set means by a name."""
+"""Matching a data set's class names to a model's classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gradtoken.bench.matching import SENSES, Matcher
 from gradtoken.datasets.scenes.sprites import concepts
 from gradtoken.datasets.voc import CLASSES as VOC
 from gradtoken.targets.labels import Labels
-from tests.datasets.names import COCO
+from tests.datasets.coco_names import COCO
 
 
 def imagenet(subset: str) -> Labels:
@@ -46,18 +46,18 @@ BY_SYNONYM = {"hot dog": 934, "remote": 761, "teddy bear": 850, "hair drier": 58
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_coco_on_imagenet(kind: str) -> None:
+def test_matcher_coco_names_on_imagenet(kind: str) -> None:
     matcher = Matcher(LISTS[kind], COCO)
-    found = {name: matcher.find(name) for name in COCO}
+    matches = {name: matcher.find(name) for name in COCO}
     synonyms = BY_SYNONYM if kind != "torchvision" else {}
-    assert {n: i for n, i in found.items() if i is not None} == {**RIGHT, **synonyms}
+    assert {n: i for n, i in matches.items() if i is not None} == {**RIGHT, **synonyms}
     assert list(matcher.unclear) == ["kite"]
     assert "the data set means a toy on a line" in matcher.unclear["kite"]
     assert "the model's 'kite' can be" in matcher.unclear["kite"]
 
 
 @pytest.mark.parametrize("kind", LISTS)
-def test_voc_and_scenes_on_imagenet(kind: str) -> None:
+def test_matcher_voc_and_scene_names_on_imagenet(kind: str) -> None:
     matcher = Matcher(LISTS[kind], VOC)
     assert [name for name in VOC if matcher.find(name) is not None] == []
     matcher = Matcher(LISTS[kind], concepts())
@@ -66,11 +66,11 @@ def test_voc_and_scenes_on_imagenet(kind: str) -> None:
 
 
 WRONG = {"cake": "patty", "kite": "kite", "motorbike": "minibike", "toilet": "toilet, lavatory"}
-"""Names that one class alone of the larger ImageNets has, and it is something else."""
+"""Names that a single class of the larger ImageNets has, with another meaning."""
 
 
 @pytest.mark.parametrize("subset", ["imagenet-12k", "imagenet-21k", "imagenet-22k"])
-def test_other_things_of_the_same_name_in_the_larger_imagenets(subset: str) -> None:
+def test_matcher_rejects_homonyms_in_larger_imagenets(subset: str) -> None:
     labels = imagenet(subset)
     for name, label in WRONG.items():
         index = labels.named(name)
@@ -83,7 +83,7 @@ def test_other_things_of_the_same_name_in_the_larger_imagenets(subset: str) -> N
     )
 
 
-def test_a_model_of_the_data_sets_classes_means_what_it_means() -> None:
+def test_matcher_accepts_all_names_of_a_model_of_the_data_set() -> None:
     matcher = Matcher(Labels(["background", *COCO]), COCO)
     assert [matcher.find(name) for name in COCO] == list(range(1, 81))
     assert not matcher.unclear
@@ -92,7 +92,7 @@ def test_a_model_of_the_data_sets_classes_means_what_it_means() -> None:
     assert Matcher(Labels(["computer mouse, mouse"]), COCO).find("mouse") == 0
 
 
-def test_names_meant_as_the_models_are_taken_as_they_are() -> None:
+def test_matcher_without_vocabulary_takes_names_as_they_are() -> None:
     assert Matcher(LISTS["torchvision"]).find("kite") == 21
     several = Matcher(LISTS["timm, transformers"])
     assert several.find("crane") is None
@@ -101,5 +101,5 @@ def test_names_meant_as_the_models_are_taken_as_they_are() -> None:
     assert several.find("3") is None
 
 
-def test_every_word_of_several_meanings_is_a_name_of_a_data_set() -> None:
+def test_senses_are_names_of_data_sets() -> None:
     assert set(SENSES) <= {*COCO, *VOC, *concepts()}

@@ -1,4 +1,4 @@
-"""A run: what fails is written down, and an interruption anywhere changes no byte."""
+"""A run records failures, resumes to the same bytes, and measures the bundled scenes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from torch import Tensor
 
 import gradtoken
 from gradtoken.attribution import Method, make_method
+from gradtoken.bench import METRICS, column, measure
 from gradtoken.bench.run import Outcome, run
 from gradtoken.bench.store import Store
 from gradtoken.bench.summary import rows, write
+from gradtoken.datasets import Scenes
 from gradtoken.errors import DatasetError, MethodError, ModelError, OutputError
+from gradtoken.images.preprocess import Preprocess
+from gradtoken.metrics import Coverage, token_ap
 from gradtoken.models import Model
 from tests.bench.toys import Fixed, Picky, sample
 from tests.conftest import tiny_vit
@@ -34,7 +38,7 @@ LABELS = [*(f"class {i}" for i in range(8)), "twice", "twice"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fussy(Fixed):
-    """Fails on images that were painted on, and in another way on one image as it is."""
+    """Fails on changed images and on the first unchanged one."""
 
     name: ClassVar[str] = "fussy"
 
@@ -49,8 +53,9 @@ _PLAIN: dict[int, list[Tensor]] = {}
 
 def _plain(model: Model) -> list[Tensor]:
     if id(model) not in _PLAIN:
-        found = [model.preprocess(one.image)[None].to(model.dtype) for one in SAMPLES]
-        _PLAIN[id(model)] = found
+        _PLAIN[id(model)] = [
+            model.preprocess(sample.image)[None].to(model.dtype) for sample in SAMPLES
+        ]
     return _PLAIN[id(model)]
 
 
@@ -65,7 +70,7 @@ def firsts(model: Model) -> list[float]:
 
 @pytest.fixture(scope="module")
 def methods(model: Model) -> dict[str, Method]:
-    """One that works, one that fails on some images, one in some metrics, one on every image."""
+    """Methods that work, fail on some images, fail in some metrics, fail on every image."""
     values = sorted(firsts(model))
     return {
         "gae": make_method("gae"),
@@ -96,7 +101,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("stops", [(1,), (2, 2), (3, 1), (1, 1, 1, 1)])
-def test_a_resumed_run_has_the_bytes_of_one_go(
+def test_run_resumed_equals_uninterrupted(
     model: Model,
     methods: dict[str, Method],
     tmp_path: Path,
@@ -126,13 +131,13 @@ def test_a_resumed_run_has_the_bytes_of_one_go(
     assert replace(parts, records=whole.records) == whole
 
 
-def test_what_fails_is_written_down_and_the_rest_is_measured(
+def test_run_records_failures_and_continues(
     model: Model, methods: dict[str, Method], tmp_path: Path
 ) -> None:
     outcome = go(model, methods, tmp_path)
     records = outcome.records
-    assert outcome.pictures == [s.id for s in SAMPLES]
-    assert outcome.refused == {"hopeless": f"picky does not like {firsts(model)[0]:.3f}."}
+    assert outcome.images == [s.id for s in SAMPLES]
+    assert outcome.unsupported == {"hopeless": f"picky does not like {firsts(model)[0]:.3f}."}
     assert records.methods() == ["gae", "picky", "fussy"]
     below = methods["picky"].below
     bad = [s.id for s, first in zip(SAMPLES, firsts(model), strict=True) if first < below]
@@ -152,9 +157,7 @@ def test_what_fails_is_written_down_and_the_rest_is_measured(
     assert np.isnan(records.value[records.reason != ""]).all()
 
 
-def test_the_tables_say_on_how_many_images_a_method_failed(
-    model: Model, methods: dict[str, Method], tmp_path: Path
-) -> None:
+def test_rows_failure_rate(model: Model, methods: dict[str, Method], tmp_path: Path) -> None:
     table = {(r.method, r.metric): r.interval for r in rows(go(model, methods, tmp_path).records)}
     assert table["gae", "failed"][::3] == (0.0, 5)
     assert table["picky", "failed"][::3] == (0.4, 5)
@@ -168,7 +171,7 @@ def test_the_tables_say_on_how_many_images_a_method_failed(
 
 
 @pytest.mark.parametrize("count", [2, 12])
-def test_methods_that_all_fail_end_the_run(model: Model, tmp_path: Path, count: int) -> None:
+def test_run_stops_when_all_methods_fail(model: Model, tmp_path: Path, count: int) -> None:
     samples = [sample(f"s{i}", i) for i in range(count)]
     for _ in range(2):
         with pytest.raises(MethodError, match=r"none of the methods can serve .*: picky does not"):
@@ -176,8 +179,8 @@ def test_methods_that_all_fail_end_the_run(model: Model, tmp_path: Path, count: 
     assert len(list((tmp_path / "records").iterdir())) == min(count, 10)
 
 
-def test_nothing_to_measure_is_said(model: Model, tmp_path: Path) -> None:
-    bare = [replace(one, masks=None, names=(), label=3) for one in SAMPLES]
+def test_run_rejects_groups_without_values(model: Model, tmp_path: Path) -> None:
+    bare = [replace(each, masks=None, names=(), label=3) for each in SAMPLES]
     store = Store(tmp_path, {})
     with pytest.raises(MethodError, match="nothing could be measured: these metrics need masks"):
         run(
@@ -202,28 +205,26 @@ def changed(model: Model, what: str) -> Model:
 
 
 @pytest.mark.parametrize("what", ["parameter", "buffer", "labels", "preprocessing"])
-def test_another_model_of_the_same_name_does_not_go_on(
-    model: Model, tmp_path: Path, what: str
-) -> None:
+def test_run_rejects_store_of_another_model(model: Model, tmp_path: Path, what: str) -> None:
     methods = {"fixed": Fixed()}
     go(model, methods, tmp_path)
-    assert go(changed(model, "nothing"), methods, tmp_path).pictures
+    assert go(changed(model, "nothing"), methods, tmp_path).images
     before = contents(tmp_path)
     with pytest.raises(OutputError, match="was measured with other weights, methods, metrics or"):
         go(changed(model, what), methods, tmp_path)
     assert contents(tmp_path) == before
 
 
-def test_other_options_metrics_and_limits_do_not_go_on(model: Model, tmp_path: Path) -> None:
+def test_run_rejects_store_of_other_options(model: Model, tmp_path: Path) -> None:
     go(model, {"fixed": Fixed()}, tmp_path)
     with pytest.raises(OutputError, match="was measured with other weights, methods"):
         go(model, {"fixed": Fixed(at=1)}, tmp_path)
     with pytest.raises(OutputError, match="was measured with other weights, methods"):
         go(model, {"fixed": Fixed()}, tmp_path, slow_limit=2)
-    assert len(go(model, {"fixed": Fixed()}, tmp_path, limit=4).pictures) == 4
+    assert len(go(model, {"fixed": Fixed()}, tmp_path, limit=4).images) == 4
 
 
-def test_an_image_that_has_changed_does_not_go_on(model: Model, tmp_path: Path) -> None:
+def test_run_rejects_store_of_changed_image(model: Model, tmp_path: Path) -> None:
     go(model, {"fixed": Fixed()}, tmp_path)
     other = np.asarray(SAMPLES[1].image).copy()
     other[5, 5, 1] ^= 1
@@ -235,7 +236,65 @@ def test_an_image_that_has_changed_does_not_go_on(model: Model, tmp_path: Path) 
             go(model, {"fixed": Fixed()}, tmp_path, samples)
 
 
-def test_two_images_of_one_id_are_refused(model: Model, tmp_path: Path) -> None:
+def test_run_rejects_duplicate_ids(model: Model, tmp_path: Path) -> None:
     samples = [SAMPLES[0], SAMPLES[1], replace(SAMPLES[2], id="s0")]
-    with pytest.raises(DatasetError, match="two pictures have the id 's0'"):
+    with pytest.raises(DatasetError, match="two images have the id 's0'"):
         go(model, {"fixed": Fixed()}, tmp_path, samples)
+
+
+@pytest.fixture(scope="module")
+def demo() -> gradtoken.Model:
+    return gradtoken.load("demo", device="cpu")
+
+
+def test_measure_records_metrics_of_each_object(demo: gradtoken.Model) -> None:
+    scenes = Scenes("test", objects=2, seed=3)
+    methods = {"ours": make_method("gradtoken"), "rollout": make_method("rollout")}
+    steps: list[int] = []
+    records, looked_at = measure(demo, methods, scenes, 2, progress=steps.append)
+    assert steps == [1, 2]
+    assert looked_at > records[-1]["scene"]
+    assert len(records) == 2 * 2 * 2
+    scene = scenes[records[0]["scene"]]
+    explanation = gradtoken.explain(demo, scene.image, list(scene.labels))
+    coverage = Coverage.of_scene(scene, (14, 14))
+    maps = explanation.tokens[0].flatten(1).double()
+    expected = coverage.metrics(explanation.tokens[0])
+    expected["token_ap"] = token_ap(maps, coverage.tokens)
+    for metric in ("pointing", "share", "energy", "token_ap"):
+        values = [r[metric] for r in records if r["method"] == "ours"][:2]
+        torch.testing.assert_close(torch.tensor(values).double(), expected[metric])
+    assert records[0]["coupling"] == pytest.approx(gradtoken.coupling(explanation))
+    assert np.allclose(column(records, "rollout", "coupling"), 1)
+    assert set(METRICS) < set(records[0])
+
+
+def test_measure_masks_follow_crop(demo: gradtoken.Model) -> None:
+    """The left half of the scene alone: what is measured is the metric on the left half's masks."""
+
+    def left_half(image: Image.Image) -> torch.Tensor:
+        return demo.preprocess(image.crop((0, 0, 56, 112)).resize((112, 112)))
+
+    model = gradtoken.wrap(demo.module, preprocess=Preprocess(left_half), labels=list(demo.labels))
+    scenes = Scenes("test", objects=(1, 2), seed=5)
+    records, _ = measure(model, {"ours": make_method("gae")}, scenes, 2)
+    scene = scenes[records[0]["scene"]]
+    explanation = gradtoken.explain(model, scene.image, list(scene.labels), method="gae")
+    cut = torch.from_numpy(scene.masks[:, :, :56].copy()).repeat_interleave(2, 2)
+    tokens = torch.nn.functional.avg_pool2d(cut.double()[None], 8)[0].flatten(1)
+    relevance = explanation.tokens[0].flatten(1).double()
+    for k in range(len(scene.labels)):
+        expected = float((relevance[k] * tokens[k]).sum() / relevance[k].sum())
+        assert records[k]["energy"] == pytest.approx(expected, abs=0.02)
+
+
+def test_measure_gradtoken_is_ahead_of_attention(demo: gradtoken.Model) -> None:
+    names = ("gradtoken", "raw-attention", "rollout")
+    methods = {name: make_method(name) for name in names}
+    records, _ = measure(demo, methods, Scenes("test", objects=(2, 3)), 24)
+    mean = {n: {f: np.nanmean(column(records, n, f)) for f in METRICS} for n in names}
+    for other in names[1:]:
+        for metric in ("pointing", "token_ap", "share"):
+            assert mean["gradtoken"][metric] > mean[other][metric] + 0.05
+        assert mean[other]["coupling"] == pytest.approx(1)
+    assert mean["gradtoken"]["coupling"] < 0.5

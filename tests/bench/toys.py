@@ -1,4 +1,4 @@
-"""Images of noise with two objects, and methods that fail where they are told to."""
+"""Images of noise with two objects, and methods that fail on chosen images."""
 
 from __future__ import annotations
 

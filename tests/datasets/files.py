@@ -23,7 +23,7 @@ def indexed(numbers: np.ndarray, path: Path) -> None:
 
 
 def write_voc(root: Path) -> Path:
-    """VOCdevkit/VOC2012 with two pictures: a cat and two dogs; a person."""
+    """VOCdevkit/VOC2012 with two images: a cat and two dogs; a person."""
     base = root / "VOCdevkit" / "VOC2012"
     for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass", "SegmentationObject"):
         (base / name).mkdir(parents=True)
@@ -43,7 +43,7 @@ def write_voc(root: Path) -> Path:
 
 
 def write_coco(root: Path) -> Path:
-    """Two pictures; the first has two cats, one a polygon and one run-length coded, and a crowd."""
+    """Two images; the first has two cats, one a polygon and one run-length coded, and a crowd."""
     (root / "annotations").mkdir(parents=True)
     (root / "val2017").mkdir()
     for number in (9, 25):

@@ -1,4 +1,4 @@
-"""COCO, read from a small one."""
+"""Reading a small data set in the format of COCO."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gradtoken.errors import DatasetError
 from tests.datasets.files import write_coco
 
 
-def test_one_mask_per_category(tmp_path: Path) -> None:
-    found = COCO(write_coco(tmp_path))
-    assert [sample.id for sample in found] == ["000000000009", "000000000025"]
-    sample = found[0]
+def test_coco_one_mask_per_category(tmp_path: Path) -> None:
+    data_set = COCO(write_coco(tmp_path))
+    assert [sample.id for sample in data_set] == ["000000000009", "000000000025"]
+    sample = data_set[0]
     assert sample.names == ("person", "cat")
     assert sample.masks[1, 1:4, 1:5].all()
     assert sample.masks[1, 1:4, 7:10].all()
@@ -24,15 +24,15 @@ def test_one_mask_per_category(tmp_path: Path) -> None:
     assert sample.ignore.sum() == 24
     assert sample.masks[0].sum() == 3
     assert not (sample.masks & sample.ignore).any()
-    assert found[1].masks.shape == (0, 8, 12)
+    assert data_set[1].masks.shape == (0, 8, 12)
 
 
-def test_one_mask_per_instance_also_after_pickling(tmp_path: Path) -> None:
-    found = pickle.loads(pickle.dumps(COCO(write_coco(tmp_path), instances=True)))
-    assert found[0].names == ("cat", "cat", "person")
+def test_coco_one_mask_per_instance_after_pickling(tmp_path: Path) -> None:
+    data_set = pickle.loads(pickle.dumps(COCO(write_coco(tmp_path), instances=True)))
+    assert data_set[0].names == ("cat", "cat", "person")
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_coco_names_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no COCO folder at"):
         COCO(tmp_path / "none")
     root = write_coco(tmp_path)

@@ -35,9 +35,9 @@ def test_run_lengths_are_drawn_as_pycocotools_does() -> None:
     [
         ([], "there is no polygon"),
         ([[1, 1, 5, 1]], "three or more points"),
-        ([[1, 1, 5, 1, 5, 1e9]], "outside of the picture"),
-        ([[1, 1, 5, 1, 5, float("nan")]], "outside of the picture"),
-        ([[1, 1, 5, 1, 5, "5"]], "outside of the picture"),
+        ([[1, 1, 5, 1, 5, 1e9]], "outside of the image"),
+        ([[1, 1, 5, 1, 5, float("nan")]], "outside of the image"),
+        ([[1, 1, 5, 1, 5, "5"]], "outside of the image"),
         ({"size": [8, 12], "counts": [96, 1]}, "cover 97 pixels of 96"),
         ({"size": [8, 12], "counts": [10]}, "cover 10 pixels of 96"),
         ({"size": [8, 12], "counts": [-4, 100]}, "no list of whole numbers"),
@@ -102,7 +102,7 @@ def test_voc_pictures_lie_in_their_folder(tmp_path: Path, name: str) -> None:
 def test_voc_lists_that_are_no_text(tmp_path: Path) -> None:
     root = write_voc(tmp_path)
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match="is no list of pictures"):
+    with pytest.raises(DatasetError, match="is no list of images"):
         VOC(root)
 
 
@@ -127,7 +127,7 @@ def test_hdf5_that_is_no_picture(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "a.mat"
     write_imagenet_seg(path)
     _replaced(path, make)
-    with pytest.raises(DatasetError, match=r"no plain picture or mask|above the limit"):
+    with pytest.raises(DatasetError, match=r"no plain image or mask|above the limit"):
         ImageNetSegmentation(path)[0]
 
 
@@ -138,10 +138,10 @@ def test_hdf5_lists_that_are_elsewhere_or_endless(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file["value/img"]
         file["value/img"] = h5py.ExternalLink(str(other), "/value/img")
-    with pytest.raises(DatasetError, match="keeps no plain lists of pictures"):
+    with pytest.raises(DatasetError, match="keeps no plain lists of images"):
         ImageNetSegmentation(path)
     with h5py.File(path, "r+") as file:
         del file["value/img"]
         file["value"].create_dataset("img", (1 << 40, 1), dtype=h5py.ref_dtype, chunks=(1, 1))
-    with pytest.raises(DatasetError, match="keeps no plain lists of pictures"):
+    with pytest.raises(DatasetError, match="keeps no plain lists of images"):
         ImageNetSegmentation(path)

@@ -291,7 +291,7 @@ def test_at_random_lines_of_a_benchmark(training: Model, tmp_path: Path) -> None
             slow_limit=0,
             whole=False,
         )
-        return store.read(outcome.pictures).value
+        return store.read(outcome.images).value
 
     expected = work()
     before = state_of(training.module)

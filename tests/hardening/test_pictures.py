@@ -15,7 +15,7 @@ from fuzz.target import peak, reset_peak
 from PIL import Image
 
 import gradtoken
-from gradtoken.datasets.pictures import inside, read_picture
+from gradtoken.datasets.image_files import inside, read_image
 from gradtoken.errors import DatasetError, GradTokenError, ImageError, one_line
 from gradtoken.images.load_image import load_image
 from gradtoken.images.source import Source
@@ -43,7 +43,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ImageError, match="is not a picture in a format"):
             load_image(given)
     with pytest.raises(DatasetError, match="cannot be read"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
@@ -61,7 +61,7 @@ def test_declared_sizes_are_refused_before_decoding(tmp_path: Path) -> None:
         with pytest.raises(ImageError):
             load_image(path)
         with pytest.raises(DatasetError, match="cannot be read"):
-            read_picture(path)
+            read_image(path)
 
 
 def test_sixteen_bits_take_no_floats(tmp_path: Path) -> None:

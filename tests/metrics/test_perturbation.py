@@ -1,4 +1,4 @@
-"""Perturbation against the published protocol as a plain loop, and its figures by hand."""
+"""Perturbation against the published protocol as a plain loop, and its metrics by hand."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from torch import Tensor
 
 import gradtoken
 from gradtoken.errors import MethodError
-from gradtoken.metrics.perturbation import FRACTIONS, Perturbed, abpc, aopc, log_odds, perturb
+from gradtoken.metrics.perturbation import (
+    FRACTIONS,
+    PerturbationProtocol,
+    Perturbed,
+    abpc,
+    aopc,
+    log_odds,
+    perturb,
+)
 from gradtoken.models import Model
 from tests.conftest import images_for
 
-ABOUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+NORMALISATION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 LABELS = torch.tensor([3, 7, 1, 3])
 
 
@@ -40,43 +48,45 @@ def published(model: Model, image: Tensor, relevance: Tensor, label: int, sign: 
 
 
 @pytest.mark.parametrize(("direction", "sign"), [("positive", 1), ("negative", -1)])
-def test_it_is_the_published_protocol(toy, direction: str, sign: int) -> None:
+def test_perturb_follows_published_protocol(toy, direction: str, sign: int) -> None:
     model, images, maps = toy
     labels = model(images).argmax(1)
     labels[0] = 9
-    found = perturb(model, images, maps, LABELS, labels, direction, **ABOUT)
+    result = perturb(model, images, maps, LABELS, labels, direction, **NORMALISATION)
     expected = np.array(
         [
             published(model, image, relevance, int(label), sign)
             for image, relevance, label in zip(images, maps, labels, strict=True)
         ]
     )
-    assert (found.hits[:, 1:].numpy() == expected).all()
-    assert found.hits[1:, 0].all()
+    assert (result.hits[:, 1:].numpy() == expected).all()
+    assert result.hits[1:, 0].all()
     assert 0 < expected.mean() < 1
     accuracy = expected.mean(axis=0)
     area = 100 * sum((a + b) / 2 * 0.1 for a, b in pairwise(accuracy))
-    assert abs(float(found.auc().mean()) - area) < 1e-6
-    clean = area + 100 * (found.hits[:, 0].double().mean() + accuracy[0]) / 2 * 0.1
-    assert abs(float(found.auc(clean=True).mean()) - float(clean)) < 1e-6
+    assert abs(float(result.auc().mean()) - area) < 1e-6
+    clean = area + 100 * (result.hits[:, 0].double().mean() + accuracy[0]) / 2 * 0.1
+    assert abs(float(result.auc(clean=True).mean()) - float(clean)) < 1e-6
 
 
-def test_the_probability_is_that_of_the_class_explained(toy) -> None:
+def test_perturb_probability_is_of_explained_class(toy) -> None:
     model, images, maps = toy
-    found = perturb(
-        model, images, maps, LABELS, None, "positive", fill="mean", fractions=[0.5], **ABOUT
+    result = perturb(
+        model, images, maps, LABELS, None, "positive", fill="mean", fractions=[0.5], **NORMALISATION
     )
     order = maps[2].flatten().argsort(descending=True)[:2048]
     changed = images[2].clone().flatten(1)
     changed[:, order] = images[2].mean(dim=(1, 2))[:, None]
     expected = model(changed.unflatten(1, (64, 64))[None]).softmax(-1)[0, 1]
-    torch.testing.assert_close(found.probability[2, 1], expected)
-    torch.testing.assert_close(found.probability[:, 0], model(images).softmax(-1)[range(4), LABELS])
-    assert found.hits[:, 0].all()
-    assert found.fractions == (0.0, 0.5)
+    torch.testing.assert_close(result.probability[2, 1], expected)
+    torch.testing.assert_close(
+        result.probability[:, 0], model(images).softmax(-1)[range(4), LABELS]
+    )
+    assert result.hits[:, 0].all()
+    assert result.fractions == (0.0, 0.5)
 
 
-def test_figures_of_curves_by_hand() -> None:
+def test_curve_metrics_by_hand() -> None:
     most = torch.tensor([[0.8, 0.4, 0.9]]).double()
     least = torch.tensor([[0.8, 0.7, 0.5]]).double()
     assert float(aopc(most)) == pytest.approx((0.4 - 0.1) / 2)
@@ -90,28 +100,40 @@ def test_figures_of_curves_by_hand() -> None:
     assert float(abpc(least, most)) == pytest.approx((0 + 0.3 - 0.4) / 3)
 
 
-def test_area_by_hand() -> None:
+def test_auc_by_hand() -> None:
     hits = torch.tensor([[True, True, False, True]])
-    found = Perturbed((0.0, 0.2, 0.4, 0.8), hits, torch.zeros(1, 4))
-    assert float(found.auc()) == pytest.approx(100 * (0.5 * 0.2 + 0.5 * 0.4))
-    assert float(found.auc(clean=True)) == pytest.approx(100 * (0.2 + 0.5 * 0.2 + 0.5 * 0.4))
+    result = Perturbed((0.0, 0.2, 0.4, 0.8), hits, torch.zeros(1, 4))
+    assert float(result.auc()) == pytest.approx(100 * (0.5 * 0.2 + 0.5 * 0.4))
+    assert float(result.auc(clean=True)) == pytest.approx(100 * (0.2 + 0.5 * 0.2 + 0.5 * 0.4))
 
 
-def test_bad_questions_are_refused(toy) -> None:
+def test_perturb_rejects_invalid_arguments(toy) -> None:
     model, images, maps = toy
-    with pytest.raises(MethodError, match="direction='up' is none; use 'positive' or"):
-        perturb(model, images, maps, LABELS, None, "up", **ABOUT)  # type: ignore[arg-type]
-    with pytest.raises(MethodError, match=r"fractions=\[0.0\] is refused"):
-        perturb(model, images, maps, LABELS, None, "positive", fractions=[0.0], **ABOUT)
+    with pytest.raises(MethodError, match="direction='up' is unknown; use 'positive' or"):
+        perturb(model, images, maps, LABELS, None, "up", **NORMALISATION)  # type: ignore[arg-type]
+    with pytest.raises(MethodError, match=r"fractions=\[0.0\] is not possible"):
+        perturb(model, images, maps, LABELS, None, "positive", fractions=[0.0], **NORMALISATION)
     bad = maps.clone()
     bad[1, 3, 4] = torch.nan
     with pytest.raises(MethodError, match="NaN or infinite relevance, so its pixels have no order"):
-        perturb(model, images, bad, LABELS, None, "positive", **ABOUT)
-    with pytest.raises(MethodError, match="4 maps of 1024 pixels do not fit 4 pictures of 64x64"):
-        perturb(model, images, maps[:, ::2, ::2], LABELS, None, "positive", **ABOUT)
+        perturb(model, images, bad, LABELS, None, "positive", **NORMALISATION)
+    with pytest.raises(MethodError, match="4 maps of 1024 pixels do not fit 4 images of 64x64"):
+        perturb(model, images, maps[:, ::2, ::2], LABELS, None, "positive", **NORMALISATION)
 
 
-def test_the_curve_of_a_set_is_its_share_of_hits() -> None:
+def test_accuracy_is_share_of_hits() -> None:
     hits = torch.tensor([[True, True, False], [True, False, False]])
-    found = Perturbed((0.0, 0.5, 0.9), hits, torch.zeros(2, 3))
-    assert found.accuracy().tolist() == [1, 0.5, 0]
+    result = Perturbed((0.0, 0.5, 0.9), hits, torch.zeros(2, 3))
+    assert result.accuracy().tolist() == [1, 0.5, 0]
+
+
+def test_perturb_protocol_equals_options(toy) -> None:
+    model, images, maps = toy
+    inputs = (model, images, maps, LABELS, None, "positive")
+    expected = perturb(*inputs, fill="grey", fractions=[0.5], **NORMALISATION)
+    protocol = PerturbationProtocol(fill="grey", fractions=[0.9], **NORMALISATION)
+    result = perturb(*inputs, protocol, fractions=[0.5])
+    assert torch.equal(result.probability, expected.probability)
+    assert result.fractions == (0.0, 0.5)
+    with pytest.raises(TypeError, match="missing 2 required keyword-only arguments: 'mean' and"):
+        perturb(*inputs, fill="grey")

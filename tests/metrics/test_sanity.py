@@ -23,35 +23,33 @@ def by(method: str):
     return explain
 
 
-def test_rank_correlation_is_spearmans() -> None:
+def test_rank_correlation_equals_scipy() -> None:
     from scipy.stats import spearmanr
 
     generator = torch.Generator().manual_seed(0)
     one, other = torch.randn(2, 4, 30, generator=generator).double()
     one[:, 5:9] = 0.25
-    found = rank_correlation(one, other)
+    result = rank_correlation(one, other)
     expected = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(result, expected)
     assert rank_correlation(torch.ones(1, 5), torch.rand(1, 5)).isnan().all()
     unknown = torch.tensor([[1.0, torch.nan, 3.0]])
     assert rank_correlation(unknown, torch.tensor([[1.0, 2.0, 3.0]])).isnan().all()
 
 
-def test_copies_have_the_models_activation(model: Model) -> None:
-    said = gradtoken.wrap(model.module, activation="sigmoid")
-    seen = []
+def test_randomised_copy_keeps_activation(model: Model) -> None:
+    sigmoid = gradtoken.wrap(model.module, activation="sigmoid")
+    activations = []
 
-    def explain(one: Model, images: Tensor) -> Tensor:
-        seen.append(one.activation)
-        return by("gradtoken")(one, images)
+    def explain(copy: Model, images: Tensor) -> Tensor:
+        activations.append(copy.activation)
+        return by("gradtoken")(copy, images)
 
-    cascading_randomisation(said, images_for((64, 64)), explain)
-    assert set(seen) == {"sigmoid"}
+    cascading_randomisation(sigmoid, images_for((64, 64)), explain)
+    assert set(activations) == {"sigmoid"}
 
 
-def test_a_map_of_the_class_changes_with_the_head_and_attention_does_not(
-    model: Model, batch: Tensor
-) -> None:
+def test_randomised_head_changes_class_maps_not_attention(model: Model, batch: Tensor) -> None:
     before = Snapshot(model.module)
     ours = cascading_randomisation(model, batch, by("gradtoken"))
     attention = cascading_randomisation(model, batch, by("rollout"))
@@ -65,7 +63,7 @@ def test_a_map_of_the_class_changes_with_the_head_and_attention_does_not(
     assert torch.equal(again[-1].correlation, ours[-1].correlation)
 
 
-def test_a_shift_that_the_model_does_not_see(model: Model, batch: Tensor) -> None:
+def test_input_shift_invariant_and_sensitive_methods(model: Model, batch: Tensor) -> None:
     before = Snapshot(model.module)
     assert input_shift(model, batch, by("gradtoken")).max() < 1e-5
     assert input_shift(model, batch, by("rollout")).max() < 1e-5
@@ -73,7 +71,7 @@ def test_a_shift_that_the_model_does_not_see(model: Model, batch: Tensor) -> Non
     before.check(model.module)
 
 
-def test_models_it_cannot_be_done_to_are_refused() -> None:
+def test_sanity_checks_reject_unsupported_models() -> None:
     swin = gradtoken.wrap(seeded(ZOO["swin_tiny_patch4_window7_224"].build))
     size = ZOO["swin_tiny_patch4_window7_224"].size
     with pytest.raises(MethodError, match="goes down block by block, and SwinTransformer is"):

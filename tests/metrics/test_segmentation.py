@@ -1,4 +1,4 @@
-"""Segmentation figures against plain loops over pixels, and their corner cases."""
+"""Segmentation metrics against plain loops over pixels, and their corner cases."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ def published(ignore: torch.Tensor | None) -> tuple[float, float, float]:
             for x in range(7):
                 if ignore is not None and ignore[b, y, x]:
                     continue
-                truth, found = int(MASKS[b, y, x]), int(values[y, x] > values.mean())
+                truth, predicted = int(MASKS[b, y, x]), int(values[y, x] > values.mean())
                 labelled += 1
-                correct += truth == found
+                correct += truth == predicted
                 for side in (0, 1):
-                    both[side] += truth == side and found == side
-                    either[side] += truth == side or found == side
+                    both[side] += truth == side and predicted == side
+                    either[side] += truth == side or predicted == side
                 sides += [1 - truth, truth]
                 scores += [1 - values[y, x], values[y, x]]
         aps.append(average_precision_score(sides, scores))
     return correct / labelled, float((both / either).mean()), float(np.mean(aps))
 
 
-def test_figures_are_the_published_ones() -> None:
+def test_segmentation_metrics_equal_pixel_loop() -> None:
     for ignore in (None, IGNORE):
-        found = overlap(MAPS, MASKS, ignore)
+        result = overlap(MAPS, MASKS, ignore)
         ap = average_precision(MAPS, MASKS, ignore)
         expected = published(ignore)
-        assert abs(float(found.pixel_accuracy()) - expected[0]) < 1e-6
-        assert abs(float(found.mean_iou()) - expected[1]) < 1e-6
+        assert abs(float(result.pixel_accuracy()) - expected[0]) < 1e-6
+        assert abs(float(result.mean_iou()) - expected[1]) < 1e-6
         assert abs(float(ap.mean()) - expected[2]) < 1e-6
-        one = overlap(MAPS[2:3], MASKS[2:3], None if ignore is None else ignore[2:3])
-        torch.testing.assert_close(found.pixel_accuracies()[2], one.pixel_accuracy())
-        torch.testing.assert_close(found.mean_ious()[2], one.mean_iou())
+        single = overlap(MAPS[2:3], MASKS[2:3], None if ignore is None else ignore[2:3])
+        torch.testing.assert_close(result.pixel_accuracies()[2], single.pixel_accuracy())
+        torch.testing.assert_close(result.mean_ious()[2], single.mean_iou())
 
 
-def test_a_perfect_map_and_a_constant_one() -> None:
+def test_segmentation_of_perfect_and_constant_maps() -> None:
     masks = torch.zeros(1, 4, 4, dtype=torch.bool)
     masks[0, :2, :2] = True
     perfect = overlap(masks.double(), masks)
@@ -64,19 +64,19 @@ def test_a_perfect_map_and_a_constant_one() -> None:
     assert float(overlap(constant, masks).pixel_accuracy()) == 12 / 16
 
 
-def test_nothing_to_count_is_nan() -> None:
+def test_segmentation_without_pixels_is_nan() -> None:
     ignored = torch.ones(1, 3, 3, dtype=torch.bool)
     masks = torch.zeros(1, 3, 3, dtype=torch.bool)
     maps = torch.rand(1, 3, 3)
     assert overlap(maps, masks, ignored).pixel_accuracies().isnan().all()
     assert average_precision(maps, masks, ignored).isnan().all()
-    found = overlap(torch.full((1, 3, 3), 1.0), masks)
-    assert float(found.mean_ious()) == 1
+    result = overlap(torch.full((1, 3, 3), 1.0), masks)
+    assert float(result.mean_ious()) == 1
 
 
-def test_relevance_without_an_order_is_refused() -> None:
+def test_segmentation_rejects_non_finite_relevance() -> None:
     maps = MAPS.clone()
     maps[2, 0, 0] = torch.inf
-    for figure in (overlap, average_precision):
+    for metric in (overlap, average_precision):
         with pytest.raises(MethodError, match="NaN or infinite relevance"):
-            figure(maps, MASKS)
+            metric(maps, MASKS)

@@ -57,23 +57,23 @@ def names(module: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
 
 def needed(model: Model, images: torch.Tensor) -> set[str]:
     """The parameters with which the output changes, by changing one after the other."""
-    found, generator = set(), torch.Generator().manual_seed(0)
+    used, generator = set(), torch.Generator().manual_seed(0)
     before = model(images)
     with torch.no_grad():
         for name, parameter in model.module.named_parameters():
             kept = parameter.clone()
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter))
             if not torch.allclose(before, model(images), rtol=0, atol=1e-9):
-                found.add(name)
+                used.add(name)
             parameter.copy_(kept)
-    return found
+    return used
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_the_head_is_all_behind_the_last_block(kind: str) -> None:
+def test_stages_head_is_all_behind_last_block(kind: str) -> None:
     model = made(kind)
-    found = dict(stages(model, images_for(ZOO[kind].size)))
-    head = names(model.module, found["head"])
+    by_name = dict(stages(model, images_for(ZOO[kind].size)))
+    head = names(model.module, by_name["head"])
     assert {n for n in head if not any((n + ".").startswith(p + ".") for p in HEADS[kind])} == set()
     for part in HEADS[kind]:
         assert any((name + ".").startswith(part + ".") for name in head), part
@@ -92,16 +92,16 @@ def test_the_head_is_all_behind_the_last_block(kind: str) -> None:
         "open_clip ViT",
     ],
 )
-def test_the_stages_are_what_the_output_depends_on_once_each(kind: str) -> None:
+def test_stages_cover_used_parameters_once(kind: str) -> None:
     """By changing each parameter and looking at the output."""
     model, images = made(kind), images_for(ZOO[kind].size, 1)
-    found = stages(model, images)
-    assert found[-1][0] == "embedding"
-    blocks = [name for name, _ in found if name.startswith("block")]
+    result = stages(model, images)
+    assert result[-1][0] == "embedding"
+    blocks = [name for name, _ in result if name.startswith("block")]
     assert blocks == [f"block {i}" for i in range(len(model.anatomy.blocks) - 1, -1, -1)]
-    each = [names(model.module, parameters) for _, parameters in found]
-    everything = set().union(*each)
-    assert sum(map(len, each)) == len(everything)
+    by_stage = [names(model.module, parameters) for _, parameters in result]
+    everything = set().union(*by_stage)
+    assert sum(map(len, by_stage)) == len(everything)
     assert {n for n in everything if not _no_effect(n)} == needed(model, images)
 
 
@@ -111,7 +111,7 @@ def _no_effect(name: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["CLIPModel", "open_clip ViT"])
-def test_the_text_side_is_left_as_it_is(kind: str) -> None:
+def test_randomisation_keeps_text_side(kind: str) -> None:
     model, images = made(kind), images_for(ZOO[kind].size, 1)
     before = copy.deepcopy(model.module.state_dict())
     states: list[dict[str, torch.Tensor]] = []
@@ -121,8 +121,8 @@ def test_the_text_side_is_left_as_it_is(kind: str) -> None:
         assert twin.prompts is model.prompts
         return twin(images)
 
-    found = cascading_randomisation(model, images, explain)
-    assert found[0].name == "head"
+    result = cascading_randomisation(model, images, explain)
+    assert result[0].name == "head"
     changed = [{n for n in before if not torch.equal(before[n], s[n])} for s in states[1:]]
     assert states[0].keys() == before.keys()
     text = {n for n in before if n.startswith(("text_", "transformer", "token_emb", "positional"))}
@@ -137,7 +137,7 @@ def test_the_text_side_is_left_as_it_is(kind: str) -> None:
     assert all(torch.equal(before[n], after[n]) for n in before)
 
 
-def test_both_heads_of_a_distilled_model_are_random_first() -> None:
+def test_randomisation_starts_with_both_heads() -> None:
     kind = "deit_tiny_distilled_patch16_224"
     model, images = made(kind), images_for(ZOO[kind].size, 1)
     heads: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -152,7 +152,7 @@ def test_both_heads_of_a_distilled_model_are_random_first() -> None:
     assert all(torch.equal(heads[1][i], later[i]) for later in heads[2:] for i in (0, 1))
 
 
-def test_models_without_blocks_are_refused() -> None:
+def test_randomisation_rejects_model_without_blocks() -> None:
     kind = "swin_tiny_patch4_window7_224"
     with pytest.raises(MethodError, match="goes down block by block"):
         cascading_randomisation(made(kind), images_for(ZOO[kind].size, 1), lambda m, x: m(x))

@@ -66,26 +66,26 @@ def write(path: Path, model: Model, pictures: list[Any], **options: Any) -> Page
     return Page(path)
 
 
-def test_what_a_page_holds(nasty: Model, picture: Image.Image, tmp_path: Path) -> None:
+def test_report_contents(nasty: Model, picture: Image.Image, tmp_path: Path) -> None:
     file = tmp_path / f"{NASTY.replace('/', '|')}.png"
     picture.save(file)
     page = write(tmp_path / "r.html", nasty, [file, picture], title=NASTY)
     assert not page.open
     first, second = page.all("article")
-    found = gradtoken.explain(nasty, file, [0, 1, 2])
+    explanation = gradtoken.explain(nasty, file, [0, 1, 2])
     assert first["data-name"] == file.name
     assert first["data-class"] == NASTY
-    assert float(first["data-probability"]) == pytest.approx(float(found.probabilities[0, 0]))
-    assert float(first["data-score"]) == pytest.approx(float(found.scores[0, 0]))
-    assert float(first["data-coupling"]) == pytest.approx(gradtoken.coupling(found))
+    assert float(first["data-probability"]) == pytest.approx(float(explanation.probabilities[0, 0]))
+    assert float(first["data-score"]) == pytest.approx(float(explanation.scores[0, 0]))
+    assert float(first["data-coupling"]) == pytest.approx(gradtoken.coupling(explanation))
     assert (first["data-order"], second["data-order"]) == ("1", "2")
     assert page.text["h1"] == page.text["title"] == [NASTY]
     manifests = [json.loads(text) for text in page.text["pre"]]
-    assert manifests[0] == json.loads(json.dumps(found.to_dict()[0]))
+    assert manifests[0] == json.loads(json.dumps(explanation.to_dict()[0]))
     assert manifests[1]["input"]["kind"] == "picture"
     canvases = [item for item in page.all("canvas") if "data-tokens" in item]
     assert len(canvases) == 6
-    for canvas, tokens in zip(canvases, found.tokens[0], strict=False):
+    for canvas, tokens in zip(canvases, explanation.tokens[0], strict=False):
         steps = np.frombuffer(base64.b64decode(canvas["data-tokens"]), "<i2")
         values = steps.reshape(8, 8) * float(canvas["data-step"])
         peak = float(tokens.abs().max())
@@ -95,9 +95,7 @@ def test_what_a_page_holds(nasty: Model, picture: Image.Image, tmp_path: Path) -
         assert small.size == picture.size
 
 
-def test_nothing_from_elsewhere_and_only_its_own_script(
-    nasty: Model, picture: Image.Image, tmp_path: Path
-) -> None:
+def test_report_is_self_contained(nasty: Model, picture: Image.Image, tmp_path: Path) -> None:
     page = write(tmp_path / "r.html", nasty, [picture], title=NASTY)
     for tag, attributes in page.elements:
         assert tag not in ("link", "iframe", "object", "base")
@@ -115,7 +113,7 @@ def test_nothing_from_elsewhere_and_only_its_own_script(
     assert "http" not in "".join(page.text["script"] + page.text["style"])
 
 
-def test_everything_has_a_label(nasty: Model, picture: Image.Image, tmp_path: Path) -> None:
+def test_report_controls_have_labels(nasty: Model, picture: Image.Image, tmp_path: Path) -> None:
     page = write(tmp_path / "r.html", nasty, [picture])
     text = (tmp_path / "r.html").read_text()
     for control in [*page.all("input"), *page.all("select")]:
@@ -126,7 +124,7 @@ def test_everything_has_a_label(nasty: Model, picture: Image.Image, tmp_path: Pa
     assert page.all("html") == [{"lang": "en"}]
 
 
-def test_one_target_and_texts_have_no_coupling(
+def test_report_without_coupling_for_one_target(
     model: Model, picture: Image.Image, tmp_path: Path
 ) -> None:
     with Report(tmp_path / "r.html") as report:
@@ -136,30 +134,32 @@ def test_one_target_and_texts_have_no_coupling(
     assert entry["data-probability"] == ""
 
 
-def test_names_that_are_no_unicode_are_written(picture: Image.Image, tmp_path: Path) -> None:
+def test_report_writes_names_that_are_not_unicode(picture: Image.Image, tmp_path: Path) -> None:
     odd = gradtoken.wrap(tiny_vit(), labels=[f"odd \udcff {index}" for index in range(10)])
     page = write(tmp_path / "r.html", odd, [picture])
     assert page.all("article")[0]["data-class"] == "odd \ufffd 0"
 
 
-def test_whole_or_not_at_all(model: Model, picture: Image.Image, tmp_path: Path) -> None:
+def test_report_is_written_whole_or_not_at_all(
+    model: Model, picture: Image.Image, tmp_path: Path
+) -> None:
     path = tmp_path / "r.html"
     path.write_text("an earlier report")
-    found = gradtoken.explain(model, picture, [0, 1])
+    explanation = gradtoken.explain(model, picture, [0, 1])
     report = Report(path).__enter__()
-    report.add(found)
+    report.add(explanation)
     assert path.read_text() == "an earlier report"
     assert len(list(tmp_path.iterdir())) == 2
     report.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert path.read_text() == "an earlier report"
     assert list(tmp_path.iterdir()) == [path]
     with Report(path) as report:
-        report.extend([found, found])
+        report.extend([explanation, explanation])
     assert path.read_text().endswith("</html>\n")
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_nothing(
+def test_report_leaves_nothing_on_full_disk(
     model: Model, picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_places_that_cannot_be_written(model: Model, tmp_path: Path) -> None:
+def test_report_rejects_unwritable_paths(model: Model, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a folder; name a file"):
         Report(tmp_path).__enter__()
     (tmp_path / "file").write_text("")
@@ -185,25 +185,26 @@ def test_places_that_cannot_be_written(model: Model, tmp_path: Path) -> None:
         )
 
 
-def test_hundreds_of_large_pictures_stay_small(model: Model, tmp_path: Path) -> None:
+def test_report_size_and_memory_stay_small(model: Model, tmp_path: Path) -> None:
     """A picture costs its small copy and its tokens, on disk and, while writing, in memory."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     large = Image.fromarray(noise).resize((1500, 1000))
-    found = gradtoken.explain(model, large, [0, 1, 2])
+    explanation = gradtoken.explain(model, large, [0, 1, 2])
     path = tmp_path / "r.html"
     with Report(path) as report:
-        report.add(found)
+        report.add(explanation)
         tracemalloc.start()
         for _ in range(15):
-            report.add(found)
+            report.add(explanation)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        several = report._part.stat().st_size
+        (part,) = tmp_path.glob(".*.part")
+        several = part.stat().st_size
     assert peak < 8e6
     assert several / 16 < 80_000
 
 
-def test_from_the_command_line(tmp_path: Path) -> None:
+def test_report_from_command_line(tmp_path: Path) -> None:
     from gradtoken.datasets import Scenes
 
     folder = tmp_path / "pictures"
@@ -223,7 +224,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert "report.html" in result.stdout
     page = Page(report)
     assert [entry["data-name"] for entry in page.all("article")] == ["0.png", "1.png", "2.png"]
-    told = "".join(page.text["li"])
-    assert "bad.png is not a picture" in told
+    failures = "".join(page.text["li"])
+    assert "bad.png is not a picture" in failures
     assert page.text["h1"] == ["gradtoken on demo"]
     assert len(list((tmp_path / "out").iterdir())) == 3

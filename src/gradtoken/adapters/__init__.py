@@ -1,1 +1,1 @@
-"""gradtoken's methods behind other libraries' interfaces."""
+"""gradtoken's methods with the interfaces of other libraries."""

@@ -1,4 +1,4 @@
-"""gradtoken's methods behind captum's call: `.attribute(inputs, target=…)`."""
+"""gradtoken's methods with captum's interface: `.attribute(inputs, target=…)`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 def _wrapped(method: Callable[P, R]) -> Callable[P, R]:
-    """A method with a `__wrapped__`, as all of captum's have: its NoiseTunnel calls that."""
+    """Add `__wrapped__`, which captum's NoiseTunnel calls, to a method."""
 
     @wraps(method)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -32,15 +32,15 @@ def _wrapped(method: Callable[P, R]) -> Callable[P, R]:
 
 
 class Attribution:
-    """A method of gradtoken to be used where captum's attributions are.
+    """A method of gradtoken in place of one of captum's attributions.
 
-    captum's `NoiseTunnel` and metrics take it. Give them a target: without one, each noisy copy of
-    an image would be explained for the class predicted for that copy.
+    captum's `NoiseTunnel` and metrics accept it. Pass them a target: without one, each noisy copy
+    of an image is explained for the class predicted for that copy.
 
     Args:
-        model: a `Model`, or a live module that `wrap` takes.
-        method: a name from `methods()`, a `Method` class, or a method already made.
-        activation: of a live module, as for `wrap`; a `Model` has its own.
+        model: a `Model`, or a module that `wrap` takes.
+        method: a name from `methods()`, a `Method` class, or a `Method`.
+        activation: of a module, as for `wrap`; a `Model` has its own.
         **options: the method's options, such as `preset="sharp"`.
 
     Raises:
@@ -68,11 +68,11 @@ class Attribution:
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """No: relevance is not multiplied by the pixels."""
+        """False: relevance is not multiplied by the pixels."""
         return False
 
     def has_convergence_delta(self) -> bool:
-        """No: `attribute` has no `return_convergence_delta`."""
+        """False: `attribute` has no `return_convergence_delta`."""
         return False
 
     @_wrapped
@@ -83,22 +83,26 @@ class Attribution:
         additional_forward_args: None = None,
         **unused: Any,
     ) -> Pixels | tuple[Pixels]:
-        """Attributions of the inputs' shape, as captum's image metrics and pictures take them.
+        """Attributions of the inputs' shape, as captum's metrics and plots expect.
 
-        Relevance is laid on the pixels bilinearly and shared by the channels alike, so that
-        their sum is the map.
+        Relevance is interpolated bilinearly to the pixels and divided equally among the channels,
+        so that their sum is the map.
 
         Args:
-            inputs: preprocessed images (B, C, H, W), or a tuple that holds such a tensor; of a
+            inputs: preprocessed images (B, C, H, W), or a tuple that holds such a tensor; for a
                 tuple, a tuple is returned.
-            target: one class id for all images (an int, or a tensor with one number), or one for
-                each (a tensor (B,), or a list); None is the predicted one.
+            target: a class id for all images (an int, or a tensor with one element), or a class id
+                per image (a tensor (B,), or a list); None is the predicted class.
             additional_forward_args: None; a Vision Transformer's forward takes images alone.
+            **unused: no other option of captum is supported.
+
+        Returns:
+            Attributions (B, C, H, W), or a tuple of them.
 
         Raises:
-            ImageError: inputs that are no one tensor of images.
-            TargetError: a target that is no class id for each image; other forward arguments, or
-                options of captum's that mean nothing here.
+            ImageError: inputs that are not a tensor of images.
+            TargetError: a target that is not a class id per image; other forward arguments, or
+                options of captum that are not supported.
         """
         if additional_forward_args is not None:
             unused = {"additional_forward_args": additional_forward_args, **unused}
@@ -107,18 +111,18 @@ class Attribution:
                 f"gradtoken's attributions take no {', '.join(unused)}; give options when making "
                 "them."
             )
-        images = _only(inputs)
-        found = explain(
+        images = _images(inputs)
+        explanation = explain(
             self._model, images, _targets(target, len(images)), method=self._method, **self._options
         )
-        maps = found.boxes.grid.enlarge(found.tokens[:, 0]).to(images.dtype)
+        maps = explanation.boxes.grid.enlarge(explanation.tokens[:, 0]).to(images.dtype)
         channels = images.shape[1]
         shared = maps[:, None].expand(-1, channels, -1, -1) / channels
         return (shared,) if isinstance(inputs, tuple) else shared
 
 
-def _only(inputs: Any) -> Pixels:
-    """The tensor of images that captum's `inputs` are, or hold."""
+def _images(inputs: Any) -> Pixels:
+    """The tensor of images that captum's `inputs` are or contain."""
     if isinstance(inputs, tuple) and len(inputs) != 1:
         raise ImageError(
             f"inputs is a tuple of {len(inputs)}, and a Vision Transformer takes one tensor of "
@@ -132,7 +136,7 @@ def _only(inputs: Any) -> Pixels:
 
 
 def _targets(target: Any, count: int) -> list[list[int]] | None:
-    """A class for each of `count` images, of a target in one of captum's forms."""
+    """A class for each of `count` images, from a target in any of captum's forms."""
     if target is None:
         return None
     if isinstance(target, Tensor):

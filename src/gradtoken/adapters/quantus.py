@@ -1,4 +1,4 @@
-"""gradtoken's methods as an explanation function for Quantus, whose metrics can then score them."""
+"""gradtoken's methods as an explanation function for Quantus and its metrics."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def quantus_explain_func(
     Args:
         model: the module that Quantus evaluates, or a `Model`.
         inputs: preprocessed images (batch, channels, height, width), array or tensor.
-        targets: a class for each of them.
-        method: a name from `methods()`, to be given in Quantus' `explain_func_kwargs`.
-        device: where the model is; given by Quantus.
-        activation: of a live module, as for `wrap`, to be given in `explain_func_kwargs`.
-        **options: the method's options, to be given in `explain_func_kwargs`.
+        targets: a class id per image.
+        method: a name from `methods()`, passed in Quantus' `explain_func_kwargs`.
+        device: of the model; passed by Quantus.
+        activation: of a module, as for `wrap`, passed in `explain_func_kwargs`.
+        **options: the method's options, passed in `explain_func_kwargs`.
 
     Example:
         >>> metric = quantus.PixelFlipping(...)
@@ -41,7 +41,7 @@ def quantus_explain_func(
     """
     attribution = Attribution(model, method, activation=activation, **options)
     tensor = torch.as_tensor(np.asarray(inputs), device=device)
-    found = attribution.attribute(tensor, torch.as_tensor(np.asarray(targets)))
-    assert isinstance(found, torch.Tensor)
-    maps: np.ndarray[Any, Any] = found.sum(1, keepdim=True).detach().cpu().numpy()
+    pixels = attribution.attribute(tensor, torch.as_tensor(np.asarray(targets)))
+    assert isinstance(pixels, torch.Tensor)
+    maps: np.ndarray[Any, Any] = pixels.sum(1, keepdim=True).detach().cpu().numpy()
     return maps

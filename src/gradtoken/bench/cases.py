@@ -1,38 +1,46 @@
-"""Which images count, and what is asked about each: targets and masks as the model sees them."""
+"""Which images are measured, on which target classes, and the masks on the model's input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradtoken.bench.left_out import LeftOut
+from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.matching import Matcher
-from gradtoken.bench.seen import Seen, seen
+from gradtoken.bench.sample_checks import checked_samples
+from gradtoken.bench.visible_objects import VisibleObjects, mask_on_input, visible_objects
 from gradtoken.datasets.sample import Sample
-from gradtoken.errors import DatasetError, ModelError
-from gradtoken.images.load_image import ORIENTATION
+from gradtoken.datasets.scenes.samples import scene_sample
+from gradtoken.datasets.scenes.scenes import Scene, Scenes
+from gradtoken.errors import ModelError
+from gradtoken.explaining import read_batch
 from gradtoken.models.model import Model
 from gradtoken.targets import ClassTarget, Targets, resolve
 from gradtoken.trace.record import record
 from gradtoken.trace.trace import Trace
 
+_ENOUGH = 200
+"""Images after which a model that has none of their classes is an error."""
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One image and its K targets, in the pixels of the model's input.
+    """One image and its K target classes, on the pixels of the model's input.
 
     Args:
         sample: the image as its data set gives it.
-        trace: the model's forward on it.
-        classes: the class ids asked about.
-        names: what to call them; a class with several objects has a number behind its name.
-        masks: the visible pixels of each that count, or None where the data set has no masks.
-        ignore: pixels that count for nothing, or None.
+        trace: the model's forward pass on it.
+        classes: ids of the target classes.
+        names: their names; of a class with several objects, each name ends in a number.
+        masks: the visible pixels of each object without the ignored ones; None where the data set
+            has no masks.
+        ignore: pixels to ignore, or None.
         label: the image's class by its data set, where it has one.
-        skipped: objects of the data set that are not asked about, each with the reason.
+        skipped: objects of the data set that are not measured, each with the reason.
     """
 
     sample: Sample
@@ -63,84 +71,117 @@ def cases(
     *,
     whole: bool = True,
     skip: Callable[[Sample], bool] = lambda _: False,
-    left_out: LeftOut | None = None,
+    exclusions: Exclusions | None = None,
 ) -> Iterator[tuple[str, Case | None]]:
-    """The images a model can be asked about: (id, case), or (id, None) for those skipped.
+    """The images to measure: (id, case), or (id, None) for those that `skip` names.
 
-    An image whose data set names its objects is asked about those classes that the model has
-    (`Matcher`) and of which the model sees pixels that count (`seen`). One with a mask but no class
-    is asked about the predicted class, and one with nothing but a label about that label.
+    The targets of an image are the classes of its objects that the model has (`Matcher`) and of
+    which the model's input shows pixels (`visible_objects`); the predicted class of an image with a
+    mask but no class; the label of an image that has nothing but a label.
 
     Args:
-        model: to be asked.
-        samples: a data set; with a `vocabulary` of its own, its names are matched with care.
-        whole: leave out images in which the model does not recognise all k of the classes, that
-            is, where they are not its k first ones or, of sigmoid probabilities, not all above ½.
-        skip: which samples are done already; the model is not run on them.
-        left_out: told what is not measured, and why.
+        model: a classifier.
+        samples: a data set; names of one with a `vocabulary` of its own can mean something else
+            than the model's.
+        whole: leave out images of which the model does not recognise all K classes, that is, where
+            they are not its top K or, with sigmoid probabilities, not all above ½.
+        skip: which samples are measured already; the model is not run on them.
+        exclusions: collects what is left out, and why.
 
     Raises:
         ModelError: if the model has no classes, or none that the images show, or others than those
-            that the labels are of.
-        DatasetError: if a sample's parts do not fit together, or two have one id.
+            of the labels.
+        DatasetError: if a sample's parts do not fit together, or two samples have one id.
     """
     if model.prompts is not None:
         raise ModelError(
             f"{model.spec} compares pictures with text and has no classes to measure; use a "
             "classifier."
         )
-    told = LeftOut() if left_out is None else left_out
+    excluded = Exclusions() if exclusions is None else exclusions
     matcher = Matcher(model.labels, getattr(samples, "vocabulary", ()))
-    told.names = matcher.unclear
-    known = 0
-    for looked, sample in enumerate(_checked(samples), start=1):
-        wanted = _wanted(model, sample, matcher)
-        if wanted is None:
-            told.image("it shows no class that the model has")
-            if looked >= _ENOUGH and not known:
+    excluded.names = matcher.unclear
+    matched = 0
+    for number, sample in enumerate(checked_samples(samples), start=1):
+        selection = _select(model, sample, matcher)
+        if selection is None:
+            excluded.count_image("it shows no class that the model has")
+            if number >= _ENOUGH and not matched:
                 raise ModelError(
-                    f"none of the first {looked} pictures shows a class that {model.spec} has; "
+                    f"none of the first {number} images shows a class that {model.spec} has; "
                     "measure a model with the data set's classes."
                 )
             continue
-        known += 1
+        matched += 1
         if skip(sample):
             yield sample.id, None
             continue
-        pixels = model.preprocess(sample.image)
-        box = model.preprocess.box(sample.image.size)
-        visible = seen(sample, wanted.positions, box, (pixels.shape[2], pixels.shape[1]))
-        if sample.masks is not None and not visible.positions:
-            told.image(f"its objects are left out ({visible.skipped[0][1]})")
-            continue
-        case = _case(record(model, pixels[None]), sample, wanted, visible)
-        if whole and wanted.classes and not _recognised(case):
-            told.image("the model does not recognise all of its classes")
-            continue
-        yield sample.id, case
+        case = _case(model, sample, selection, whole)
+        if isinstance(case, str):
+            excluded.count_image(case)
+        else:
+            yield sample.id, case
 
 
-def _recognised(case: Case) -> bool:
-    logits, classes = case.trace.logits[0], set(case.classes)
-    if case.trace.model.activation == "sigmoid":
-        return bool((logits[list(classes)] > 0).all())
-    return set(logits.topk(len(classes)).indices.tolist()) == classes
+def in_top(logits: Float[Tensor, " classes"], classes: Collection[int]) -> bool:
+    """Whether k classes are the k with the highest logits."""
+    return set(logits.topk(len(classes)).indices.tolist()) == set(classes)
 
 
-_ENOUGH = 200
+def recognised(
+    model: Model, scenes: Scenes, limit: int, *, batch: int = 8
+) -> Iterator[tuple[int, Scene]]:
+    """The bundled scenes among the first `limit` whose k objects are the model's top k classes.
+
+    Args:
+        model: with the scenes' classes.
+        scenes: the scenes.
+        limit: how many scenes are looked at.
+        batch: how many of them go through the model at once.
+
+    Yields:
+        The index of a scene, and the scene.
+    """
+    for start in range(0, limit, batch):
+        drawn = [(index, scenes[index]) for index in range(start, min(start + batch, limit))]
+        logits = model(read_batch(model, [scene.image for _, scene in drawn])[1])
+        for (index, scene), row in zip(drawn, logits, strict=True):
+            if in_top(row, scene.labels):
+                yield index, scene
+
+
+def scene_case(model: Model, index: int, scene: Scene) -> Case:
+    """A bundled scene as a case: each object is a target; of one outside the crop no pixel is True.
+
+    Args:
+        model: with the scenes' classes.
+        index: the position of the scene.
+        scene: the scene.
+    """
+    pixels = model.preprocess(scene.image)
+    box = model.preprocess.box(scene.image.size)
+    size = (pixels.shape[2], pixels.shape[1])
+    return Case(
+        sample=scene_sample(index, scene),
+        trace=record(model, pixels[None]),
+        classes=scene.labels,
+        names=scene.names,
+        masks=torch.stack([mask_on_input(mask, box, size) for mask in scene.masks]),
+        ignore=None,
+        label=None,
+    )
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """Class ids, and the positions of the objects they are of; no ids where the predicted class is
-    to be asked about."""
+class _Selection:
+    """Class ids, and the positions of their objects; no ids for the predicted class."""
 
     classes: tuple[int, ...]
     positions: tuple[int, ...]
 
 
-def _wanted(model: Model, sample: Sample, matcher: Matcher) -> _Wanted | None:
-    """What to ask of a sample; None where the model has none of its classes."""
+def _select(model: Model, sample: Sample, matcher: Matcher) -> _Selection | None:
+    """The targets of a sample; None where the model has none of its classes."""
     if sample.label is not None and sample.masks is None:
         if sample.classes not in (None, len(model.labels)):
             raise ModelError(
@@ -150,75 +191,60 @@ def _wanted(model: Model, sample: Sample, matcher: Matcher) -> _Wanted | None:
             )
         if not 0 <= sample.label < len(model.labels):
             return None
-        return _Wanted((sample.label,), ())
+        return _Selection((sample.label,), ())
     if sample.unnamed:
-        return _Wanted((), () if sample.masks is None else (0,))
-    found = [(matcher.find(name), i) for i, name in enumerate(sample.names)]
-    kept = [(label, i) for label, i in found if label is not None]
-    if not kept:
+        return _Selection((), () if sample.masks is None else (0,))
+    matches = [(matcher.find(name), i) for i, name in enumerate(sample.names)]
+    known = [(label, i) for label, i in matches if label is not None]
+    if not known:
         return None
-    return _Wanted(tuple(label for label, _ in kept), tuple(i for _, i in kept))
+    return _Selection(tuple(label for label, _ in known), tuple(i for _, i in known))
 
 
-def _case(trace: Trace, sample: Sample, wanted: _Wanted, visible: Seen) -> Case:
-    asked = wanted.classes
-    if sample.masks is not None and asked:
-        kept = dict(zip(wanted.positions, wanted.classes, strict=True))
-        asked = tuple(kept[i] for i in visible.positions)
-    asked = asked or (int(trace.logits[0].argmax()),)
-    names = [trace.model.labels[c].split(",")[0] for c in asked]
+def _case(model: Model, sample: Sample, selection: _Selection, whole: bool) -> Case | str:
+    """A sample as a case, or why it is left out."""
+    pixels = model.preprocess(sample.image)
+    box = model.preprocess.box(sample.image.size)
+    size = (pixels.shape[2], pixels.shape[1])
+    visible = visible_objects(sample, selection.positions, box, size)
+    if sample.masks is not None and not visible.positions:
+        return f"its objects are left out ({visible.skipped[0][1]})"
+    trace = record(model, pixels[None])
+    case = _with_targets(trace, sample, selection, visible)
+    if whole and selection.classes and not _recognised(case):
+        return "the model does not recognise all of its classes"
+    return case
+
+
+def _with_targets(
+    trace: Trace, sample: Sample, selection: _Selection, visible: VisibleObjects
+) -> Case:
+    classes = selection.classes
+    if sample.masks is not None and classes:
+        by_position = dict(zip(selection.positions, selection.classes, strict=True))
+        classes = tuple(by_position[i] for i in visible.positions)
+    classes = classes or (int(trace.logits[0].argmax()),)
+    names = [trace.model.labels[c].split(",")[0] for c in classes]
+    label = sample.label
+    if label is None and selection.classes:
+        label = classes[0]
     return Case(
         sample=sample,
         trace=trace,
-        classes=asked,
+        classes=classes,
         names=tuple(
             f"{name} {names[:i].count(name) + 1}" if names.count(name) > 1 else name
             for i, name in enumerate(names)
         ),
         masks=visible.masks,
         ignore=visible.ignore,
-        label=sample.label if sample.label is not None else (asked[0] if wanted.classes else None),
+        label=label,
         skipped=visible.skipped,
     )
 
 
-def _checked(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """The samples, each with an id of its own and parts that fit together.
-
-    Raises:
-        DatasetError: saying what does not fit.
-    """
-    ids = set()
-    for sample in samples:
-        if sample.id in ids:
-            raise DatasetError(
-                f"two pictures have the id {sample.id!r}, so their records would be mixed; give "
-                "each its own."
-            )
-        ids.add(sample.id)
-        _check(sample)
-        yield sample
-
-
-def _check(sample: Sample) -> None:
-    """Refuse a sample whose image is not as `explain` would read it, or whose masks are not its."""
-    image = sample.image
-    if image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
-        raise DatasetError(
-            f"the picture of {sample.id!r} is {image.mode} or not upright; read it with "
-            "gradtoken.images.load_image.load_image, and turn its masks with it."
-        )
-    size = image.size[::-1]
-    for what, mask in (("masks", sample.masks), ("pixels to ignore", sample.ignore)):
-        if mask is not None and mask.shape[-2:] != size:
-            raise DatasetError(
-                f"the {what} of {sample.id!r} are of {mask.shape[-2:]} pixels, its picture of "
-                f"{size}; give masks of the picture's size."
-            )
-    if sample.masks is not None and len(sample.masks) != (
-        1 if sample.unnamed else len(sample.names)
-    ):
-        raise DatasetError(
-            f"{sample.id!r} has {len(sample.masks)} masks and {len(sample.names)} names; give a "
-            "name for each mask."
-        )
+def _recognised(case: Case) -> bool:
+    logits = case.trace.logits[0]
+    if case.trace.model.activation == "sigmoid":
+        return bool((logits[list(set(case.classes))] > 0).all())
+    return in_top(logits, set(case.classes))

@@ -1,4 +1,4 @@
-"""A qualitative sheet of a run's first pictures."""
+"""A figure of example maps: the first images of a run."""
 
 from __future__ import annotations
 
@@ -11,41 +11,46 @@ from torch import Tensor
 
 from gradtoken.attribution import Method
 from gradtoken.bench.cases import Case
-from gradtoken.bench.scores import maps_of
+from gradtoken.bench.maps import maps_of
 from gradtoken.errors import MethodError, ModelError, TargetError
 from gradtoken.explanation import style as display
 from gradtoken.explanation.sheet import SheetRow, notes_on, sheet
 from gradtoken.images.crop_box import Box, lay_out
 
 
-def _maps(method: Method, case: Case) -> Float[Tensor, "targets rows columns"] | str:
-    """A method's maps of an image, or why there are none."""
+def _maps_or_error(method: Method, case: Case) -> Float[Tensor, "targets rows columns"] | str:
+    """A method's maps of an image, or the text of its error."""
     try:
         return maps_of(method, case.trace, case.classes)
     except (MethodError, ModelError, TargetError) as error:
         return str(error)
 
 
-def examples(found: Sequence[Case], methods: Mapping[str, Method], caption: str) -> Figure:
-    """A row per class of some pictures, a column per method, as the model sees the pictures."""
+def examples(selected: Sequence[Case], methods: Mapping[str, Method], caption: str) -> Figure:
+    """Overlays on the model's input: a row per class of each image, a column per method.
+
+    Args:
+        selected: the images, with their target classes.
+        methods: by name; where one fails on an image, its error takes the place of the overlay.
+        caption: of the figure.
+    """
     rows = []
-    for case in found:
-        model = case.trace.model
-        picture = model.preprocess.picture(case.pixels[0])
-        box = case.trace.patch_grid.on(Box(0.0, 0.0, *map(float, picture.size)))
-        tried = {name: _maps(method, case) for name, method in methods.items()}
-        maps = {name: one for name, one in tried.items() if not isinstance(one, str)}
+    for case in selected:
+        image = case.trace.model.preprocess.picture(case.pixels[0])
+        box = case.trace.patch_grid.on(Box(0.0, 0.0, *map(float, image.size)))
+        results = {name: _maps_or_error(method, case) for name, method in methods.items()}
+        maps = {name: result for name, result in results.items() if not isinstance(result, str)}
         for k, title in enumerate(case.names):
             overlays = {
-                name: one if isinstance(one, str) else _overlay(picture, one[k], box)
-                for name, one in tried.items()
+                name: result if isinstance(result, str) else _overlay(image, result[k], box)
+                for name, result in results.items()
             }
             outline = None if case.masks is None else case.masks[k].numpy()
-            rows.append(SheetRow(picture, title, overlays, notes_on(maps, k), outline))
+            rows.append(SheetRow(image, title, overlays, notes_on(maps, k), outline))
     return sheet(rows, caption)
 
 
-def _overlay(picture: Image.Image, tokens: Float[Tensor, "rows columns"], box: Box) -> Image.Image:
+def _overlay(image: Image.Image, tokens: Float[Tensor, "rows columns"], box: Box) -> Image.Image:
     style = display.fitted_to(tokens, display.Style())
-    laid = lay_out(tokens[None], box, picture.size)[0]
-    return display.overlay(picture, laid.numpy(), box, style)
+    pixels = lay_out(tokens[None], box, image.size)[0]
+    return display.overlay(image, pixels.numpy(), box, style)

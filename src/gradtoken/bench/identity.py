@@ -1,4 +1,4 @@
-"""What the numbers of a run depend on: a run goes on only where all of it is as it was."""
+"""What the numbers of a run depend on: a run resumes only where none of it has changed."""
 
 from __future__ import annotations
 
@@ -54,20 +54,26 @@ def identity(model: Model, methods: Mapping[str, Method], groups: Sequence[str])
     }
 
 
-def run_sha256(about: Mapping[str, Any], *, slow: bool) -> str:
-    """Of a run.
+def run_sha256(settings: Mapping[str, Any], *, slow: bool) -> str:
+    """SHA-256 of a run.
 
     Args:
-        about: its `identity`.
+        settings: its `identity`.
         slow: whether slow metrics and methods are measured too.
     """
-    return _sha256({**about, "slow": slow})
+    return _sha256({**settings, "slow": slow})
 
 
 def sample_sha256(sample: Sample) -> str:
-    """Of an image's pixels and of what is known to be in it."""
-    told = [sample.image.mode, sample.image.size, sample.names, sample.label, sample.unnamed]
-    digest = hashlib.sha256(json.dumps(told).encode())
+    """SHA-256 of an image's pixels and of its annotations."""
+    annotations = [
+        sample.image.mode,
+        sample.image.size,
+        sample.names,
+        sample.label,
+        sample.unnamed,
+    ]
+    digest = hashlib.sha256(json.dumps(annotations).encode())
     digest.update(sample.image.tobytes())
     for mask in (sample.masks, sample.ignore):
         digest.update(str(None if mask is None else mask.shape).encode())
@@ -77,14 +83,14 @@ def sample_sha256(sample: Sample) -> str:
 
 @cache
 def software() -> dict[str, str]:
-    """Versions of the libraries that make the numbers."""
-    found = {}
+    """Versions of the libraries that the numbers depend on."""
+    versions = {}
     for name in _SOFTWARE:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def _sha256(value: Any) -> str:

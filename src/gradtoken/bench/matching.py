@@ -1,9 +1,9 @@
-"""Which class of a model a data set means by a name.
+"""Matching a data set's class names to a model's classes.
 
-A name is matched where one class of the model, and no other, has it as its name or a synonym. That
-is not enough for words that mean several things: COCO's kite is a toy, ImageNet's a bird. Such a
-name is matched only where the class tells its meaning by a synonym, or where the model has every
-name of the data set, and so means what the data set means.
+A name is matched if exactly one class of the model has it as its name or a synonym. Words with
+several meanings need more: COCO's kite is a toy, ImageNet's a bird. Such a name is matched only
+where a synonym of the class has the data set's meaning, or where the model has every name of the
+data set, so that its names mean the same.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gradtoken.targets.labels import Labels
 
 @dataclass(frozen=True)
 class Sense:
-    """What the data sets mean by a word of several meanings.
+    """The meaning that a word of several meanings has in the data sets.
 
     Args:
-        meant: in words.
-        synonyms: names that a class of the same meaning can have.
-        imagenet: the class of ImageNet's thousand that means the same, if one does.
+        meant: the meaning, in words.
+        synonyms: other names of a class of this meaning.
+        imagenet: id of the class of ImageNet-1k with this meaning, if there is one.
     """
 
     meant: str
@@ -39,24 +39,24 @@ SENSES = {
     "tie": Sense("a necktie, not a beam or a sleeper", ("necktie", "neck tie")),
     "toilet": Sense("the seat, not the room", ("toilet seat", "toilet bowl", "flush toilet")),
 }
-"""Names of COCO, VOC and the bundled scenes that class lists in use give to something else. Found
-by comparing them with the classes of ImageNet 1k, 12k, 21k and 22k, and of CIFAR-100."""
+"""Names of COCO, VOC and the bundled scenes that have another meaning in common class lists: the
+result of a comparison with the classes of ImageNet 1k, 12k, 21k and 22k, and of CIFAR-100."""
 
 _IMAGENET = (1000, {"tench": 0, "goldfish": 1, "zebra": 340, "umbrella": 879})
-"""How ImageNet's thousand classes are told: their number, and where some of them are."""
+"""What identifies ImageNet-1k: the number of classes, and the ids of some of them."""
 
 
 class Matcher:
-    """Looks a data set's names up among a model's classes.
+    """Finds the class of a model that a name of a data set means.
 
     Args:
         labels: the model's.
-        vocabulary: every name of a data set that gives them meanings of its own; none where its
-            names are meant as the model's.
+        vocabulary: every class name of a data set whose names have meanings of their own; empty
+            where names mean the model's classes.
 
     Attributes:
-        unclear: names that were looked up and have several meanings or classes, and why they are
-            not matched.
+        unclear: names that were looked up and are ambiguous, each with the reason why it is not
+            matched.
     """
 
     def __init__(self, labels: Labels, vocabulary: Sequence[str] = ()) -> None:
@@ -69,19 +69,19 @@ class Matcher:
         )
 
     def find(self, name: str) -> int | None:
-        """The id of the class that a name means; None if there is none, or it is not clear."""
-        found = self._labels.named(name)
+        """The id of the class that a name means; None if there is none, or it is ambiguous."""
+        label = self._labels.named(name)
         sense = SENSES.get(name.casefold()) if self._foreign else None
-        if found is None:
-            if len(several := self._labels.all_named(name)) > 1:
-                self.unclear[name] = f"the model has {len(several)} classes of this name"
+        if label is None:
+            if len(candidates := self._labels.all_named(name)) > 1:
+                self.unclear[name] = f"the model has {len(candidates)} classes of this name"
             return None
-        if sense is None or any(self._labels.named(s) == found for s in sense.synonyms):
-            return found
-        if self._imagenet and found == sense.imagenet:
-            return found
+        if sense is None or any(self._labels.named(s) == label for s in sense.synonyms):
+            return label
+        if self._imagenet and label == sense.imagenet:
+            return label
         self.unclear[name] = (
-            f"the data set means {sense.meant}, and the model's {self._labels[found]!r} can be "
+            f"the data set means {sense.meant}, and the model's {self._labels[label]!r} can be "
             "the other"
         )
         return None

@@ -1,4 +1,4 @@
-"""Figures of a run: curves with bands, bars with intervals."""
+"""Plots of a run: curves with bands, bars with intervals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TITLES = {
 
 
 def perturbation_curves(records: Records) -> Figure | None:
-    """Accuracy by the fraction of pixels taken away, a line per method; None if not measured."""
+    """Accuracy by the fraction of replaced pixels, a line per method; None if not measured."""
     methods = [m for m in records.methods() if _points(records, m, "positive")]
     if not methods:
         return None
@@ -49,17 +49,17 @@ def _points(
 ) -> list[tuple[float, float, float, float]]:
     """(fraction, mean, low, high) of a method's curve."""
     of_method = records.where(method=method)
-    found = []
+    points = []
     for metric in of_method.metrics():
         name, _, fraction = metric.partition("@")
         if name == direction and fraction:
-            one = of_method.where(metric=metric)
-            found.append((float(fraction), *mean_interval(one.value, one.picture)[:3]))
-    return sorted(found)
+            hits = of_method.where(metric=metric)
+            points.append((float(fraction), *mean_interval(hits.value, hits.picture)[:3]))
+    return sorted(points)
 
 
 def bars(table: Sequence[Row]) -> Figure:
-    """Every metric as bars with intervals, a bar per method, best first."""
+    """Every metric as bars with 95% intervals, a bar per method, best first."""
     metrics = list(dict.fromkeys(row.metric for row in table))
     columns = min(4, len(metrics))
     lines = math.ceil(len(metrics) / columns)
@@ -68,14 +68,14 @@ def bars(table: Sequence[Row]) -> Figure:
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis, metric in zip(axes.flat, metrics, strict=False):
         lower = metric.startswith(LOWER_IS_BETTER)
-        found = [row for row in table if row.metric == metric and row.interval.n]
-        found.sort(key=lambda row: row.interval.mean, reverse=lower)
-        for place, row in enumerate(found):
+        ranked = [row for row in table if row.metric == metric and row.interval.n]
+        ranked.sort(key=lambda row: row.interval.mean, reverse=lower)
+        for place, row in enumerate(ranked):
             mean, low, high, _ = row.interval
             colour = "#b4451f" if row.method.startswith(_OURS) else "#7d93a8"
             axis.barh(place, mean, color=colour, height=0.75)
             axis.plot([low, high], [place, place], color="black", lw=1)
-        axis.set_yticks(range(len(found)), [row.method for row in found], fontsize=6)
+        axis.set_yticks(range(len(ranked)), [row.method for row in ranked], fontsize=6)
         axis.tick_params(axis="x", labelsize=6)
         axis.set_title(f"{metric} ({'lower' if lower else 'higher'} is better)", fontsize=8)
         axis.margins(y=0.01)

@@ -1,4 +1,4 @@
-"""What a run writes down: a metric of a method on an object of an image, or why there is none."""
+"""The records of a run: a metric of a method on an object of an image, or why there is none."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 COLUMNS = ("picture", "object", "method", "metric", "value", "reason")
 FAILED = "failed@"
-"""How the metric of a record begins that says why a method has no value for an image."""
+"""Prefix of the metric of a record that says why a method has no value for an image."""
 SKIPPED = "skipped@object"
-"""The metric of a record, of no method, that says why an object of an image is left out."""
+"""Metric of a record, of no method, that says why an object of an image is left out."""
 
 
 class Record(NamedTuple):
@@ -28,13 +28,13 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Failure:
-    """The images on which a method has no value, or not all.
+    """The images on which a method lacks some or all of its values.
 
     Args:
-        count: how many.
-        of: on how many it was tried.
-        whole: on how many of them it gave no value at all.
-        reason: the first one.
+        count: number of these images.
+        of: number of images on which the method was run.
+        whole: number of images on which it gave no value at all.
+        reason: of the first failure.
     """
 
     count: int
@@ -45,7 +45,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Records:
-    """Many records as columns, in the order they were made."""
+    """Records as columns, in the order they were made."""
 
     picture: np.ndarray[Any, Any]
     object: np.ndarray[Any, Any]
@@ -58,20 +58,20 @@ class Records:
     def of(cls, records: Iterable[Record]) -> Records:
         """From single records."""
         rows = list(records)
-        picture, thing, method, metric, reason = (
+        picture, object_, method, metric, reason = (
             np.array([row[i] for row in rows], dtype=object) for i in (0, 1, 2, 3, 5)
         )
         value = np.array([row.value for row in rows], dtype=float)
-        return cls(picture, thing, method, metric, value, reason)
+        return cls(picture, object_, method, metric, value, reason)
 
     def where(self, *, method: str | None = None, metric: str | None = None) -> Records:
         """Those of one method, one metric, or both."""
-        kept = np.ones(len(self.value), dtype=bool)
+        selected = np.ones(len(self.value), dtype=bool)
         if method is not None:
-            kept &= self.method == method
+            selected &= self.method == method
         if metric is not None:
-            kept &= self.metric == metric
-        return self._kept(kept)
+            selected &= self.metric == metric
+        return self._at(selected)
 
     def methods(self) -> list[str]:
         """Names of the methods that have values, in order of appearance."""
@@ -82,27 +82,32 @@ class Records:
         return list(dict.fromkeys(self.metric[self.reason == ""].tolist()))
 
     def failures(self) -> dict[str, Failure]:
-        """By method, what it failed on; only methods that failed on an image."""
-        names = np.array([metric.startswith(FAILED) for metric in self.metric.tolist()], dtype=bool)
-        failed, valued = self._kept(names), self._kept(self.reason == "")
-        found = {}
+        """The failures of each method that failed on an image, by method."""
+        is_failure = [metric.startswith(FAILED) for metric in self.metric.tolist()]
+        failed = self._at(np.array(is_failure, dtype=bool))
+        measured = self._at(self.reason == "")
+        failures = {}
         for method in dict.fromkeys(failed.method.tolist()):
             own = failed.where(method=method)
             tried = set(self.where(method=method).picture.tolist())
-            without = tried - set(valued.where(method=method).picture.tolist())
-            pictures = set(own.picture.tolist())
-            found[method] = Failure(len(pictures), len(tried), len(without), str(own.reason[0]))
-        return found
+            without_value = tried - set(measured.where(method=method).picture.tolist())
+            failures[method] = Failure(
+                count=len(set(own.picture.tolist())),
+                of=len(tried),
+                whole=len(without_value),
+                reason=str(own.reason[0]),
+            )
+        return failures
 
     def skipped(self) -> dict[str, int]:
-        """How many objects were left out, by reason."""
+        """Number of objects left out, by reason."""
         reasons = self.where(metric=SKIPPED).reason.tolist()
         return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
     def by_instance(self) -> dict[tuple[str, str], float]:
-        """Values by picture and object."""
+        """Values by (image, object)."""
         keys = zip(self.picture.tolist(), self.object.tolist(), strict=True)
         return dict(zip(keys, self.value.tolist(), strict=True))
 
-    def _kept(self, kept: np.ndarray[Any, Any]) -> Records:
-        return Records(*(getattr(self, column)[kept] for column in COLUMNS))
+    def _at(self, selected: np.ndarray[Any, Any]) -> Records:
+        return Records(*(getattr(self, column)[selected] for column in COLUMNS))

@@ -1,24 +1,35 @@
-"""A run: methods by metrics by images, kept as it goes."""
+"""A run measures methods by metrics by images, and keeps the records of each image on disk."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from gradtoken.attribution import Method
-from gradtoken.bench.cases import Case, cases
+from gradtoken.bench.cases import Case, cases, recognised, scene_case
+from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.identity import identity, run_sha256, sample_sha256
-from gradtoken.bench.left_out import LeftOut
+from gradtoken.bench.maps import Maps
 from gradtoken.bench.records import FAILED, SKIPPED, Failure, Record, Records
-from gradtoken.bench.scores import CHANGED, GROUPS, SLOW, Maps
+from gradtoken.bench.scores import GROUPS, RERUNS_METHOD, SLOW, by_object, present_coupling
 from gradtoken.bench.store import Stamp, Store
 from gradtoken.datasets.sample import Sample
+from gradtoken.datasets.scenes.scenes import Scenes
 from gradtoken.errors import MethodError, ModelError, TargetError
 from gradtoken.models.model import Model
 
-_TRIED = 10
+METRICS = ("pointing", "token_ap", "share", "energy", "coupling")
+"""Metrics of `measure`."""
+
+_TRIAL = 10
 """Images on which every method may fail before a run is given up."""
+
+_FAILURES = (MethodError, ModelError, TargetError)
 
 
 @dataclass
@@ -26,20 +37,40 @@ class Outcome:
     """What a run did.
 
     Args:
-        pictures: ids of the images measured, in order.
+        images: ids of the images measured, in order.
         records: of these.
-        refused: methods that gave no value for any image, and why.
+        unsupported: methods that gave no value for any image, and why.
         failed: methods that failed on some images.
-        left_out: images that were not measured, and names that were not looked up, and why.
+        left_out: images that were not measured, and names that were not matched, and why.
         objects: how many objects of the images measured were left out, by reason.
     """
 
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     records: Records = field(default_factory=lambda: Records.of([]))
-    refused: dict[str, str] = field(default_factory=dict)
+    unsupported: dict[str, str] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: Exclusions = field(default_factory=Exclusions)
     objects: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[str]:
+        """Deprecated: use `images`."""
+        _deprecated("pictures", "images")
+        return self.images
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Deprecated: use `unsupported`."""
+        _deprecated("refused", "unsupported")
+        return self.unsupported
+
+
+def _deprecated(old: str, new: str) -> None:
+    warnings.warn(
+        f"Outcome.{old} is deprecated; use Outcome.{new} instead.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
 
 
 def run(
@@ -56,7 +87,7 @@ def run(
 ) -> Outcome:
     """Measure methods on the first `limit` images that count; those in the store are not redone.
 
-    Where a method fails on an image, the record says why, and the others go on. What is written
+    Where a method fails on an image, the record says why, and the run continues. What is written
     does not depend on whether, or where, the run was interrupted.
 
     Args:
@@ -71,36 +102,99 @@ def run(
         progress: called with the number of images done.
 
     Raises:
-        MethodError: if no method gives a value for any of the first images, or nothing that is
-            asked for can be measured on the images.
+        MethodError: if no method gives a value for any of the first images, or none of the groups
+            can be measured on the images.
         OutputError: if the store holds records of another model, of other methods or metrics, or
             of another image.
     """
     outcome = Outcome()
     stamps = _Stamps(model, methods, list(groups), outcome, slow_limit)
-    found = cases(
+    selected = cases(
         model,
         samples,
         whole=whole,
         skip=lambda sample: store.done(sample.id, stamps.of(sample)),
-        left_out=outcome.left_out,
+        exclusions=outcome.left_out,
     )
-    for name, case in found:
+    for name, case in selected:
         if case is not None:
             records = [*_skipped(case), *_records(case, methods, stamps.groups, stamps.slow)]
             store.add(name, records, stamps.of(case.sample))
-        outcome.pictures.append(name)
-        progress(len(outcome.pictures))
-        if len(outcome.pictures) == _TRIED:
-            _check_served(store.read(outcome.pictures), model)
-        if len(outcome.pictures) == limit:
+        outcome.images.append(name)
+        progress(len(outcome.images))
+        if len(outcome.images) == _TRIAL:
+            _check_supported(store.read(outcome.images), model)
+        if len(outcome.images) == limit:
             break
-    _conclude(store, outcome, model)
+    _summarise(store, outcome, model)
     return outcome
 
 
+def measure(
+    model: Model,
+    methods: Mapping[str, Method],
+    scenes: Scenes,
+    count: int,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[list[dict[str, Any]], int]:
+    """The `METRICS` of every method on the first `count` recognised scenes.
+
+    Args:
+        model: with the scenes' classes.
+        methods: by the names they get in the records.
+        scenes: the bundled scenes.
+        count: how many recognised scenes are measured.
+        progress: called with the number of scenes done so far.
+
+    Returns:
+        A record per scene, object and method (scene, object, method and the `METRICS`; coupling,
+        which belongs to a scene, is repeated for its objects), and how many scenes were looked at.
+        Metrics of an object outside of the model's crop are NaN.
+
+    Raises:
+        ModelError: the model has other classes.
+    """
+    if tuple(model.labels) != scenes.classes:
+        raise ModelError(
+            f"{model.spec} was not trained on the bundled scenes (its classes are others); measure "
+            "a model that names them, such as demo."
+        )
+    records: list[dict[str, Any]] = []
+    looked_at = 0
+    for done, (index, scene) in enumerate(recognised(model, scenes, 1 << 40), start=1):
+        case = scene_case(model, index, scene)
+        for name, method in methods.items():
+            records += _scene_records(index, name, Maps.of_targets(case, method))
+        progress(done)
+        if done == count:
+            looked_at = index + 1
+            break
+    return records, looked_at
+
+
+def column(records: list[dict[str, Any]], method: str, metric: str) -> np.ndarray[Any, Any]:
+    """One metric of one method over all instances, in the order of the records of `measure`."""
+    return np.array([r[metric] for r in records if r["method"] == method], dtype=float)
+
+
+def _scene_records(index: int, method: str, maps: Maps) -> list[dict[str, Any]]:
+    names = maps.case.names
+    coupling = present_coupling(maps) if len(names) > 1 else math.nan
+    values = {**by_object(maps), "coupling": dict.fromkeys(names, coupling)}
+    return [
+        {
+            "scene": index,
+            "object": name,
+            "method": method,
+            **{metric: values[metric][name] for metric in METRICS},
+        }
+        for name in names
+    ]
+
+
 class _Stamps:
-    """What the records of the next image are of."""
+    """The stamp of the records of the next image."""
 
     def __init__(
         self,
@@ -111,14 +205,14 @@ class _Stamps:
         slow_limit: int,
     ) -> None:
         self.groups = groups
-        self._about = identity(model, methods, groups)
-        self._runs = {slow: run_sha256(self._about, slow=slow) for slow in (False, True)}
+        settings = identity(model, methods, groups)
+        self._runs = {slow: run_sha256(settings, slow=slow) for slow in (False, True)}
         self._outcome, self._slow_limit = outcome, slow_limit
 
     @property
     def slow(self) -> bool:
         """Whether slow groups and methods are measured on the next image."""
-        return len(self._outcome.pictures) < self._slow_limit
+        return len(self._outcome.images) < self._slow_limit
 
     def of(self, sample: Sample) -> Stamp:
         return Stamp(self._runs[self.slow], sample_sha256(sample))
@@ -132,24 +226,21 @@ def _records(
         if method.slow and not slow:
             continue
         try:
-            maps = Maps.made(case, method)
+            maps = Maps.compute(case, method)
         except _FAILURES as error:
             yield _failure(case, name, "maps", error)
             continue
         for group in groups:
-            if group in SLOW and (not slow or (method.slow and group == CHANGED)):
+            if group in SLOW and (not slow or (method.slow and group == RERUNS_METHOD)):
                 continue
             try:
-                figures = GROUPS[group](maps)
+                metrics = GROUPS[group](maps)
             except _FAILURES as error:
                 yield _failure(case, name, group, error)
                 continue
-            for metric, values in figures.items():
+            for metric, values in metrics.items():
                 for thing, value in values.items():
                     yield Record(case.sample.id, thing, name, metric, value)
-
-
-_FAILURES = (MethodError, ModelError, TargetError)
 
 
 def _failure(case: Case, method: str, what: str, error: Exception) -> Record:
@@ -161,8 +252,8 @@ def _skipped(case: Case) -> Iterator[Record]:
         yield Record(case.sample.id, thing, "", SKIPPED, math.nan, reason)
 
 
-def _check_served(records: Records, model: Model) -> None:
-    """Give up where every method failed on every image so far.
+def _check_supported(records: Records, model: Model) -> None:
+    """End a run in which every method failed on every image so far.
 
     Raises:
         MethodError: with the first reason.
@@ -173,18 +264,18 @@ def _check_served(records: Records, model: Model) -> None:
         raise MethodError(f"none of the methods can serve {model.spec}: {reason}")
 
 
-def _conclude(store: Store, outcome: Outcome, model: Model) -> None:
-    """What was measured, what failed and what was left out, in all."""
-    outcome.records = records = store.read(outcome.pictures)
-    _check_served(records, model)
-    if outcome.pictures and not records.methods():
+def _summarise(store: Store, outcome: Outcome, model: Model) -> None:
+    """Fill in what was measured, what failed and what was left out."""
+    outcome.records = records = store.read(outcome.images)
+    _check_supported(records, model)
+    if outcome.images and not records.methods():
         raise MethodError(
             "nothing could be measured: these metrics need masks or several classes, which the "
-            "pictures do not have, or slow_limit is 0 and all that was chosen is slow."
+            "images do not have, or slow_limit is 0 and everything chosen is slow."
         )
     for method, failure in records.failures().items():
         if failure.whole == failure.of:
-            outcome.refused[method] = failure.reason
+            outcome.unsupported[method] = failure.reason
         else:
             outcome.failed[method] = failure
     outcome.objects = records.skipped()

@@ -1,198 +1,147 @@
-"""The figures of one method on one picture, by groups that the command line names."""
+"""Metrics of one method on one image, in groups that the command line names."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution import Method
-from gradtoken.attribution.base import relevance_of
 from gradtoken.bench.cases import Case
-from gradtoken.errors import MethodError, TargetError
+from gradtoken.bench.maps import Maps, maps_of
+from gradtoken.errors import TargetError
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
-from gradtoken.targets import ClassTarget, resolve
 from gradtoken.trace.record import record
-from gradtoken.trace.trace import Trace
 
-Figures: TypeAlias = dict[str, dict[str, float]]
+MetricValues: TypeAlias = dict[str, dict[str, float]]
 """Values by metric, then by object."""
 
-_STEPS = 14
-"""Points of the insertion and deletion curves."""
+_CURVE_STEPS = 14
+"""Steps of the insertion and deletion curves."""
 _TENTHS = tuple(step / 10 for step in range(1, 11))
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """A method's maps of one picture.
-
-    Args:
-        case: the picture and its K classes.
-        method: to be asked about changed pictures.
-        tokens: (K, rows, columns), as `explain` gives them for the K classes.
-        other: the map of a class that is not asked about, and is the same for each method; None
-            where every class of the model is.
-    """
-
-    case: Case
-    method: Method
-    tokens: Float[Tensor, "targets rows columns"]
-    other: Float[Tensor, "rows columns"] | None
-
-    @classmethod
-    def made(cls, case: Case, method: Method) -> Maps:
-        """Run a method on a picture's classes and on one more.
-
-        Raises:
-            MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
-        """
-        absent = _absent(case)
-        if absent is None:
-            return cls(case, method, maps_of(method, case.trace, case.classes), None)
-        found = maps_of(method, case.trace, [*case.classes, absent])
-        tokens = found[:-1]
-        if method.sets_against_others():
-            tokens = maps_of(method, case.trace, case.classes)
-        return cls(case, method, tokens, found[-1])
-
-    @property
-    def flat(self) -> Float[Tensor, "targets tokens"]:
-        return self.tokens.flatten(1)
-
-    @property
-    def pixels(self) -> Float[Tensor, "targets height width"]:
-        """On the pixels of the model's input."""
-        return self.case.trace.patch_grid.enlarge(self.tokens)
+def localization(maps: Maps) -> MetricValues:
+    """Pointing, token AP, share and energy of each object; no share with one class only."""
+    values = by_object(maps)
+    if len(set(maps.case.classes)) < 2:
+        values.pop("share", None)
+    return values
 
 
-def maps_of(
-    method: Method, trace: Trace, classes: Sequence[int]
-) -> Float[Tensor, "targets rows columns"]:
-    """A method's maps of a recorded picture, on the CPU.
-
-    Raises:
-        MethodError: if it cannot serve the model, or gives NaN or infinite relevance.
-    """
-    targets = resolve(
-        [[ClassTarget(c) for c in classes]],
-        trace.logits,
-        trace.model.labels,
-        activation=trace.model.activation,
-    )
-    found = relevance_of(method, trace, targets)[0].detach().float().cpu()
-    if not bool(torch.isfinite(found).all()):
-        raise MethodError(f"{method.name} gave NaN or infinite relevance for {trace.model.spec}.")
-    return found.unflatten(-1, trace.grid)
-
-
-def localization(maps: Maps) -> Figures:
-    """Pointing, token AP, share and energy of each object."""
+def by_object(maps: Maps) -> MetricValues:
+    """Pointing, token AP, share and energy of each object; none without masks."""
     masks = maps.case.masks
     if masks is None:
         return {}
     coverage = Coverage.of_masks(masks, maps.case.trace.patch_grid, maps.case.ignore)
-    figures = coverage.figures(maps.tokens)
-    figures["token_ap"] = token_ap(maps.flat.double(), coverage.tokens, coverage.counted)
-    if len(set(maps.case.classes)) < 2:
-        del figures["share"]
+    values = coverage.metrics(maps.tokens)
+    values["token_ap"] = token_ap(maps.flat.double(), coverage.tokens, coverage.counted)
     names = ("pointing", "token_ap", "share", "energy")
-    return {name: _each(maps.case, figures[name]) for name in names if name in figures}
+    return {name: _named(maps.case, values[name]) for name in names}
 
 
-def coupling(maps: Maps) -> Figures:
-    """Mean correlation of the maps of every two classes present, repeated for its objects.
+def coupling(maps: Maps) -> MetricValues:
+    """`present_coupling`, repeated for each object.
 
     None with fewer than two classes or a constant map.
     """
     try:
-        found = class_sensitivity.present_coupling(maps.flat, maps.case.classes)
+        value = present_coupling(maps)
     except TargetError:
         return {}
-    return {"coupling": dict.fromkeys(maps.case.names, found)}
+    return {"coupling": dict.fromkeys(maps.case.names, value)}
 
 
-def top1_random(maps: Maps) -> Figures:
-    """Correlation of the first class's map with that of a class that is not there.
+def present_coupling(maps: Maps) -> float:
+    """Mean correlation of the maps of every two classes present.
+
+    Raises:
+        TargetError: fewer than two classes, or a constant map.
+    """
+    return class_sensitivity.present_coupling(maps.flat, maps.case.classes)
+
+
+def top1_random(maps: Maps) -> MetricValues:
+    """Correlation of the leading class's map with that of an absent class.
 
     None where the model has no other class.
     """
-    if maps.other is None:
+    if maps.absent is None:
         return {}
-    other = maps.other.flatten()[None]
-    found = class_sensitivity.correlation(maps.flat[_leading(maps.case)][None], other)
-    return {"top1_random": {maps.case.names[_leading(maps.case)]: float(found)}}
+    absent = maps.absent.flatten()[None]
+    leading = _leading(maps.case)
+    value = class_sensitivity.correlation(maps.flat[leading][None], absent)
+    return {"top1_random": {maps.case.names[leading]: float(value)}}
 
 
-def segment(maps: Maps) -> Figures:
-    """AP of every pixel, and the counts that pixel accuracy and mean IoU are made of.
+def segment(maps: Maps) -> MetricValues:
+    """AP of every pixel, and the counts for pixel accuracy and mean IoU.
 
-    Of signed maps the positive part counts, as it does in unsigned ones.
+    Of signed maps the positive part counts, as in unsigned ones.
     """
     masks, ignore = maps.case.masks, maps.case.ignore
     if masks is None:
         return {}
-    away = None if ignore is None else ignore[None].expand_as(masks)
+    ignored = None if ignore is None else ignore[None].expand_as(masks)
     positive = maps.pixels.clamp_min(0)
-    found = segmentation.overlap(positive, masks, away)
+    overlap = segmentation.overlap(positive, masks, ignored)
     values = {
-        "segmentation_ap": segmentation.average_precision(positive, masks, away),
-        "correct@segmentation": found.correct,
-        "labelled@segmentation": found.labelled,
-        "both@background": found.intersection[:, 0],
-        "either@background": found.union[:, 0],
-        "both@foreground": found.intersection[:, 1],
-        "either@foreground": found.union[:, 1],
+        "segmentation_ap": segmentation.average_precision(positive, masks, ignored),
+        "correct@segmentation": overlap.correct,
+        "labelled@segmentation": overlap.labelled,
+        "both@background": overlap.intersection[:, 0],
+        "either@background": overlap.union[:, 0],
+        "both@foreground": overlap.intersection[:, 1],
+        "either@foreground": overlap.union[:, 1],
     }
-    return {name: _each(maps.case, value) for name, value in values.items()}
+    return {name: _named(maps.case, value) for name, value in values.items()}
 
 
-def perturb(maps: Maps) -> Figures:
+def perturb(maps: Maps) -> MetricValues:
     """Positive and negative perturbation of the leading class, as Chefer et al. code it.
 
     Without hits where the model's outputs are no probabilities; its logit is then followed.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for direction in ("positive", "negative"):
-        result = perturbation.perturb(**_asked(maps), labels=_label(maps), direction=direction)
-        found[f"{direction}_probability"] = float(result.probability[:, 1:].mean())
+        result = perturbation.perturb(
+            **_leading_inputs(maps), labels=_label(maps), direction=direction
+        )
+        values[f"{direction}_probability"] = float(result.probability[:, 1:].mean())
         if result.hits is None:
             continue
-        found[f"{direction}_auc"] = float(result.auc())
+        values[f"{direction}_auc"] = float(result.auc())
         for fraction, hit in zip(result.fractions, result.hits[0], strict=True):
-            found[f"{direction}@{fraction:.1f}"] = float(hit)
-    return _of_leading(maps, found)
+            values[f"{direction}@{fraction:.1f}"] = float(hit)
+    return _of_leading(maps, values)
 
 
-def insert_delete(maps: Maps) -> Figures:
+def insert_delete(maps: Maps) -> MetricValues:
     """Insertion, deletion, AOPC, log-odds and ABPC of the leading class."""
-    asked = _asked(maps)
+    inputs = _leading_inputs(maps)
     most, least = (
         perturbation.perturb(
-            **asked, labels=None, direction=direction, fill="grey", fractions=_TENTHS
+            **inputs, labels=None, direction=direction, fill="grey", fractions=_TENTHS
         ).probability
         for direction in ("positive", "negative")
     )
     curves = {
-        "insertion": insertion_deletion.insertion(**asked, steps=_STEPS),
-        "deletion": insertion_deletion.deletion(**asked, steps=_STEPS),
+        "insertion": insertion_deletion.insertion(**inputs, steps=_CURVE_STEPS),
+        "deletion": insertion_deletion.deletion(**inputs, steps=_CURVE_STEPS),
     }
-    figures = {name: insertion_deletion.area(curve) for name, curve in curves.items()}
-    figures["aopc"] = perturbation.aopc(most)
+    values = {name: insertion_deletion.area(curve) for name, curve in curves.items()}
+    values["aopc"] = perturbation.aopc(most)
     if maps.case.trace.model.activation != "none":
-        figures["log_odds"] = perturbation.log_odds(most)
-    figures["abpc"] = perturbation.abpc(least, most)
-    return _of_leading(maps, {name: float(value) for name, value in figures.items()})
+        values["log_odds"] = perturbation.log_odds(most)
+    values["abpc"] = perturbation.abpc(least, most)
+    return _of_leading(maps, {name: float(value) for name, value in values.items()})
 
 
-def contrast(maps: Maps) -> Figures:
-    """How much of a map's change is due to its own object, when one or another is painted out."""
+def contrast(maps: Maps) -> MetricValues:
+    """`contrast_response` of each object: its own object painted out against another one."""
     case = maps.case
     if case.masks is None or len(set(case.classes)) < 2:
         return {}
@@ -204,16 +153,18 @@ def contrast(maps: Maps) -> Figures:
     values = {}
     for k, name in enumerate(case.names):
         others = [i for i in range(len(case.names)) if case.classes[i] != case.classes[k]]
-        rows = [maps.flat[k], changed[k][k]]
-        found = [
-            class_sensitivity.contrast_response(*(r[None] for r in (*rows, changed[i][k])))
+        before, own_removed = maps.flat[k], changed[k][k]
+        responses = [
+            class_sensitivity.contrast_response(
+                before[None], own_removed[None], changed[i][k][None]
+            )
             for i in others
         ]
-        values[name] = float(torch.stack(found).mean())
+        values[name] = float(torch.stack(responses).mean())
     return {"contrast_response": values}
 
 
-GROUPS: dict[str, Callable[[Maps], Figures]] = {
+GROUPS: dict[str, Callable[[Maps], MetricValues]] = {
     "localization": localization,
     "coupling": coupling,
     "top1-random": top1_random,
@@ -224,14 +175,14 @@ GROUPS: dict[str, Callable[[Maps], Figures]] = {
 }
 """Groups of metrics by name."""
 
-CHANGED = "contrast"
-"""The group that asks a method about changed pictures too, and leaves slow methods out."""
+RERUNS_METHOD = "contrast"
+"""The group that runs a method on changed images too, so that slow methods skip it."""
 
-SLOW = (CHANGED, "perturbation", "insertion-deletion")
+SLOW = (RERUNS_METHOD, "perturbation", "insertion-deletion")
 """Groups that run the model many times for each map."""
 
 
-def _each(case: Case, values: Tensor) -> dict[str, float]:
+def _named(case: Case, values: Tensor) -> dict[str, float]:
     return dict(zip(case.names, values.tolist(), strict=True))
 
 
@@ -240,14 +191,14 @@ def _leading(case: Case) -> int:
     return int(case.trace.logits[0, list(case.classes)].argmax())
 
 
-def _of_leading(maps: Maps, values: dict[str, float]) -> Figures:
+def _of_leading(maps: Maps, values: dict[str, float]) -> MetricValues:
     name = maps.case.names[_leading(maps.case)]
     return {metric: {name: value} for metric, value in values.items()}
 
 
 def _label(maps: Maps) -> Tensor | None:
-    """What counts as a hit: the data set's label, or the leading one of the classes that it names;
-    None, the model's own first class, where it tells no class."""
+    """The class that is a hit: the data set's label, or the leading one of the classes that it
+    names; None (the model's own top class) where it names no class."""
     case = maps.case
     if case.label is None:
         return None
@@ -255,7 +206,8 @@ def _label(maps: Maps) -> Tensor | None:
     return torch.tensor([label])
 
 
-def _asked(maps: Maps) -> dict[str, Any]:
+def _leading_inputs(maps: Maps) -> dict[str, Any]:
+    """Arguments of perturbation metrics for the map of the leading class."""
     case, leading = maps.case, _leading(maps.case)
     model = case.trace.model
     return {
@@ -266,12 +218,3 @@ def _asked(maps: Maps) -> dict[str, Any]:
         "mean": model.preprocess.mean,
         "std": model.preprocess.std,
     }
-
-
-def _absent(case: Case) -> int | None:
-    """A class that is not asked about, drawn by the picture's name; None if there is none."""
-    total = case.trace.logits.shape[1]
-    left = [c for c in range(total) if c not in case.classes]
-    if not left:
-        return None
-    return left[zlib.crc32(case.sample.id.encode()) % len(left)]

@@ -1,4 +1,4 @@
-"""Records on disk: one Parquet file per image, so that an interrupted run goes on where it was."""
+"""Records on disk: one Parquet file per image, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from gradtoken.errors import GradTokenError, OutputError
 SETTINGS = "settings.json"
 _LARGEST_SETTINGS = 1 << 24
 _MOST_ROWS = 1_000_000
-"""Records of one picture that are credible: objects by methods by figures."""
+"""Most records of one image (objects by methods by metrics) that are plausible."""
 _MOST_TEXT = 1 << 27
-"""Bytes that their names are at most, each as long as the longest."""
+"""Most bytes of text in a file, if each text is as long as the longest."""
 _LONGEST_NAME = 180
 _TEXTS = [name for name in COLUMNS if name != "value"]
 _STAMP = "gradtoken.stamp"
 
 
 class Stamp(NamedTuple):
-    """What the records of an image are of.
+    """Fingerprints of what the records of an image depend on.
 
     Args:
         run: fingerprint of the model, the methods and the metrics.
-        picture: fingerprint of the image and what is known to be in it.
+        picture: fingerprint of the image and its annotations.
     """
 
     run: str = ""
@@ -42,8 +42,8 @@ class Store:
     """The records of one run in a folder.
 
     Args:
-        folder: is made; one that holds a run of other settings is refused.
-        settings: what the run measures, as plain data.
+        folder: created if missing; it must not hold a run of other settings.
+        settings: of the run, as plain data.
 
     Raises:
         OutputError: the folder cannot be written, or holds another run.
@@ -67,37 +67,37 @@ class Store:
                 "another --out, or remove it."
             )
 
-    def done(self, picture: str, stamp: Stamp = _NO_STAMP) -> bool:
-        """Whether a picture's records are there.
+    def done(self, image: str, stamp: Stamp = _NO_STAMP) -> bool:
+        """Whether the records of an image are in the store.
 
         Args:
-            picture: its name.
-            stamp: what they must be of.
+            image: its id.
+            stamp: that they must have.
 
         Raises:
-            OutputError: if they are of another run or another picture, or damaged.
+            OutputError: if they are of another run or another image, or damaged.
         """
-        path = self._path(picture)
+        path = self._path(image)
         if not path.exists():
             return False
-        found = _read_stamp(path)
-        if found != stamp:
+        stored = _read_stamp(path)
+        if stored != stamp:
             what = "with other weights, methods, metrics or libraries"
-            if found.run == stamp.run:
+            if stored.run == stamp.run:
                 what = "when its pixels or masks were others"
             raise OutputError(
-                f"{path} was measured {what}, so this run cannot go on from it; give another "
+                f"{path} was measured {what}, so this run cannot resume from it; give another "
                 "folder, or remove it."
             )
         return True
 
-    def add(self, picture: str, records: Iterable[Record], stamp: Stamp = _NO_STAMP) -> None:
-        """Write a picture's records, whole or not at all.
+    def add(self, image: str, records: Iterable[Record], stamp: Stamp = _NO_STAMP) -> None:
+        """Write the records of an image, whole or not at all.
 
         Args:
-            picture: its name.
-            records: of it.
-            stamp: what they are of.
+            image: its id.
+            records: of the image.
+            stamp: of the records.
 
         Raises:
             OutputError: if they cannot be written.
@@ -109,50 +109,49 @@ class Store:
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
         try:
-            _write(self._path(picture), sink.getvalue().to_pybytes())
+            _write(self._path(image), sink.getvalue().to_pybytes())
         except OSError as error:
             raise OutputError(
-                f"cannot write the records of {picture}: {error.strerror or error}."
+                f"cannot write the records of {image}: {error.strerror or error}."
             ) from None
 
-    def read(self, pictures: Iterable[str]) -> Records:
-        """The records of some pictures, in their order.
+    def read(self, images: Iterable[str]) -> Records:
+        """The records of some images, by their ids, in this order.
 
         Raises:
             OutputError: naming the file that is damaged or was not made by this benchmark.
         """
         pa, _ = _arrow()
-        tables = [_read_table(self._path(picture)) for picture in pictures]
+        tables = [_read_table(self._path(image)) for image in images]
         whole = pa.concat_tables(tables) if tables else _schema(pa).empty_table()
         return Records(*(whole[name].to_numpy() for name in COLUMNS))
 
-    def _path(self, picture: str) -> Path:
-        safe = "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in picture)
+    def _path(self, image: str) -> Path:
+        safe = "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in image)
         if len(safe.encode()) > _LONGEST_NAME:
-            digest = hashlib.sha256(picture.encode("utf-8", "surrogatepass")).hexdigest()
+            digest = hashlib.sha256(image.encode("utf-8", "surrogatepass")).hexdigest()
             safe = f"{safe[:40]}%{digest}"
         return self._parts / f"{safe}.parquet"
 
 
 def _read_stamp(path: Path) -> Stamp:
-    """What the records in a file are of."""
     pa, parquet = _arrow()
     try:
-        about = parquet.read_schema(path).metadata or {}
-        return Stamp(*map(str, json.loads(about[_STAMP.encode()])))
+        metadata = parquet.read_schema(path).metadata or {}
+        return Stamp(*map(str, json.loads(metadata[_STAMP.encode()])))
     except (OSError, ValueError, TypeError, KeyError, RecursionError, pa.ArrowException) as error:
         raise _damaged(path, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> OutputError:
     return OutputError(
-        f"{path} holds no records of this benchmark ({error}); remove it, and the picture is "
+        f"{path} holds no records of this benchmark ({error}); remove it, and the image is "
         "measured again."
     )
 
 
 def _read_table(path: Path) -> Any:
-    """One picture's records, checked before they take memory."""
+    """The records of one image, checked before they take memory."""
     pa, parquet = _arrow()
     plain = _schema(pa)
     try:
@@ -176,7 +175,7 @@ def _read_table(path: Path) -> Any:
 
 
 def _longest_text(table: Any) -> int:
-    """Bytes of the longest text in a table whose texts are kept once each."""
+    """Bytes of the longest text in a table with dictionary-encoded texts."""
     dictionaries = [
         chunk.dictionary
         for column in table.columns
@@ -187,14 +186,14 @@ def _longest_text(table: Any) -> int:
 
 
 def _read_text(path: Path) -> str:
-    """A file's text; bytes that are no UTF-8 become replacement marks, which are no settings."""
+    """A file's text; bytes that are no UTF-8 become replacement characters."""
     if path.stat().st_size > _LARGEST_SETTINGS:
         return ""
     return path.read_text("utf-8", "replace")
 
 
 def _storable(record: Record) -> Record:
-    """A record that UTF-8 can hold: lone surrogates, from odd file names, become question marks."""
+    """A record that UTF-8 can hold: lone surrogates, as in some file names, become "?"."""
     sound = {
         name: getattr(record, name).encode("utf-8", "replace").decode("utf-8") for name in _TEXTS
     }

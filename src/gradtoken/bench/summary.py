@@ -20,11 +20,11 @@ _RATIOS = {
         ("both@foreground", "either@foreground"),
     ],
 }
-"""Figures of a data set: the mean of sum / sum over pairs of counts."""
+"""Metrics of a data set: the mean over pairs of counts of sum / sum."""
 
 _FAILED = "failed"
 LOWER_IS_BETTER = ("coupling", "positive", "deletion", "top1_random", "log_odds", _FAILED)
-"""Metrics whose names start so; of all others more is better."""
+"""Prefixes of metrics of which less is better; of all others more is better."""
 
 
 @dataclass(frozen=True)
@@ -37,46 +37,46 @@ class Row:
 
 
 def rows(records: Records) -> list[Row]:
-    """Mean, 95% bootstrap interval over pictures and number of instances of every figure.
+    """Mean, 95% bootstrap interval over images and number of instances of every metric.
 
-    Where a method failed on some images, the share of images on which each failed is one of them.
+    Where a method failed on some images, the share of failures of each method is one of them.
     """
-    found = []
+    table = []
     failed = records.failures()
     for method in records.methods():
         of_method = records.where(method=method)
         for metric in shown(of_method.metrics()):
-            one = of_method.where(metric=metric)
-            found.append(Row(method, metric, mean_interval(one.value, one.picture)))
-        found += _over_pixels(method, of_method)
+            of_metric = of_method.where(metric=metric)
+            table.append(Row(method, metric, mean_interval(of_metric.value, of_metric.picture)))
+        table += _over_pixels(method, of_method)
         if any(name in records.methods() for name in failed):
-            found.append(Row(method, _FAILED, _failing(of_method)))
-    return found
+            table.append(Row(method, _FAILED, _failure_rate(of_method)))
+    return table
 
 
-def _failing(records: Records) -> Interval:
-    """On which part of its images a method failed."""
-    pictures = list(dict.fromkeys(records.picture.tolist()))
+def _failure_rate(records: Records) -> Interval:
+    """The share of its images on which a method failed."""
+    images = list(dict.fromkeys(records.picture.tolist()))
     missed = set(records.picture[records.reason != ""].tolist())
-    values = np.array([picture in missed for picture in pictures], dtype=float)
-    return mean_interval(values, np.array(pictures, dtype=object))
+    values = np.array([image in missed for image in images], dtype=float)
+    return mean_interval(values, np.array(images, dtype=object))
 
 
 def _over_pixels(method: str, records: Records) -> list[Row]:
-    """Figures that are defined over all pixels of a data set, not as a mean over pictures."""
-    found = []
+    """Metrics that are defined over all pixels of a data set, not as a mean over images."""
+    table = []
     for name, pairs in _RATIOS.items():
         parts = [[records.where(metric=metric) for metric in pair] for pair in pairs]
         if len(parts[0][0].value):
             picture = parts[0][0].picture
             values = [(above.value, below.value) for above, below in parts]
-            found.append(Row(method, name, ratio_interval(values, picture)))
-    return found
+            table.append(Row(method, name, ratio_interval(values, picture)))
+    return table
 
 
 def differences(records: Records, reference: str) -> list[Row]:
     """The reference minus each other method, on the instances that both have."""
-    found = []
+    table = []
     for method in records.methods():
         if method == reference:
             continue
@@ -86,13 +86,13 @@ def differences(records: Records, reference: str) -> list[Row]:
             ours = records.where(method=reference, metric=metric).by_instance()
             both = [key for key in theirs if key in ours]
             values = np.array([ours[key] - theirs[key] for key in both], dtype=float)
-            pictures = np.array([picture for picture, _ in both], dtype=object)
-            found.append(Row(method, metric, mean_interval(values, pictures)))
-    return found
+            images = np.array([image for image, _ in both], dtype=object)
+            table.append(Row(method, metric, mean_interval(values, images)))
+    return table
 
 
 def shown(metrics: Sequence[str]) -> list[str]:
-    """The metrics for tables: not the points of curves and the counts, which have an @."""
+    """The metrics for tables: all but the points of curves and the counts, which have an @."""
     return [metric for metric in metrics if "@" not in metric]
 
 
@@ -154,20 +154,20 @@ def _laid_out(
     for method in methods:
         texts = []
         for metric in metrics:
-            found = cells.get((method, metric))
-            if found is None or found.n == 0:
+            interval = cells.get((method, metric))
+            if interval is None or interval.n == 0:
                 texts.append("–")
                 continue
-            mean = f"{found.mean:.3f}"
-            mean = bold.format(mean) if _is_best(found.mean, best[metric]) else mean
-            count = f" (n={found.n})" if not heads[metrics.index(metric)].endswith(")") else ""
-            texts.append(f"{mean} [{found.low:.3f}, {found.high:.3f}]{count}")
+            mean = f"{interval.mean:.3f}"
+            mean = bold.format(mean) if _is_best(interval.mean, best[metric]) else mean
+            count = f" (n={interval.n})" if not heads[metrics.index(metric)].endswith(")") else ""
+            texts.append(f"{mean} [{interval.low:.3f}, {interval.high:.3f}]{count}")
         lines.append(line([method, *texts]))
     return "\n".join(lines) + "\n"
 
 
 def _is_best(mean: float, best: float) -> bool:
-    """To the digits shown."""
+    """Whether two means are equal to the digits shown."""
     return round(mean, 3) == round(best, 3)
 
 
@@ -179,7 +179,17 @@ def _best(metric: str, cells: dict[tuple[str, str], Interval]) -> float:
 
 
 def write(folder: Path, records: Records, reference: str, title: str) -> list[Path]:
-    """`summary` and `differences` as .csv, .md and .tex."""
+    """Write the tables `summary` and `differences` as .csv, .md and .tex.
+
+    Args:
+        folder: for the files.
+        records: of a run.
+        reference: the method that the others are compared with.
+        title: caption of the summary.
+
+    Returns:
+        Paths of the files.
+    """
     tables = {"summary": (rows(records), title)}
     if reference in records.methods() and len(records.methods()) > 1:
         tables["differences"] = (differences(records, reference), f"{reference} minus the method")

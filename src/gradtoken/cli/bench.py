@@ -114,15 +114,15 @@ def run(options: BenchOptions) -> None:
     inputs = _load(options)
     settings = _settings(options, inputs)
     outcome = _measure(options, inputs, settings)
-    for reason in outcome.refused.values():
+    for reason in outcome.unsupported.values():
         complain(f"left out: {reason}")
     for name, failure in outcome.failed.items():
         complain(f"{name} failed on {failure.count} of {failure.of} pictures: {failure.reason}")
-    if not outcome.pictures:
+    if not outcome.images:
         raise DatasetError(
             f"the model recognised none of the pictures of {options.data}; pass --every-picture."
         )
-    title = f"{options.model} on {options.data}, {len(outcome.pictures)} pictures"
+    title = f"{options.model} on {options.data}, {len(outcome.images)} pictures"
     paths = _write(options, inputs, outcome, title)
     _print(options.output, outcome, title, paths)
     options.output.document(_document(settings, outcome, paths))
@@ -216,10 +216,10 @@ def _document(
     compared = differences(records, _REFERENCE) if _REFERENCE in records.methods() else []
     return {
         "settings": settings,
-        "pictures": len(outcome.pictures),
+        "pictures": len(outcome.images),
         "summary": [_record(row) for row in rows(records)],
         "differences": [_record(row) for row in compared],
-        "refused": outcome.refused,
+        "refused": outcome.unsupported,
         "failed": {name: asdict(failure) for name, failure in outcome.failed.items()},
         "left_out": {**asdict(outcome.left_out), "objects": outcome.objects},
         "files": [str(path) for path in paths],

@@ -60,7 +60,7 @@ def run(options: DemoOptions) -> None:
     }
     explanation = explanations["gradtoken"]
     coverage = Coverage.of_scene(scene, explanation.boxes.grid)
-    metrics = {name: coverage.figures(e.tokens[0]) for name, e in explanations.items()}
+    metrics = {name: coverage.metrics(e.tokens[0]) for name, e in explanations.items()}
     couplings = {name: coupling(e) for name, e in explanations.items() if len(targets) > 1}
     explanation.save(options.out)
     path = options.out / "demo.png"

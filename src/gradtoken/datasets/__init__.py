@@ -1,9 +1,9 @@
-"""Pictures with known answers: endless procedural scenes, and readers of the field's data sets."""
+"""Images with annotations: endless procedural scenes, and readers of the field's data sets."""
 
 from gradtoken.datasets.coco import COCO
 from gradtoken.datasets.image_folder import ImageFolder
 from gradtoken.datasets.imagenet_seg import ImageNetSegmentation
-from gradtoken.datasets.opening import open_samples
+from gradtoken.datasets.registry import open_samples
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.datasets.scenes.samples import SceneSamples
 from gradtoken.datasets.scenes.scenes import Scene, Scenes

@@ -10,22 +10,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gradtoken.datasets.coco_masks import draw
-from gradtoken.datasets.pictures import inside, read_turned, require
+from gradtoken.datasets.image_files import inside, read_oriented, require
+from gradtoken.datasets.rotation import orientation_of_masks, upright_mask
 from gradtoken.datasets.sample import Sample, Samples
-from gradtoken.datasets.turning import orientation_of_masks, turned
 from gradtoken.errors import DatasetError
 
 
 class COCO(Samples):
-    """COCO: one mask per category of a picture, or per instance; crowds are to be ignored.
+    """COCO: one mask per category of an image, or per instance; crowds are ignored.
 
     Args:
         root: holds `annotations/instances_SPLIT.json` and the folder `SPLIT`.
         split: "val2017", "train2017", …
-        instances: a mask for each instance in place of each category.
+        instances: a mask per instance in place of each category.
 
     Raises:
-        DatasetError: files that are not there or cannot be read, or pycocotools missing.
+        DatasetError: files that are missing or cannot be read, or pycocotools missing.
     """
 
     kind: ClassVar[str] = "coco"
@@ -35,7 +35,7 @@ class COCO(Samples):
     ) -> None:
         root = require(Path(root), "COCO folder")
         listed = require(root / "annotations" / f"instances_{split}.json", "list of instances")
-        self._folder = require(root / split, "folder of pictures")
+        self._folder = require(root / split, "folder of images")
         self._instances = instances
         self._index = _index(listed)
         try:
@@ -53,37 +53,37 @@ class COCO(Samples):
 
     def __getitem__(self, index: int) -> Sample:
         number = self._ids[self._checked(index)]
-        about = self._index.imgs[number]
-        path = inside(self._folder, about.get("file_name"))
-        image, orientation = read_turned(path)
-        size = _listed_size(about, path)
-        turn = orientation_of_masks(size, image, orientation, str(path))
+        entry = self._index.imgs[number]
+        path = inside(self._folder, entry.get("file_name"))
+        image, orientation = read_oriented(path)
+        size = _listed_size(entry, path)
+        rotation = orientation_of_masks(size, image, orientation, str(path))
         ignore = np.zeros(image.size[::-1], dtype=bool)
-        found: list[tuple[int, np.ndarray[Any, Any]]] = []
+        objects: list[tuple[int, np.ndarray[Any, Any]]] = []
         for annotation in self._index.imgToAnns[number]:
             try:
-                mask = turned(draw(annotation["segmentation"], size), turn)
+                mask = upright_mask(draw(annotation["segmentation"], size), rotation)
                 self._names[annotation["category_id"]]
             except (KeyError, TypeError, ValueError) as error:
                 raise DatasetError(f"an annotation of {path} cannot be read: {error}.") from None
             if annotation.get("iscrowd"):
                 ignore |= mask
             elif mask.any():
-                found.append((annotation["category_id"], mask))
+                objects.append((annotation["category_id"], mask))
         if not self._instances:
             merged: dict[int, np.ndarray[Any, Any]] = {}
-            for category, mask in found:
+            for category, mask in objects:
                 merged[category] = merged[category] | mask if category in merged else mask
-            found = sorted(merged.items())
-        masks = [mask & ~ignore for _, mask in found]
+            objects = sorted(merged.items())
+        masks = [mask & ~ignore for _, mask in objects]
         stacked = np.stack(masks) if masks else np.zeros((0, *ignore.shape), bool)
-        names = tuple(self._names[category] for category, _ in found)
+        names = tuple(self._names[category] for category, _ in objects)
         return Sample(path.stem, image, names, stacked, ignore)
 
 
-def _listed_size(about: Any, path: Path) -> tuple[int, int]:
-    """(height, width) of an image by the list of instances."""
-    size = about.get("height"), about.get("width")
+def _listed_size(entry: Any, path: Path) -> tuple[int, int]:
+    """(height, width) of an image by its entry in the list of instances."""
+    size = entry.get("height"), entry.get("width")
     if not all(type(side) is int for side in size):
         raise DatasetError(
             f"the list of instances gives no height and width for {path}, which say on what its "
@@ -103,5 +103,5 @@ def _index(path: Path) -> Any:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return Index(str(path))
-    except Exception as error:  # pycocotools believes any JSON, and fails on it as it comes
+    except Exception as error:  # pycocotools does not check the JSON, so any error can occur
         raise DatasetError(f"{path} is no list of COCO instances: {error!r}.") from None

@@ -1,7 +1,7 @@
 """COCO's masks, checked before they are drawn.
 
-pycocotools draws in C and believes what it is given: run lengths that do not fill the picture, or
-polygons far outside it, would be written past its memory. What passes here fits the picture.
+pycocotools draws in C and does not check its input: with run lengths that do not fill the image, or
+polygons far outside it, it would write past its memory. Masks that pass these checks fit the image.
 """
 
 from __future__ import annotations
@@ -13,50 +13,50 @@ import numpy as np
 from jaxtyping import Bool
 
 _MARGIN = 1.0
-"""How far a polygon may lie outside of its picture, relative to the picture's longer side."""
+"""How far a polygon may lie outside of its image, relative to the image's longer side."""
 
 
 def draw(segmentation: Any, size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    """The mask of a polygon list or of run lengths, as a list or compressed.
+    """The mask of a segmentation.
 
     Args:
-        segmentation: as an annotation has it.
-        size: (height, width) of its picture.
+        segmentation: of an annotation: a list of polygons, or run lengths (a list or compressed).
+        size: (height, width) of its image.
 
     Raises:
-        ValueError: if it is none of these, or does not fit the picture.
+        ValueError: if it is none of these, or does not fit the image.
     """
     from pycocotools import mask as drawing
 
     height, width = size
     if isinstance(segmentation, list):
         parts = drawing.frPyObjects(_polygons(segmentation, size), height, width)
-        found = drawing.decode(drawing.merge(parts))
+        mask = drawing.decode(drawing.merge(parts))
     else:
         runs = {"size": [height, width], "counts": _runs(segmentation, size)}
-        found = drawing.decode(drawing.frPyObjects(runs, height, width))
-    return np.asarray(found).astype(bool)
+        mask = drawing.decode(drawing.frPyObjects(runs, height, width))
+    return np.asarray(mask).astype(bool)
 
 
-def _polygons(given: list[Any], size: tuple[int, int]) -> list[list[float]]:
+def _polygons(polygons: list[Any], size: tuple[int, int]) -> list[list[float]]:
     reach = _MARGIN * max(size)
-    for polygon in given:
+    for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon is no list of three or more points")
         for axis, side in ((0, size[1]), (1, size[0])):
             for number in polygon[axis::2]:
                 plain = type(number) in (int, float) and math.isfinite(number)
                 if not plain or not -reach <= number <= side + reach:
-                    raise ValueError(f"a polygon has the corner {number!r}, outside of the picture")
-    if not given:
+                    raise ValueError(f"a polygon has the corner {number!r}, outside of the image")
+    if not polygons:
         raise ValueError("there is no polygon")
-    return given
+    return polygons
 
 
-def _runs(given: Any, size: tuple[int, int]) -> list[int]:
-    if not isinstance(given, dict) or list(given.get("size", ())) != list(size):
-        raise ValueError("run lengths are not for the size of the picture")
-    counts = given.get("counts")
+def _runs(segmentation: Any, size: tuple[int, int]) -> list[int]:
+    if not isinstance(segmentation, dict) or list(segmentation.get("size", ())) != list(size):
+        raise ValueError("run lengths are not for the size of the image")
+    counts = segmentation.get("counts")
     runs = _unpacked(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
         raise ValueError("run lengths are no list of whole numbers")
@@ -66,10 +66,10 @@ def _runs(given: Any, size: tuple[int, int]) -> list[int]:
 
 
 def _unpacked(text: str) -> list[int]:
-    """COCO's compressed run lengths.
+    """Decode COCO's compressed run lengths.
 
-    Five bits a letter from "0" on, lowest first, with a sign; from the fourth run on they are
-    differences to the last but one.
+    Each character holds five bits, counted from "0"; a run is a signed number, its lowest bits
+    first. From the fourth run on, numbers are differences to the last but one.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,4 +1,4 @@
-"""Pictures in one folder per class, as ImageNet has them."""
+"""Images in one folder per class, as in ImageNet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
-from gradtoken.datasets.pictures import read_picture, require
+from gradtoken.datasets.image_files import read_image, require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
 from gradtoken.images.load_image import SUFFIXES
@@ -15,16 +15,16 @@ _WORDNET = re.compile(r"n\d{8}")
 
 
 class ImageFolder(Samples):
-    """Pictures by class: `ROOT/CLASS/….jpg`.
+    """Images by class: `ROOT/CLASS/….jpg`.
 
-    Folders named by the WordNet ids of ImageNet's thousand classes, all or some, are those classes,
-    and folders named by numbers are class ids; of others the name is the class.
+    Folders named by WordNet ids of ImageNet-1k, all or some, are these classes; folders named by
+    numbers are class ids; the names of other folders are class names.
 
     Args:
         root: the folder of folders.
 
     Raises:
-        DatasetError: no such folder, or no pictures in its folders.
+        DatasetError: no such folder, or no images in its folders.
     """
 
     kind: ClassVar[str] = "folder"
@@ -44,23 +44,23 @@ class ImageFolder(Samples):
             if file.suffix.lower() in SUFFIXES
         ]
         if not self._files:
-            raise DatasetError(f"{root} has no pictures in folders, one per class.")
+            raise DatasetError(f"{root} has no images in folders, one per class.")
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Sample:
         path = self._files[self._checked(index)]
-        inside = path.relative_to(self._root)
-        name = inside.parts[0]
+        relative = path.relative_to(self._root)
+        name = relative.parts[0]
         label = self._ids.get(name)
         names = () if label is not None else (name,)
-        image = read_picture(path)
-        return Sample(inside.as_posix(), image, names, label=label, classes=self._classes)
+        image = read_image(path)
+        return Sample(relative.as_posix(), image, names, label=label, classes=self._classes)
 
 
 def _labels(folders: list[str]) -> tuple[dict[str, int], int | None]:
-    """Class ids of folders, where their names tell, and of how many classes they are."""
+    """Class ids by folder, where the names have any, and the number of classes, where known."""
     if all(_WORDNET.fullmatch(name) for name in folders):
         from timm.data import ImageNetInfo
 

@@ -1,4 +1,4 @@
-"""ImageNet-Segmentation: 4276 pictures of one object each, in one MATLAB file."""
+"""ImageNet-Segmentation: 4276 images of one object each, in one MATLAB file."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gradtoken.datasets.pictures import require
+from gradtoken.datasets.image_files import require
 from gradtoken.datasets.sample import Sample, Samples
 from gradtoken.errors import DatasetError
 from gradtoken.images.load_image import MAX_PIXELS, load_image
 
 _MOST = 1_000_000
-"""Pictures that one file can credibly hold."""
+"""Most images of a plausible file."""
 _MOST_CHUNKS = 50_000
 
 
 class ImageNetSegmentation(Samples):
-    """`gtsegs_ijcv.mat` (Guillaumin, Küttel, Ferrari, IJCV 2014): pictures and object masks.
+    """`gtsegs_ijcv.mat` (Guillaumin, Küttel, Ferrari, IJCV 2014): images and object masks.
 
-    The file is HDF5 (MATLAB 7.3): `value/img` refers to pictures (3, width, height) and `value/gt`
-    to cells that refer to masks (width, height). The object's class is not told.
+    The file is HDF5 (MATLAB 7.3): `value/img` refers to images (3, width, height) and `value/gt` to
+    cells that refer to masks (width, height). The file does not name the objects' classes.
 
     Args:
         path: the file.
@@ -44,16 +44,16 @@ class ImageNetSegmentation(Samples):
     def __getitem__(self, index: int) -> Sample:
         file = self._open()
         try:
-            pixels = _numbers(file[_refers(file["value/img"], self._checked(index))], 3)
-            cell = file[_refers(file["value/gt"], index)]
-            mask = _numbers(file[_refers(cell, 0)], 2)
+            pixels = _array(file[_reference(file["value/img"], self._checked(index))], 3)
+            cell = file[_reference(file["value/gt"], index)]
+            mask = _array(file[_reference(cell, 0)], 2)
             image = load_image(pixels.transpose(2, 1, 0))
             masks = (mask.T > 0)[None]
             if masks.shape[1:] != image.size[::-1]:
-                raise ValueError(f"a mask of {masks.shape[1:]} for a picture of {image.size}")
+                raise ValueError(f"a mask of {masks.shape[1:]} for an image of {image.size}")
         except DatasetError:
             raise
-        except Exception as error:  # h5py raises what it likes on damaged bytes
+        except Exception as error:  # h5py can raise any error on damaged bytes
             raise DatasetError(f"entry {index} of {self._path} cannot be read: {error}.") from None
         return Sample(f"imagenet-seg-{index:05d}", image, ("object",), masks, unnamed=True)
 
@@ -73,17 +73,17 @@ class ImageNetSegmentation(Samples):
                 file = h5py.File(self._path, "r")
                 missing = [key for key in ("value/img", "value/gt") if key not in file]
                 cells = [] if missing else [file["value/img"], file["value/gt"]]
-                sound = all(_is_plain(cell) and cell.size <= _MOST for cell in cells)
-                sound = sound and all(cell.file.filename == file.filename for cell in cells)
-            except Exception as error:  # h5py raises what it likes on damaged bytes
+                valid = all(_is_plain(cell) and cell.size <= _MOST for cell in cells)
+                valid = valid and all(cell.file.filename == file.filename for cell in cells)
+            except Exception as error:  # h5py can raise any error on damaged bytes
                 raise DatasetError(
                     f"{self._path} is no HDF5 file ({error}); use gtsegs_ijcv.mat as published."
                 ) from None
             if missing:
                 raise DatasetError(f"{self._path} has no {missing[0]!r}; use gtsegs_ijcv.mat.")
-            if not sound:
+            if not valid:
                 raise DatasetError(
-                    f"{self._path} keeps no plain lists of pictures; use gtsegs_ijcv.mat as "
+                    f"{self._path} keeps no plain lists of images; use gtsegs_ijcv.mat as "
                     "published."
                 )
             self._file = file
@@ -91,8 +91,8 @@ class ImageNetSegmentation(Samples):
 
 
 def _is_plain(data: Any) -> bool:
-    """Whether something in the file is a data set whose numbers are in the file itself, and not in
-    so many chunks that finding them takes gigabytes."""
+    """Whether something in the file is a data set whose numbers are in the file itself, in so few
+    chunks that their index fits into memory."""
     stored = all(hasattr(data, name) for name in ("size", "external", "is_virtual"))
     if not stored or data.external is not None or data.is_virtual:
         return False
@@ -100,17 +100,17 @@ def _is_plain(data: Any) -> bool:
     return math.prod(-(-side // max(chunk, 1)) for side, chunk in pieces) <= _MOST_CHUNKS
 
 
-def _numbers(data: Any, axes: int) -> np.ndarray[Any, Any]:
-    """Numbers of a picture or mask, checked before they take memory."""
+def _array(data: Any, axes: int) -> np.ndarray[Any, Any]:
+    """The numbers of an image or mask, checked before they take memory."""
     if not _is_plain(data) or len(data.shape) != axes or data.dtype.kind not in "uibf":
-        raise ValueError("it is no plain picture or mask ")
+        raise ValueError("it is no plain image or mask ")
     if data.size > 3 * MAX_PIXELS:
         raise ValueError(f"it has {data.size:,} numbers, above the limit of {3 * MAX_PIXELS:,}")
     return np.asarray(data)
 
 
-def _refers(cells: Any, index: int) -> Any:
-    """The reference in one cell, whatever the cells' shape."""
+def _reference(cells: Any, index: int) -> Any:
+    """The reference in a cell, for cells of any shape."""
     if not _is_plain(cells) or cells.size > _MOST:
         raise ValueError("it is no plain list of references")
     return np.asarray(cells).reshape(-1)[index]

@@ -1,4 +1,4 @@
-"""What every data set gives: a picture, and what is known to be in it."""
+"""Samples: images with their annotations, as every data set gives them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from PIL import Image
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture of a data set.
+    """One image of a data set.
 
     Args:
-        id: names it for good, so that an interrupted run finds it again.
+        id: identifies the image; the same each time the data set is read, so that a run resumes.
         image: RGB and upright, as `gradtoken.images.load_image.load_image` gives it.
-        names: the class of each mask (or what is in the picture, where there are no masks).
-        masks: (n, height, width) of the picture, the visible pixels of each; None without masks.
-        ignore: (height, width), pixels that count for nothing; None if all count.
-        label: the picture's one class as the id of a model trained on the data set.
-        classes: of how many classes `label` is one; None where that is not known.
-        unnamed: whether `masks` is of an object whose class is not told.
+        names: the class of each mask (of the image, where there are no masks).
+        masks: (n, height, width) of the image, the visible pixels of each object; None without
+            masks.
+        ignore: (height, width), pixels to ignore; None if all count.
+        label: the image's class, as an id of a model trained on the data set.
+        unnamed: whether `masks` is of an object of unknown class.
+        classes: the number of classes that `label` is an id of; None where that is not known.
     """
 
     id: str
@@ -38,15 +39,15 @@ class Sample:
 
 
 class Samples(ABC):
-    """A data set: so many samples, each read when it is asked for."""
+    """A data set: a sequence of samples, each read when it is accessed."""
 
     kind: ClassVar[str]
     """Its name on the command line."""
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """Every class name, of a data set that has names of its own; a model's class of the same
-        name can then mean something else. None where names are meant as the model's."""
+        """Every class name of a data set whose names have meanings of their own, so that a model's
+        class of the same name can mean something else; empty where names mean the model's."""
         return ()
 
     @abstractmethod

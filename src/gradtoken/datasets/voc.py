@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from gradtoken.datasets.pictures import inside, read_indices, read_turned, require
+from gradtoken.datasets.image_files import inside, read_indices, read_oriented, require
+from gradtoken.datasets.rotation import orientation_of_masks, upright_mask
 from gradtoken.datasets.sample import Sample, Samples
-from gradtoken.datasets.turning import orientation_of_masks, turned
 from gradtoken.errors import DatasetError
 
 CLASSES = (
@@ -40,15 +40,15 @@ _VOID = 255
 
 
 class VOC(Samples):
-    """Pascal VOC 2012: one mask per class of a picture, or per instance.
+    """Pascal VOC 2012: one mask per class of an image, or per instance.
 
     Args:
         root: `VOCdevkit`, `VOC2012` or a folder that holds one of them.
         split: "val", "train" or "trainval", as in `ImageSets/Segmentation`.
-        instances: a mask for each instance (`SegmentationObject`) in place of each class.
+        instances: a mask per instance (`SegmentationObject`) in place of each class.
 
     Raises:
-        DatasetError: files that are not there.
+        DatasetError: files that are missing.
     """
 
     kind: ClassVar[str] = "voc"
@@ -56,15 +56,15 @@ class VOC(Samples):
     def __init__(self, root: str | Path, split: str = "val", *, instances: bool = False) -> None:
         self._root = _find(Path(root))
         listed = require(
-            self._root / "ImageSets" / "Segmentation" / f"{split}.txt", "list of pictures"
+            self._root / "ImageSets" / "Segmentation" / f"{split}.txt", "list of images"
         )
         try:
             self._ids = listed.read_text("utf-8").split()
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{listed} is no list of pictures: {error}.") from None
+            raise DatasetError(f"{listed} is no list of images: {error}.") from None
         self._instances = instances
         if not self._ids:
-            raise DatasetError(f"{listed} lists no picture.")
+            raise DatasetError(f"{listed} lists no image.")
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -75,9 +75,10 @@ class VOC(Samples):
 
     def __getitem__(self, index: int) -> Sample:
         name = self._ids[self._checked(index)]
-        image, orientation = read_turned(inside(self._root / "JPEGImages", f"{name}.jpg"))
+        image, orientation = read_oriented(inside(self._root / "JPEGImages", f"{name}.jpg"))
         classes = read_indices(inside(self._root / "SegmentationClass", f"{name}.png"))
-        turn = orientation_of_masks((classes.shape[0], classes.shape[1]), image, orientation, name)
+        size = (classes.shape[0], classes.shape[1])
+        rotation = orientation_of_masks(size, image, orientation, name)
         void = classes == _VOID
         numbers = classes
         if self._instances:
@@ -92,15 +93,15 @@ class VOC(Samples):
             within = classes[mask]
             within = within[within > 0]
             if len(within):
-                masks.append(turned(mask, turn))
+                masks.append(upright_mask(mask, rotation))
                 names.append(_name(int(np.bincount(within).argmax()), name))
         stacked = np.stack(masks) if masks else np.zeros((0, image.height, image.width), bool)
-        return Sample(name, image, tuple(names), stacked, turned(void, turn))
+        return Sample(name, image, tuple(names), stacked, upright_mask(void, rotation))
 
 
-def _name(number: int, picture: str) -> str:
+def _name(number: int, image: str) -> str:
     if not 1 <= number <= len(CLASSES):
-        raise DatasetError(f"the mask of {picture} has class number {number}, VOC has 1 to 20.")
+        raise DatasetError(f"the mask of {image} has class number {number}, VOC has 1 to 20.")
     return CLASSES[number - 1]
 
 

@@ -1,4 +1,4 @@
-"""Figures of merit: tensors in, tensors out.
+"""Metrics of relevance maps: tensors in, tensors out.
 
 The grid pointing game is in its own module, `gradtoken.metrics.grid_pointing`.
 """
@@ -14,7 +14,14 @@ from gradtoken.metrics.class_sensitivity import (
 )
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.metrics.localization import Coverage, energy, pointing, share, token_ap
-from gradtoken.metrics.perturbation import Perturbed, abpc, aopc, log_odds, perturb
+from gradtoken.metrics.perturbation import (
+    PerturbationProtocol,
+    Perturbed,
+    abpc,
+    aopc,
+    log_odds,
+    perturb,
+)
 from gradtoken.metrics.sanity import (
     Stage,
     cascading_randomisation,
@@ -27,6 +34,7 @@ __all__ = [
     "Coverage",
     "Interval",
     "Overlap",
+    "PerturbationProtocol",
     "Perturbed",
     "Stage",
     "abpc",

@@ -26,8 +26,8 @@ def mean_interval(
     """Mean of per-instance values with a percentile bootstrap that resamples whole images.
 
     Args:
-        values: (instances,) figures; NaN ones are left out.
-        images: (instances,) which image each instance is of.
+        values: (instances,) of a metric; NaN values are left out.
+        images: (instances,) the image of each instance.
 
     Pass differences of two methods' values on the same instances for a paired interval.
     """
@@ -40,7 +40,7 @@ def mean_interval(
 
 @lru_cache(maxsize=2)
 def _resampled(count: int, seed: int) -> np.ndarray[Any, Any]:
-    """How often each of `count` images is drawn: (RESAMPLES, count)."""
+    """How often each of `count` images is drawn in each resample, (RESAMPLES, count)."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     return drawn.astype(np.float32)
@@ -56,7 +56,8 @@ def ratio_interval(
 
     Args:
         pairs: (instances,) counts above and below.
-        images: (instances,) which image each instance is of.
+        images: (instances,) the image of each instance.
+        seed: of the resampling.
     """
     _, position = np.unique(images, return_inverse=True)
     count = int(position.max()) + 1

@@ -1,6 +1,6 @@
-"""Does a map speak of the class it was asked for? Beside share and coupling, which are elsewhere.
+"""Is a map specific to its target class? More metrics beside share and coupling.
 
-These figures are this project's; no shared benchmark of class sensitivity exists.
+These metrics are this project's; no shared benchmark of class sensitivity exists.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ _RING = 4
 
 
 def correlation(
-    one: Float[Tensor, "batch tokens"], other: Float[Tensor, "batch tokens"]
+    maps: Float[Tensor, "batch tokens"], other_maps: Float[Tensor, "batch tokens"]
 ) -> Float[Tensor, " batch"]:
-    """Pearson correlation of two maps of each picture; NaN where one is constant."""
-    a, b = (values.double() - values.double().mean(1, keepdim=True) for values in (one, other))
+    """Pearson correlation of two maps of each image; NaN where a map is constant."""
+    a, b = (
+        values.double() - values.double().mean(1, keepdim=True) for values in (maps, other_maps)
+    )
     size = a.norm(dim=1) * b.norm(dim=1)
     return torch.where(size > 0, (a * b).sum(1) / size, torch.nan)
 
 
 def present_coupling(maps: Float[Tensor, "objects tokens"], classes: Sequence[int]) -> float:
-    """Mean correlation of the maps of every two classes present in one picture.
+    """Mean correlation of the maps of every two classes present in an image.
 
     Objects of one class share a map, so the first of each class counts. 1 is the same map for
     every class (docs/method.md, "Semantic coupling").
 
     Args:
-        maps: one for each object.
-        classes: what each object is.
+        maps: a map per object.
+        classes: the class id of each object.
 
     Raises:
         TargetError: fewer than two classes, or a constant map.
@@ -48,11 +50,16 @@ def contrast_response(
     own_removed: Float[Tensor, "batch tokens"],
     other_removed: Float[Tensor, "batch tokens"],
 ) -> Float[Tensor, " batch"]:
-    """Of how much a class's map changes, the part that is due to its own object.
+    """The share of its own object in the changes of a class's map when an object is removed.
 
-    |R - R_own| / (|R - R_own| + |R - R_other|) with R the map of class a, R_own that of the picture
-    without object a and R_other that of the picture without another object b. 1 is a map that
-    heeds nothing but its object, 0.5 one that heeds both alike; NaN where nothing changes.
+    |R - R_own| / (|R - R_own| + |R - R_other|) with R the map of class a, R_own that of the image
+    without object a and R_other that of the image without another object b. 1 is a map that
+    depends on its own object alone, 0.5 one that depends on both alike; NaN where nothing changes.
+
+    Args:
+        before: R of each image.
+        own_removed: R_own.
+        other_removed: R_other.
     """
     own = (before - own_removed).double().norm(dim=1)
     other = (before - other_removed).double().norm(dim=1)
@@ -62,9 +69,14 @@ def contrast_response(
 def painted_out(
     images: Float[Tensor, "batch channels height width"], masks: Bool[Tensor, "batch height width"]
 ) -> Float[Tensor, "batch channels height width"]:
-    """Pictures without an object: its pixels, and those that touch it, in the colour around it.
+    """Images without an object: its pixels and those that touch it get the colour around it.
 
-    That is the mean over a ring of 2 to 4 pixels away; where there is none, over the picture.
+    That is the mean over a ring 2 to 4 pixels away from the object; over the whole image where the
+    ring is empty.
+
+    Args:
+        images: preprocessed.
+        masks: of the object in each image.
     """
     grown = _grown(masks, 1)
     ring = _grown(masks, _RING) & ~grown
@@ -77,5 +89,5 @@ def painted_out(
 def _grown(
     masks: Bool[Tensor, "batch height width"], by: int
 ) -> Bool[Tensor, "batch height width"]:
-    """Masks with every pixel up to `by` away."""
+    """Masks grown by a number of pixels."""
     return F.max_pool2d(masks[:, None].float(), 2 * by + 1, 1, by)[:, 0] > 0

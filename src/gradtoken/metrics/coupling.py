@@ -1,4 +1,4 @@
-"""Semantic coupling: how alike the maps of different classes are."""
+"""Semantic coupling: how similar the maps of different classes are."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ def coupling(explanation: Explanation) -> float:
     """Mean Pearson correlation between the token maps of an image's targets.
 
     The mean is over all pairs of targets of every image (docs/method.md, "Semantic coupling"). It
-    is 1 by construction for maps without a class, such as raw attention and rollout; objects that
-    do not overlap are slightly below 0, and that is the ideal.
+    is 1 by construction for maps that do not depend on the class, such as raw attention and
+    rollout. For perfect maps of objects that do not overlap it is slightly below 0.
+
+    Args:
+        explanation: of one or more images, each with two or more targets.
 
     Raises:
         TargetError: if fewer than two targets per image were explained, or a map is constant.
@@ -26,7 +29,14 @@ def coupling(explanation: Explanation) -> float:
 def pairwise_correlation(
     maps: Float[Tensor, "batch targets patches"],
 ) -> Float[Tensor, "batch pairs"]:
-    """Pearson correlation of each pair of targets' maps, (B, K (K - 1) / 2)."""
+    """Pearson correlation of each pair of targets' maps, (B, K (K - 1) / 2).
+
+    Args:
+        maps: (B, K, N).
+
+    Raises:
+        TargetError: fewer than two targets, or a constant map.
+    """
     count = maps.shape[1]
     if count < 2:
         raise TargetError("coupling compares maps of different targets; explain at least two.")

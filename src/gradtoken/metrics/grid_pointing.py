@@ -14,19 +14,19 @@ from gradtoken.errors import MethodError
 def mosaic(
     images: Float[Tensor, "cells channels height width"], size: tuple[int, int]
 ) -> Float[Tensor, "1 channels high wide"]:
-    """n x n pictures of one class each as one picture of `size`, in reading order.
+    """n x n images of one class each as one image of `size`, in reading order.
 
     Args:
         images: preprocessed, n * n of them.
         size: (height, width) of the model's input; multiples of n.
 
     Raises:
-        MethodError: not a square number of pictures, or a size that n does not divide.
+        MethodError: not a square number of images, or a size that n does not divide.
     """
     side = math.isqrt(len(images))
     if side * side != len(images) or size[0] % side or size[1] % side:
         raise MethodError(
-            f"{len(images)} pictures make no square mosaic of {size[0]}x{size[1]} pixels; give 4 "
+            f"{len(images)} images make no square mosaic of {size[0]}x{size[1]} pixels; give 4 "
             "or 9 and a size that their side divides."
         )
     cells = F.interpolate(
@@ -38,12 +38,12 @@ def mosaic(
 
 
 def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Tensor, " cells"]:
-    """Of the positive relevance of each cell's class, the part in its own cell.
+    """The share of the positive relevance of each cell's class that lies in its own cell.
 
     Chance is 1 / cells; 0 for a map without positive relevance.
 
     Args:
-        maps: one for each cell's class, on the mosaic.
+        maps: of each cell's class, on the mosaic.
         side: n, cells in a row.
 
     Raises:
@@ -52,7 +52,7 @@ def grid_pointing(maps: Float[Tensor, "cells high wide"], side: int) -> Float[Te
     if len(maps) != side * side or maps.shape[1] % side or maps.shape[2] % side:
         raise MethodError(
             f"{len(maps)} maps of {maps.shape[1]}x{maps.shape[2]} pixels are not those of a mosaic "
-            f"of {side}x{side} cells; give one for each cell, of a size that {side} divides."
+            f"of {side}x{side} cells; give a map for each cell, of a size that {side} divides."
         )
     positive = maps.double().clamp_min(0)
     height, width = positive.shape[1] // side, positive.shape[2] // side

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradtoken.errors import MethodError
 from gradtoken.images.fills import Fill, filled
-from gradtoken.metrics.replacing import (
+from gradtoken.metrics.pixel_replacement import (
     Images,
     Maps,
     Predict,
@@ -33,7 +33,7 @@ def insertion(
     fill: Fill = "blur",
     activation: Activation | None = None,
 ) -> Float[Tensor, "batch points"]:
-    """Probability of the class as the most relevant pixels are put into a blurred picture.
+    """Probability of the class as the most relevant pixels are put into a blurred image.
 
     `steps` + 1 points, from none to all pixels; 28 steps are 8 rows of 224 pixels each.
     `probability` makes probabilities of logits.
@@ -46,7 +46,7 @@ def insertion(
         mean: that the images were normalised with, one number per channel.
         std: that the images were normalised with, one number per channel.
         steps: how many times pixels are put in.
-        fill: what the pixels are before.
+        fill: what the pixels are before they are put in.
         activation: how logits become probabilities; None is that of a `Model`, and softmax for
             another function. With "none" the logit itself is followed.
 
@@ -106,7 +106,9 @@ def _curve(
 ) -> Float[Tensor, "batch points"]:
     pixels = maps[0].numel()
     if not 1 <= steps <= pixels:
-        raise MethodError(f"steps={steps} is refused; use 1 to {pixels}, the number of pixels.")
+        raise MethodError(
+            f"steps={steps} is not possible; use 1 to {pixels}, the number of pixels."
+        )
     counts = [round(step * pixels / steps) for step in range(steps + 1)]
     logits = replaced_logits(predict, start, end, ranks(maps), counts)
     return probabilities(logits, classes, activation_of(predict, activation))

@@ -1,12 +1,13 @@
 """Does a class's map fall on that class's object? Metrics on images with masks.
 
 Relevance R and token coverage m (the fraction of a token's pixels inside an object's visible mask)
-are (objects, patches): one row per object of one image. Definitions: docs/method.md, "Figures".
-A map without positive relevance finds nothing: its pointing, share and energy are 0.
+are (objects, patches): one row per object of an image. Definitions: docs/method.md, "Figures".
+The pointing, share and energy of a map without positive relevance are 0.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -24,11 +25,11 @@ PerPatch: TypeAlias = Float[Tensor, " patches"]
 _POINTING_COVERAGE = 0.3
 _AP_COVERAGE = 0.5
 _COUNTED = 0.5
-"""Tokens of which less than this part counts are no tokens to point at."""
+"""The least part of a token's pixels that must count for the token to be pointed at."""
 
 
 class WithMasks(Protocol):
-    """A scene or sample: masks (objects, height, width) of the pixels of each of its objects."""
+    """A scene or sample with masks (objects, height, width)."""
 
     @property
     def masks(self) -> Any: ...
@@ -53,12 +54,12 @@ class Coverage:
         grid: tuple[int, int] | PatchGrid,
         ignore: Bool[Tensor, "height width"] | None = None,
     ) -> Coverage:
-        """From pixel masks of the model's input, and its grid of tokens.
+        """Coverage by pixel masks on the model's input.
 
         Args:
-            masks: one for each object.
-            grid: the tokens, or rows and columns of a grid that covers the whole input.
-            ignore: pixels that count for nothing; None if all count.
+            masks: of each object.
+            grid: the tokens, or (rows, columns) of a grid that covers the whole input.
+            ignore: pixels to ignore; None if all count.
         """
         if ignore is None:
             return cls(_by_token(masks, grid))
@@ -66,17 +67,30 @@ class Coverage:
 
     @classmethod
     def of_scene(cls, scene: WithMasks, grid: tuple[int, int] | PatchGrid) -> Coverage:
-        """From a bundled scene."""
+        """Coverage by the masks of a bundled scene."""
         return cls.of_masks(torch.from_numpy(scene.masks.copy()), grid)
 
-    def figures(self, maps: Float[Tensor, "objects h w"]) -> dict[str, PerObject]:
-        """Pointing, share and energy of one map per object."""
+    def metrics(self, maps: Float[Tensor, "objects h w"]) -> dict[str, PerObject]:
+        """Pointing, share and energy.
+
+        Args:
+            maps: a map per object.
+        """
         relevance = maps.flatten(1).cpu().double()
         return {
             "pointing": pointing(relevance, self.tokens, self.counted),
             "share": share(relevance, self.tokens),
             "energy": energy(relevance, self.tokens, self.counted),
         }
+
+    def figures(self, maps: Float[Tensor, "objects h w"]) -> dict[str, PerObject]:
+        """Deprecated: use `metrics`."""
+        warnings.warn(
+            "Coverage.figures is deprecated; use Coverage.metrics instead.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.metrics(maps)
 
 
 def _by_token(
@@ -94,10 +108,10 @@ def pointing(
 
     Tokens that are equally relevant share the hit. Tokens of which less than half counts cannot be
     the most relevant one, and what an object covers is relative to the pixels that count. NaN for
-    an object that covers no token so far, which no map could hit.
+    an object that covers more than 0.3 of no token, which no map could hit.
 
     Args:
-        relevance: one map for each object; one without positive relevance is a miss.
+        relevance: a map per object; a map without positive relevance is a miss.
         coverage: of each token by each object.
         counted: the part of each token's pixels that count; None if all do.
     """
@@ -105,18 +119,18 @@ def pointing(
     hit = (covered > _POINTING_COVERAGE) & counts
     best = relevance.where(counts, -torch.inf).amax(-1, keepdim=True)
     tied = (relevance == best) & counts & (best > 0)
-    found = (hit & tied).sum(-1) / tied.sum(-1).clamp_min(1).double()
-    return found.where(hit.any(-1), torch.nan)
+    hits = (hit & tied).sum(-1) / tied.sum(-1).clamp_min(1).double()
+    return hits.where(hit.any(-1), torch.nan)
 
 
 def share(relevance: Relevance, coverage: Relevance) -> PerObject:
-    """Which of the objects present gets the relevance: sum R+ m_c / sum R+ sum_c' m_c'.
+    """The share of the own object in the relevance on objects: sum R+ m_c / sum R+ sum_c' m_c'.
 
-    1 if positive relevance on objects is all on the object asked for; 0 if none is on objects. NaN
+    1 if all positive relevance on objects is on the target's object; 0 if none is on objects. NaN
     for an object that covers nothing.
 
     Args:
-        relevance: one map for each object.
+        relevance: a map per object.
         coverage: of each token by each object.
     """
     positive = relevance.clamp_min(0)
@@ -129,7 +143,7 @@ def energy(relevance: Relevance, coverage: Relevance, counted: PerPatch | None =
     NaN for an object that covers nothing.
 
     Args:
-        relevance: one map for each object.
+        relevance: a map per object.
         coverage: of each token by each object.
         counted: the part of each token's pixels that count, by which R+ is weighted; None if all
             do.
@@ -144,10 +158,11 @@ def token_ap(
 ) -> PerObject:
     """Average precision of relevance against the tokens the object covers by more than half.
 
-    NaN for an object that covers no token so far. Needs the extra `bench` (scikit-learn).
+    NaN for an object that covers no token by more than half. Needs the extra `bench`
+    (scikit-learn).
 
     Args:
-        relevance: one map for each object.
+        relevance: a map per object.
         coverage: of each token by each object.
         counted: the part of each token's pixels that count; tokens of which less than half counts
             are left out. None if all do.
@@ -175,7 +190,7 @@ def _relative(
 
 
 def _part(above: Relevance, below: Relevance, coverage: Relevance) -> PerObject:
-    """Sum over sum, 0 where there is nothing below; NaN for objects that cover nothing."""
+    """Sum above / sum below, 0 where the latter is 0; NaN for objects that cover nothing."""
     part, whole = above.sum(-1), below.sum(-1)
-    found = torch.where(whole > 0, part / whole, torch.zeros_like(part))
-    return found.where(coverage.sum(-1) > 0, torch.nan)
+    ratio = torch.where(whole > 0, part / whole, torch.zeros_like(part))
+    return ratio.where(coverage.sum(-1) > 0, torch.nan)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradtoken.errors import MethodError
 from gradtoken.images.fills import Fill, filled
-from gradtoken.metrics.replacing import (
+from gradtoken.metrics.pixel_replacement import (
     Images,
     Maps,
     Predict,
@@ -24,20 +24,39 @@ from gradtoken.metrics.replacing import (
 from gradtoken.targets.activation import Activation
 
 Variant: TypeAlias = Literal["attcat", "libragrad"]
-"""Whose sign of AOPC and log-odds: AttCAT's notebooks or LibraGrad's code."""
+"""Whose sign convention of AOPC and log-odds: AttCAT's notebooks or LibraGrad's code."""
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PerturbationProtocol:
+    """How pixels are replaced, and how logits become probabilities.
+
+    Args:
+        mean: that the images were normalised with, one number per channel.
+        std: that the images were normalised with, one number per channel.
+        fill: what the replaced pixels become.
+        fractions: of the pixels, each above 0 and up to 1.
+        activation: how logits become probabilities; None is that of a `Model`, and softmax for
+            another function. With "none" the logit itself is followed, and there are no hits.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    fill: Fill = "black"
+    fractions: Sequence[float] = FRACTIONS
+    activation: Activation | None = None
+
+
 @dataclass(frozen=True)
 class Perturbed:
-    """A model's answers while pixels are taken away.
+    """A model's outputs while pixels are replaced.
 
     Args:
         fractions: of the pixels, first 0.
-        hits: whether the first class is the image's label; with sigmoid probabilities, whether the
-            class is decided (above ½ or not) as it should be; None where the outputs are no
-            probabilities.
+        hits: whether the top class is the image's label; with sigmoid probabilities, whether the
+            class is on the right side of ½; None where the outputs are no probabilities.
         probability: of the class explained; its logit where the outputs are no probabilities.
     """
 
@@ -46,21 +65,24 @@ class Perturbed:
     probability: Float[Tensor, "batch fractions"]
 
     def accuracy(self) -> Float[Tensor, " fractions"]:
-        """The set's curve: of all pictures, the part that is hit at each fraction. In 0 to 1."""
-        return self._decided().double().mean(0)
+        """The share of images with a hit at each fraction, in 0 to 1."""
+        return self._hits().double().mean(0)
 
     def auc(self, *, clean: bool = False) -> Float[Tensor, " batch"]:
-        """Area under each picture's hits by the trapezoid rule, times 100; their mean is a set's.
+        """Area under each image's hits by the trapezoid rule, times 100.
 
-        Over fractions 0.1 to 0.9, so that 80 is perfect; with `clean`, from 0 on (90 is perfect),
-        which is how the authors say their published numbers are made.
+        The mean over images is the AUC of a data set.
+
+        Args:
+            clean: also count the whole image, fractions 0 to 0.9 (90 is perfect), which is how the
+                authors say their published numbers are computed; else 0.1 to 0.9 (80 is perfect).
         """
         start = 0 if clean else 1
-        values = self._decided()[:, start:].double()
+        values = self._hits()[:, start:].double()
         fractions = torch.tensor(self.fractions[start:], dtype=torch.float64)
         return 100 * torch.trapezoid(values, fractions, dim=1)
 
-    def _decided(self) -> Bool[Tensor, "batch fractions"]:
+    def _hits(self) -> Bool[Tensor, "batch fractions"]:
         if self.hits is None:
             raise MethodError(
                 "outputs that are no probabilities (activation='none') decide for no class, so "
@@ -76,14 +98,10 @@ def perturb(
     classes: Int[Tensor, " batch"],
     labels: Int[Tensor, " batch"] | None,
     direction: Literal["positive", "negative"],
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    fill: Fill = "black",
-    fractions: Sequence[float] = FRACTIONS,
-    activation: Activation | None = None,
+    protocol: PerturbationProtocol | None = None,
+    **options: Any,
 ) -> Perturbed:
-    """Take pixels away, the most relevant first ("positive") or the least ("negative").
+    """Replace pixels, the most relevant first ("positive") or the least relevant ("negative").
 
     At each fraction k, floor(k * pixels) of them become the fill.
 
@@ -92,34 +110,35 @@ def perturb(
         images: preprocessed, (B, 3, H, W).
         maps: relevance of the class explained on the images' pixels, (B, H, W).
         classes: the class explained, whose probability is followed, (B,).
-        labels: the class that is a hit, (B,); None is the model's own first class on the whole
-            image. With sigmoid probabilities a hit is that the label is above ½; None is that the
-            class explained is on the same side of ½ as on the whole image.
+        labels: the class that is a hit, (B,); None is the model's top class on the whole image.
+            With sigmoid probabilities a hit is that the label is above ½; None is that the class
+            explained is on the same side of ½ as on the whole image.
         direction: "positive" or "negative".
-        mean: that the images were normalised with, one number per channel.
-        std: that the images were normalised with, one number per channel.
-        fill: what the pixels become.
-        fractions: of the pixels, each above 0 and up to 1.
-        activation: how logits become probabilities; None is that of a `Model`, and softmax for
-            another function. With "none" the logit itself is followed, and there are no hits.
+        protocol: how pixels are replaced.
+        **options: fields of `PerturbationProtocol`, in place of a protocol or to change it; `mean`
+            and `std` are required.
 
     Raises:
-        MethodError: a direction or fraction that is none, maps that do not fit the images, or NaN
-            or infinite relevance.
+        MethodError: an unknown direction, fractions out of range, maps that do not fit the images,
+            or NaN or infinite relevance.
     """
     if direction not in ("positive", "negative"):
-        raise MethodError(f"direction={direction!r} is none; use 'positive' or 'negative'.")
-    if not fractions or not all(0 < k <= 1 for k in fractions):
-        raise MethodError(f"fractions={fractions!r} is refused; each is above 0 and up to 1.")
+        raise MethodError(f"direction={direction!r} is unknown; use 'positive' or 'negative'.")
+    how = replace(protocol, **options) if protocol else PerturbationProtocol(**options)
+    if not how.fractions or not all(0 < k <= 1 for k in how.fractions):
+        raise MethodError(
+            f"fractions={how.fractions!r} is not possible; each is above 0 and up to 1."
+        )
     pixels = maps[0].numel()
-    counts = [0, *(int(k * pixels) for k in fractions)]
+    counts = [0, *(int(k * pixels) for k in how.fractions)]
     places = ranks(maps if direction == "positive" else -maps)
-    logits = replaced_logits(predict, images, filled(images, fill, mean, std), places, counts)
-    chosen = activation_of(predict, activation)
+    fill = filled(images, how.fill, how.mean, how.std)
+    logits = replaced_logits(predict, images, fill, places, counts)
+    activation = activation_of(predict, how.activation)
     return Perturbed(
-        (0.0, *fractions),
-        _hits(logits, classes, labels, chosen),
-        probabilities(logits, classes, chosen),
+        (0.0, *how.fractions),
+        _hits(logits, classes, labels, activation),
+        probabilities(logits, classes, activation),
     )
 
 
@@ -132,12 +151,11 @@ def _hits(
     if activation == "none":
         return None
     if activation == "sigmoid":
-        asked = classes if labels is None else labels
-        above = probabilities(logits, asked, activation) > 0.5
+        above = probabilities(logits, classes if labels is None else labels, activation) > 0.5
         return above == above[:, :1] if labels is None else above
-    first = logits.argmax(-1)
-    right = first[:, 0] if labels is None else labels.cpu()
-    return first == right[:, None]
+    top = logits.argmax(-1)
+    expected = top[:, 0] if labels is None else labels.cpu()
+    return top == expected[:, None]
 
 
 def aopc(
@@ -148,7 +166,7 @@ def aopc(
     Over positive perturbation, more is better. Samek et al., TNNLS 2017.
 
     Raises:
-        MethodError: another variant.
+        MethodError: an unknown variant.
     """
     _check(variant)
     drop = probability[:, :1] - probability[:, 1:]
@@ -164,7 +182,7 @@ def log_odds(
     ICML 2017.
 
     Raises:
-        MethodError: another variant, or values that are no probabilities.
+        MethodError: an unknown variant, or values that are no probabilities.
     """
     _check(variant)
     if bool(((probability < 0) | (probability > 1)).any()):

@@ -1,7 +1,7 @@
 """Segmentation by a relevance map, as Chefer et al. (CVPR 2021) measure it.
 
-A map is scaled to 0..1, and what is above its mean is foreground. Counts are kept per picture, so
-that a data set's figures are made as they are defined: over all pixels of all pictures.
+A map is scaled to 0..1, and what is above its mean is foreground. Counts are kept per image, so
+that a data set's metrics can be computed as they are defined: over all pixels of all images.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradtoken.metrics.replacing import Maps, refuse_non_finite
+from gradtoken.metrics.pixel_replacement import Maps, check_finite
 
 Masks: TypeAlias = Bool[Tensor, "batch height width"]
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Pixels of each picture; the second axis is background and foreground.
+    """Pixel counts of each image; the second axis is background and foreground.
 
     Args:
-        correct: pixels on the right side.
-        labelled: pixels that count.
-        intersection: pixels that map and mask both call background, and foreground.
-        union: pixels that at least one of the two calls so.
+        correct: pixels that map and mask label alike.
+        labelled: pixels that are not ignored.
+        intersection: pixels that both map and mask label background (foreground).
+        union: pixels that map or mask labels background (foreground).
     """
 
     correct: Float[Tensor, " batch"]
@@ -43,11 +43,11 @@ class Overlap:
         return (self.intersection.sum(0) / self.union.sum(0)).mean()
 
     def pixel_accuracies(self) -> Float[Tensor, " batch"]:
-        """Of each picture; NaN where no pixel counts."""
+        """Of each image; NaN where no pixel counts."""
         return self.correct / self.labelled
 
     def mean_ious(self) -> Float[Tensor, " batch"]:
-        """Of each picture; a side with no pixels in either is left out."""
+        """Of each image; a side with no pixels in either map or mask is left out."""
         return torch.nanmean(self.intersection / self.union, dim=1)
 
 
@@ -57,25 +57,25 @@ def min_max(maps: Maps) -> Maps:
     Raises:
         MethodError: NaN or infinite relevance.
     """
-    refuse_non_finite(maps)
+    check_finite(maps)
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
     return (maps - low) / torch.where(high > low, high - low, 1)
 
 
 def overlap(maps: Maps, masks: Masks, ignore: Masks | None = None) -> Overlap:
-    """Counts of a map's foreground (above its mean) against a mask; ignored pixels do not count.
+    """Counts of a map's foreground (above its mean) against a mask, without ignored pixels.
 
-    Ignored pixels are part of the map, so they take part in its range and mean.
+    Ignored pixels are part of the map, so its range and mean include them.
 
     Raises:
         MethodError: NaN or infinite relevance.
     """
     scaled = min_max(maps)
-    found = scaled > scaled.mean(dim=(1, 2), keepdim=True)
+    foreground = scaled > scaled.mean(dim=(1, 2), keepdim=True)
     counts = torch.ones_like(masks) if ignore is None else ~ignore
-    sides = [(~found & counts, ~masks & counts), (found & counts, masks & counts)]
-    both = torch.stack([_pixels(ours & theirs) for ours, theirs in sides], dim=1)
-    either = torch.stack([_pixels(ours | theirs) for ours, theirs in sides], dim=1)
+    sides = [(~foreground & counts, ~masks & counts), (foreground & counts, masks & counts)]
+    both = torch.stack([_pixels(predicted & truth) for predicted, truth in sides], dim=1)
+    either = torch.stack([_pixels(predicted | truth) for predicted, truth in sides], dim=1)
     return Overlap(both.sum(1), _pixels(counts), both, either)
 
 

@@ -18,9 +18,10 @@ def stages(
 ) -> list[tuple[str, list[nn.Parameter]]]:
     """The head, each block from the last to the first, and the embedding.
 
-    They are told by the graph of the output, not by name. The head is all that the output depends
-    on behind the blocks: norms, pools, projections and every linear layer of several heads. What
-    the output for an image does not depend on, such as a text side, is in none of them.
+    They are read from the graph of the output, not from names. The head is all that the output
+    depends on behind the blocks: norms, pools, projections and every linear layer of several heads.
+    Parameters that the output does not depend on, such as those of a text side, are in none of
+    them.
 
     Args:
         model: whose parameters all require gradients.
@@ -28,7 +29,7 @@ def stages(
 
     Returns:
         "head" (if it has parameters), "block L-1" to "block 0", and "embedding": all that is left.
-        A parameter that several share is in the first of them.
+        A parameter of several stages is in the first of them.
     """
     blocks, image = model.anatomy.blocks, images[:1].to(model.device, model.dtype).clone()
     entering: list[Tensor] = []
@@ -47,21 +48,21 @@ def stages(
         with _hooked(handles):
             behind = _reached(model, model.anatomy.forward(model.module, image))
     inside = {id(p) for block in blocks for p in block.parameters()}
-    found = [("head", [p for p in behind if id(p) not in inside | {id(b) for b in before}])]
+    named = [("head", [p for p in behind if id(p) not in inside | {id(b) for b in before}])]
     for index in range(len(blocks) - 1, -1, -1):
-        found.append((f"block {index}", list(blocks[index].parameters())))
-    found.append(("embedding", used))
-    return list(_once(found, {id(p) for p in used}))
+        named.append((f"block {index}", list(blocks[index].parameters())))
+    named.append(("embedding", used))
+    return list(_without_repeats(named, {id(p) for p in used}))
 
 
-def _once(
-    found: Sequence[tuple[str, list[nn.Parameter]]], used: set[int]
+def _without_repeats(
+    named: Sequence[tuple[str, list[nn.Parameter]]], used: set[int]
 ) -> Iterator[tuple[str, list[nn.Parameter]]]:
-    """Every parameter that is used in the first stage that has it; no head without any."""
-    left = set(used)
-    for name, parameters in found:
-        own = [p for p in parameters if id(p) in left]
-        left -= {id(p) for p in own}
+    """Each used parameter in the first stage that has it; no head without parameters."""
+    remaining = set(used)
+    for name, parameters in named:
+        own = [p for p in parameters if id(p) in remaining]
+        remaining -= {id(p) for p in own}
         if own or name != "head":
             yield name, own
 
@@ -76,7 +77,7 @@ def _reached(model: Model, output: Tensor) -> list[nn.Parameter]:
 
 
 def _cut(_: nn.Module, args: Any, output: Any) -> Any:
-    """A block's output without what made it."""
+    """A block's output, detached from the graph."""
     if isinstance(output, Tensor):
         return output.detach()
     if isinstance(output, (tuple, list)):

@@ -1,4 +1,4 @@
-"""One HTML file about many pictures: maps to look at, numbers to sort by, no network."""
+"""Reports: one self-contained HTML file with the maps and scores of many images."""
 
 from gradtoken.report.report import Report
 

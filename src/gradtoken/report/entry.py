@@ -1,4 +1,4 @@
-"""What a report holds of one picture: a small copy, the tokens of its maps, its numbers."""
+"""The entry of an image in a report: a small copy, the tokens of its maps, its scores."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gradtoken.explanation.saving import token_array
 from gradtoken.metrics.coupling import coupling
 
 SIDE = 360
-"""Pixels of the longer side of a report's pictures."""
+"""Pixels of the longer side of a report's images."""
 _QUALITY = 82
 _STEPS = 32767
-"""Levels of relevance, of either sign, up to a map's largest."""
+"""Quantisation steps from 0 to a map's largest absolute relevance."""
 
 
 def entry_of(explanation: Explanation) -> dict[str, Any]:
-    """The values that the template shows of an explanation of one image."""
+    """The values of the template `entry.html` for an explanation of one image."""
     source = explanation.sources[0]
     small, box = display.fitted(source.picture, explanation.boxes[0], SIDE)
     record = explanation.to_dict()[0]
@@ -54,7 +54,7 @@ def entry_of(explanation: Explanation) -> dict[str, Any]:
 
 
 def colour_maps() -> dict[str, str]:
-    """The 256 colours of positive and of signed maps, RGB bytes in base 64."""
+    """The 256 colours of positive and of signed maps, RGB bytes in base64."""
     names = {"positive": display.POSITIVE_MAP, "signed": display.SIGNED_MAP}
     levels = np.arange(256)
     return {
@@ -64,7 +64,7 @@ def colour_maps() -> dict[str, str]:
 
 
 def _target(values: np.ndarray[Any, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """One map as 16-bit steps of its largest relevance, and its numbers."""
+    """A map, quantised to 16 bits, and its scores."""
     tokens = torch.from_numpy(values)
     evidence = evidence_of(tokens)
     peak = float(np.abs(values).max())
@@ -87,7 +87,7 @@ def _target(values: np.ndarray[Any, Any], record: dict[str, Any]) -> dict[str, A
 
 
 def _coupling(explanation: Explanation) -> float | None:
-    """None where there is one target only, or a map is constant."""
+    """The coupling of an image's maps; None for a single target or a constant map."""
     try:
         return coupling(explanation)
     except TargetError:

@@ -1,4 +1,4 @@
-"""Writing a report as pictures come, whole or not at all."""
+"""Writing a report image by image, whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from gradtoken.report.entry import colour_maps, entry_of
 
 
 class Report:
-    """A self-contained HTML page about many pictures.
+    """A self-contained HTML page about many images.
 
-    It is written picture by picture, so that hundreds of them need no more memory than one, under
-    another name until it is complete. Pictures are kept small (their longer side 360 pixels) and
-    maps as tokens, which the page colours itself.
+    It is written image by image, so that memory does not grow with their number, and under a
+    temporary name until it is complete. Images are scaled to 360 pixels (longer side) and maps are
+    stored as tokens, which the page colours itself.
 
     Args:
-        path: of the file; it appears when the `with` block ends without an error.
+        path: of the file, which is created when the `with` block ends without an error.
         title: of the page.
-        style: display choices to begin with; the page lets its reader change them.
+        style: initial display choices; the reader can change them in the page.
 
     Raises:
         OutputError: if it cannot be written.
@@ -81,17 +81,17 @@ class Report:
             self._part.unlink(missing_ok=True)
 
     def add(self, explanation: Explanation) -> None:
-        """Write the pictures of an explanation.
+        """Write the images of an explanation.
 
         Raises:
-            OutputError: if there is no room left, say.
+            OutputError: if the file cannot be written, for example on a full disk.
         """
-        for one in explanation:
+        for item in explanation:
             self._count += 1
-            self._write("entry.html", entry=entry_of(one), number=self._count)
+            self._write("entry.html", entry=entry_of(item), number=self._count)
 
     def fail(self, name: str, reason: str) -> None:
-        """Name a picture that could not be explained, and why, at the end of the report."""
+        """List an image that could not be explained, and why, at the end of the report."""
         self._failed.append((name, reason))
 
     def extend(self, explanations: Iterable[Explanation]) -> None:
@@ -140,10 +140,10 @@ def _pages() -> Environment:
 
 @cache
 def _parts() -> dict[str, Any]:
-    """Style and script, and the digests by which the page's policy allows them and no others."""
-    found: dict[str, Any] = {}
+    """Style and script, and their digests for the page's content security policy."""
+    parts: dict[str, Any] = {}
     for name, file in (("css", "report.css"), ("script", "report.js")):
         text = (files("gradtoken.report") / "page" / file).read_text("utf-8")
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        found |= {name: Markup(text), f"{name}_digest": digest}
-    return found
+        parts |= {name: Markup(text), f"{name}_digest": digest}
+    return parts

@@ -15,16 +15,16 @@ AXIS = np.full((3, 3), 1 / 3, np.float32)
 CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32) / math.sqrt(3)
 
 
-def restyle(rng: np.random.Generator, picture: Array, solid: Array | None) -> Array:
+def restyle(rng: np.random.Generator, image: Array, solid: Array | None) -> Array:
     """Change colours, shading, outlines and sharpness of a sprite.
 
-    ``picture`` is RGBA uint8 (h, w, 4), ``solid`` the filled silhouette of a line drawing, uint8
+    ``image`` is RGBA uint8 (h, w, 4), ``solid`` the filled silhouette of a line drawing, uint8
     (h, w), or None. Returns RGBA uint8 (h, w, 4); the silhouette stays, up to outlines and holes.
     """
     if solid is None and rng.random() < PLAIN:
-        return picture
-    colour = picture[..., :3].astype(np.float32) / 255
-    alpha = picture[..., 3].astype(np.float32) / 255
+        return image
+    colour = image[..., :3].astype(np.float32) / 255
+    alpha = image[..., 3].astype(np.float32) / 255
     if solid is not None:
         colour, alpha = ink(rng, colour, alpha, solid.astype(np.float32) / 255)
     else:

@@ -16,11 +16,11 @@ def background(rng: np.random.Generator, size: int) -> Array:
     paint = PAINTERS[rng.integers(len(PAINTERS))]
     first, second = colours(rng)
     weight = paint(rng, size)[..., None]
-    picture = first + weight * (second - first)
+    image = first + weight * (second - first)
     if rng.random() < 0.5:
         grain = rng.integers(-12, 13, (size, size, 1)) * rng.random()
-        picture = picture + grain
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image = image + grain
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def colours(rng: np.random.Generator) -> tuple[Array, Array]:

@@ -23,7 +23,7 @@ def draw(
     uint8 (h, w), else None.
     """
     level = sprite.level(extent)
-    source = np.array(level.picture.size, float) - 2 * PAD
+    source = np.array(level.image.size, float) - 2 * PAD
     stretch = np.exp(rng.normal(0, 0.08, 2)) if bend else np.ones(2)
     angle = math.radians(rng.uniform(-MAX_ANGLE, MAX_ANGLE))
     cos, sin = math.cos(angle), math.sin(angle)
@@ -55,7 +55,7 @@ def draw(
     ]
     size = (int(width), int(height))
     bilinear, warp = Image.Resampling.BILINEAR, Image.Transform.MESH
-    picture = np.array(level.picture.transform(size, warp, mesh, bilinear))
+    image = np.array(level.image.transform(size, warp, mesh, bilinear))
     if level.solid is None:
-        return picture, None
-    return picture, np.array(level.solid.transform(size, warp, mesh, bilinear))
+        return image, None
+    return image, np.array(level.solid.transform(size, warp, mesh, bilinear))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gradtoken.datasets.sample import Sample, Samples
-from gradtoken.datasets.scenes.scenes import Scenes
+from gradtoken.datasets.scenes.scenes import Scene, Scenes
 
 
 class SceneSamples(Samples):
-    """The first `count` of the bundled scenes; each object is a class of its own.
+    """The first `count` of the bundled scenes; each object is of another class.
 
     Args:
-        scenes: which scenes; None is the test split with two or three objects.
-        count: how many; as good as endless by default.
+        scenes: the scenes; None is the test split with two or three objects.
+        count: how many; practically endless by default.
     """
 
     kind: ClassVar[str] = "scenes"
@@ -30,5 +30,9 @@ class SceneSamples(Samples):
         return self._count
 
     def __getitem__(self, index: int) -> Sample:
-        scene = self._scenes[self._checked(index)]
-        return Sample(f"scene-{index:06d}", scene.image, scene.names, scene.masks)
+        return scene_sample(index, self._scenes[self._checked(index)])
+
+
+def scene_sample(index: int, scene: Scene) -> Sample:
+    """The scene at a position as a sample."""
+    return Sample(f"scene-{index:06d}", scene.image, scene.names, scene.masks)

@@ -21,11 +21,11 @@ MONOCHROME = frozenset({"emojione-monotone", "fluent-emoji-high-contrast"})
 class Level:
     """One size of a sprite, with a transparent border ``PAD`` pixels wide.
 
-    ``picture`` is RGBA (h, w). ``solid`` is the same silhouette with its holes filled, an L image
+    ``image`` is RGBA (h, w). ``solid`` is the same silhouette with its holes filled, an L image
     (h, w) of 0 and 255, kept for monochrome line drawings only.
     """
 
-    picture: Image.Image
+    image: Image.Image
     solid: Image.Image | None
 
 
@@ -40,7 +40,7 @@ class Sprite:
     def level(self, extent: float) -> Level:
         """The smallest level whose longer side is still at least ``extent`` pixels."""
         for level in reversed(self.levels):
-            if max(level.picture.size) - 2 * PAD >= extent:
+            if max(level.image.size) - 2 * PAD >= extent:
                 return level
         return self.levels[0]
 
@@ -73,18 +73,18 @@ def load(split: str) -> tuple[tuple[Sprite, ...], ...]:
             if (entry["style"] == test_style) != (split == "test"):
                 continue
             with Image.open(io.BytesIO(archive.read(entry["file"]))) as opened:
-                picture = opened.convert("RGBA")
+                image = opened.convert("RGBA")
             label = names.index(entry["concept"])
-            levels = _levels(picture, entry["style"] in MONOCHROME)
+            levels = _levels(image, entry["style"] in MONOCHROME)
             sprites[label].append(Sprite(label, entry["style"], levels))
     return tuple(map(tuple, sprites))
 
 
-def _levels(picture: Image.Image, monochrome: bool) -> tuple[Level, ...]:
-    """``picture`` at every size of ``LEVELS`` it is large enough for."""
+def _levels(image: Image.Image, monochrome: bool) -> tuple[Level, ...]:
+    """``image`` at every size of ``LEVELS`` it is large enough for."""
     levels = []
     for size in LEVELS:
-        small = picture.copy()
+        small = image.copy()
         small.thumbnail((size, size), Image.Resampling.LANCZOS)
         padded = Image.new("RGBA", (small.width + 2 * PAD, small.height + 2 * PAD))
         padded.paste(small, (PAD, PAD))
@@ -92,8 +92,8 @@ def _levels(picture: Image.Image, monochrome: bool) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def _solid(picture: Image.Image) -> Image.Image:
-    """The silhouette of ``picture`` without holes: everything not reachable from its corner."""
-    outside = picture.getchannel("A").point(lambda alpha: 255 if alpha > 100 else 0)
+def _solid(image: Image.Image) -> Image.Image:
+    """The silhouette of ``image`` without holes: everything not reachable from its corner."""
+    outside = image.getchannel("A").point(lambda alpha: 255 if alpha > 100 else 0)
     ImageDraw.floodfill(outside, (0, 0), 128)
     return outside.point(lambda value: 0 if value == 128 else 255)

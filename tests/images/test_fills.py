@@ -12,14 +12,14 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
 IMAGES = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)).double()
 
 
-def test_black_is_zero_before_normalisation() -> None:
-    found = filled(IMAGES, "black", MEAN, STD)
+def test_filled_black_is_zero_before_normalisation() -> None:
+    fill = filled(IMAGES, "black", MEAN, STD)
     for channel in range(3):
-        value = found[1, channel] * STD[channel] + MEAN[channel]
+        value = fill[1, channel] * STD[channel] + MEAN[channel]
         torch.testing.assert_close(value, torch.zeros(16, 24).double(), atol=1e-6, rtol=0)
 
 
-def test_grey_mean_and_blur() -> None:
+def test_filled_grey_mean_and_blur() -> None:
     assert not filled(IMAGES, "grey", MEAN, STD).any()
     mean = filled(IMAGES, "mean", MEAN, STD)
     assert mean.shape == IMAGES.shape
@@ -31,6 +31,6 @@ def test_grey_mean_and_blur() -> None:
     torch.testing.assert_close(blurred[0, 1, 8, 12], by_hand, rtol=1e-5, atol=1e-7)
 
 
-def test_another_fill_is_refused() -> None:
+def test_filled_rejects_unknown_fill() -> None:
     with pytest.raises(MethodError, match="no fill is named 'pink'; use 'black', 'grey'"):
         filled(IMAGES, "pink", MEAN, STD)  # type: ignore[arg-type]

@@ -1,19 +1,18 @@
-"""Data sets give the pixels that `explain` sees, and masks that lie on them."""
+"""Masks of COCO and VOC are rotated with their images."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from gradtoken.datasets import COCO, VOC, ImageFolder, ImageNetSegmentation
+from gradtoken.datasets import COCO, VOC
 from gradtoken.errors import DatasetError
 from gradtoken.images.load_image import load_image
-from tests.datasets.files import indexed, write_imagenet_seg
+from tests.datasets.files import indexed
 
 HIGH, WIDE = 16, 32
 STORED = np.zeros((HIGH, WIDE), bool)
@@ -71,7 +70,7 @@ def voc(root: Path, orientation: int, numbers: np.ndarray = STORED) -> VOC:
 
 @pytest.mark.parametrize("read", [coco, voc])
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_masks_turn_with_their_image(tmp_path: Path, orientation: int, read) -> None:
+def test_masks_rotate_with_image(tmp_path: Path, orientation: int, read) -> None:
     sample = read(tmp_path, orientation)[0]
     (path,) = tmp_path.rglob("*.jpg")
     assert sample.image == load_image(path)
@@ -84,7 +83,7 @@ def test_masks_turn_with_their_image(tmp_path: Path, orientation: int, read) -> 
     assert corner.all() if read is coco else (sample.ignore == ~white).all()
 
 
-def test_masks_that_are_upright_already_stay(tmp_path: Path) -> None:
+def test_upright_masks_stay(tmp_path: Path) -> None:
     """A list whose height and width are those of the upright image was drawn on it."""
     sample = coco(tmp_path / "coco", 6, (WIDE, HIGH))[0]
     assert sample.masks.shape == (1, WIDE, HIGH)
@@ -94,15 +93,13 @@ def test_masks_that_are_upright_already_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(WIDE // 2, HIGH // 2), (HIGH, WIDE + 1)])
-def test_images_of_another_size_than_listed_are_refused(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
-    found = coco(tmp_path, 1, size)
+def test_coco_rejects_image_of_other_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    data_set = coco(tmp_path, 1, size)
     with pytest.raises(DatasetError, match=r"its file has 32x16, so its masks do not lie on it"):
-        found[0]
+        data_set[0]
 
 
-def test_a_list_without_sizes_is_refused(tmp_path: Path) -> None:
+def test_coco_rejects_list_without_sizes(tmp_path: Path) -> None:
     coco(tmp_path, 1)
     path = tmp_path / "annotations" / "instances_val2017.json"
     listed = json.loads(path.read_text())
@@ -110,40 +107,3 @@ def test_a_list_without_sizes_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(listed))
     with pytest.raises(DatasetError, match="gives no height and width"):
         COCO(tmp_path)[0]
-
-
-def test_folders_are_read_as_explain_reads(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
-    (tmp_path / "cat").mkdir()
-    Image.fromarray(ramp).save(tmp_path / "cat" / "a.png")
-    save(tmp_path / "cat" / "b.jpg", 6)
-    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "cat" / "c.png")
-    found = [sample.image for sample in ImageFolder(tmp_path)]
-    grey = np.asarray(found[0])[..., 0]
-    assert (grey == np.arange(256).reshape(16, 16)).all()
-    assert found[1].size == (HIGH, WIDE)
-    assert found[2].getpixel((0, 0)) == (255, 255, 255)
-    for image, path in zip(found, sorted((tmp_path / "cat").iterdir()), strict=True):
-        assert image == load_image(path)
-
-
-@pytest.mark.parametrize(
-    ("kind", "scale"), [("u1", 1), ("u2", 257), ("f4", 1 / 255), ("f8", 1 / 255)]
-)
-def test_matlab_pictures_of_any_number_type(tmp_path: Path, kind: str, scale: float) -> None:
-    path = tmp_path / "a.mat"
-    pixels, _ = write_imagenet_seg(path)[0]
-    with h5py.File(path, "r+") as file:
-        made = (pixels.transpose(2, 1, 0).astype(float) * scale).astype(kind)
-        file["value/img"][0, 0] = file["#refs#"].create_dataset("x", data=made).ref
-    assert (np.asarray(ImageNetSegmentation(path)[0].image) == pixels).all()
-
-
-def test_matlab_pictures_of_other_numbers_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.mat"
-    write_imagenet_seg(path)
-    with h5py.File(path, "r+") as file:
-        made = np.full((3, 4, 4), 200.0)
-        file["value/img"][0, 0] = file["#refs#"].create_dataset("x", data=made).ref
-    with pytest.raises(DatasetError, match="holds floats from 200 to 200"):
-        ImageNetSegmentation(path)[0]

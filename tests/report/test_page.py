@@ -1,4 +1,4 @@
-"""The report in a browser without a network: what is seen is what the library draws."""
+"""The report's page in a browser without a network, compared with the library's display."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def without_evidence(tokens: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[Explanation]:
+def explanations(tmp_path_factory: pytest.TempPathFactory) -> list[Explanation]:
     folder = tmp_path_factory.mktemp("pictures")
     model = gradtoken.load("demo")
     made = []
@@ -59,9 +59,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any, found: list[Explanation], tmp_path: Path) -> Iterator[Any]:
+def page(browser: Any, explanations: list[Explanation], tmp_path: Path) -> Iterator[Any]:
     with Report(tmp_path / "report.html", title="<b>Title</b>") as report:
-        report.extend(found)
+        report.extend(explanations)
     context = browser.new_context(offline=True, viewport={"width": 1100, "height": 900})
     context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
@@ -106,51 +106,51 @@ def difference(shown: np.ndarray, expected: Image.Image) -> float:
     return float(np.abs(shown - np.asarray(expected.resize(size), dtype=float)).mean())
 
 
-def test_maps_are_those_of_the_library(page: Any, found: list[Explanation]) -> None:
+def test_page_maps_equal_library(page: Any, explanations: list[Explanation]) -> None:
     """Cropped, wide pictures too; within what JPEG and resizing change."""
     for canvas in range(4):
         picture, k = divmod(canvas, 2)
         shown = pixels(page, canvas)
-        assert difference(shown, found[picture].overlay(k)) < 3
-        assert difference(shown, found[picture].overlay(1 - k)) > 4
+        assert difference(shown, explanations[picture].overlay(k)) < 3
+        assert difference(shown, explanations[picture].overlay(1 - k)) > 4
     page.check("input[value=signed]")
     page.locator("#opacity").fill("0.5")
     page.locator("#threshold").fill("0.3")
     drawn(page, '"threshold":0.3')
     style = Style(signed=True, opacity=0.5, threshold=0.3)
-    assert difference(pixels(page, 1), found[0].overlay(1, style=style)) < 3
+    assert difference(pixels(page, 1), explanations[0].overlay(1, style=style)) < 3
     page.check("input[value=picture]")
     drawn(page, '"overlay":false')
-    assert difference(pixels(page, 1), found[0].sources[0].picture) < 3
+    assert difference(pixels(page, 1), explanations[0].sources[0].picture) < 3
 
 
-def test_one_scale_for_all_classes(page: Any, found: list[Explanation]) -> None:
+def test_page_shared_scale(page: Any, explanations: list[Explanation]) -> None:
     page.check("#shared")
     drawn(page, '"shared":true')
-    top = max(float(found[1].laid_out(k)[1].max()) for k in range(2))
+    top = max(float(explanations[1].laid_out(k)[1].max()) for k in range(2))
     for k in range(2):
-        expected = found[1].overlay(k, style=Style(scale=top))
+        expected = explanations[1].overlay(k, style=Style(scale=top))
         assert difference(pixels(page, 2 + k), expected) < 3
 
 
-def test_a_map_without_evidence_is_faint(page: Any, found: list[Explanation]) -> None:
+def test_page_map_without_evidence_is_faint(page: Any, explanations: list[Explanation]) -> None:
     page.locator(".entry").nth(7).scroll_into_view_if_needed()
     page.wait_for_function(_DRAWN, arg=[15, "overlay"])
     shown = pixels(page, 15)
-    assert difference(shown, found[7].overlay(1)) < 3
-    corner = np.asarray(found[7].overlay(1).resize(shown.shape[1::-1]), dtype=float)[:8, :8]
+    assert difference(shown, explanations[7].overlay(1)) < 3
+    corner = np.asarray(explanations[7].overlay(1).resize(shown.shape[1::-1]), dtype=float)[:8, :8]
     assert np.abs(shown[:8, :8] - corner).mean() < 6
-    picture, values, box = found[7].laid_out(1)
+    picture, values, box = explanations[7].laid_out(1)
     loud = display.overlay(picture, values, box, Style()).resize(shown.shape[1::-1])
     assert np.abs(shown[:8, :8] - np.asarray(loud, dtype=float)[:8, :8]).mean() > 30
     page.check("#shared")
     page.wait_for_function(_DRAWN, arg=[15, '"shared":true'])
-    assert difference(pixels(page, 15), found[7].overlay(1)) < 3
-    top = float(found[7].laid_out(0)[1].max())
-    assert difference(pixels(page, 14), found[7].overlay(0, style=Style(scale=top))) < 3
+    assert difference(pixels(page, 15), explanations[7].overlay(1)) < 3
+    top = float(explanations[7].laid_out(0)[1].max())
+    assert difference(pixels(page, 14), explanations[7].overlay(0, style=Style(scale=top))) < 3
 
 
-def test_sorting_and_finding(page: Any, found: list[Explanation]) -> None:
+def test_page_sorting_and_search(page: Any, explanations: list[Explanation]) -> None:
     def names() -> list[str]:
         return page.locator(".entry:visible h2").all_text_contents()
 
@@ -163,33 +163,33 @@ def test_sorting_and_finding(page: Any, found: list[Explanation]) -> None:
     }
     for key, value in keys.items():
         page.select_option("#sort", key)
-        expected = [e.sources[0].name for e in sorted(found, key=value)]
+        expected = [e.sources[0].name for e in sorted(explanations, key=value)]
         assert names() == expected, key
     page.check("#reverse")
     assert names() == expected[::-1]
-    label = found[2].labels[0][1]
+    label = explanations[2].labels[0][1]
     page.fill("#find", label.upper())
-    having = [e.sources[0].name for e in found if any(label in name for name in e.labels[0])]
+    having = [e.sources[0].name for e in explanations if any(label in name for name in e.labels[0])]
     assert sorted(names()) == having
     assert page.inner_text("#count") == f"{len(having)} of 8 pictures"
 
 
-def test_keyboard_and_pointer_read_patches(page: Any, found: list[Explanation]) -> None:
-    tokens = found[1].tokens[0, 0]
+def test_page_keyboard_and_pointer_read_patches(page: Any, explanations: list[Explanation]) -> None:
+    tokens = explanations[1].tokens[0, 0]
     canvas = page.locator(".panels canvas").nth(2)
     canvas.focus()
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowRight", "ArrowLeft", "ArrowRight"):
         page.keyboard.press(key)
-    told = page.locator(".patch").nth(2)
-    place, _, value = told.inner_text().partition(": ")
+    readout = page.locator(".patch").nth(2)
+    place, _, value = readout.inner_text().partition(": ")
     assert place == "row 3, column 2"
     assert float(value) == pytest.approx(float(tokens[2, 1]), rel=0.01, abs=1e-4)
     area = canvas.bounding_box()
     page.mouse.move(area["x"] + area["width"] - 2, area["y"] + 2)
-    assert told.inner_text().startswith("row 1, column 14: ")
+    assert readout.inner_text().startswith("row 1, column 14: ")
 
 
-def test_only_what_is_near_is_held(page: Any) -> None:
+def test_page_holds_only_near_images(page: Any) -> None:
     page.set_viewport_size({"width": 1100, "height": 300})
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     page.wait_for_function(
@@ -198,7 +198,7 @@ def test_only_what_is_near_is_held(page: Any) -> None:
     )
 
 
-def test_narrow_dark_and_printed(page: Any, tmp_path: Path) -> None:
+def test_page_narrow_dark_and_printed(page: Any, tmp_path: Path) -> None:
     page.set_viewport_size({"width": 340, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 340
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -212,7 +212,7 @@ def test_narrow_dark_and_printed(page: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_what_is_behind_them(page: Any, scheme: str) -> None:
+def test_page_text_contrast(page: Any, scheme: str) -> None:
     """A contrast of 4.5 to 1 at least (WCAG AA), in both themes."""
     page.emulate_media(color_scheme=scheme)
     colours = page.evaluate(
@@ -220,9 +220,9 @@ def test_words_stand_out_from_what_is_behind_them(page: Any, scheme: str) -> Non
           const probe = document.createElement("i");
           probe.style.color = `var(${name})`;
           document.body.append(probe);
-          const found = getComputedStyle(probe).color.match(/\\d+/g).map(Number);
+          const channels = getComputedStyle(probe).color.match(/\\d+/g).map(Number);
           probe.remove();
-          return found;
+          return channels;
         })"""
     )
 

@@ -1,4 +1,4 @@
-"""Scenes: reproducible, with exact masks and clear refusals."""
+"""Scenes: reproducible, with exact masks and clear errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 import gradtoken.datasets.scenes.scenes as module
 from gradtoken.datasets import Scene, Scenes
+from gradtoken.datasets.scenes.canvas import VISIBLE, Canvas
 from gradtoken.datasets.scenes.sprites import LEVELS, PAD, Level, Sprite
 from tests.waiting import PATIENCE
 
@@ -55,9 +56,9 @@ def test_fresh_process_draws_the_same_scene() -> None:
 
 
 def test_seed_and_split_change_the_scene() -> None:
-    one = Scenes("test", 64)[3]
-    assert digest(one) != digest(Scenes("test", 64, seed=1)[3])
-    assert digest(one) != digest(Scenes("train", 64)[3])
+    scene = Scenes("test", 64)[3]
+    assert digest(scene) != digest(Scenes("test", 64, seed=1)[3])
+    assert digest(scene) != digest(Scenes("train", 64)[3])
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -84,8 +85,8 @@ def test_range_of_objects_is_used_in_full() -> None:
     assert counts == {1, 2, 3}
 
 
-def test_masks_are_the_visible_opaque_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flat squares of one colour per class: the picture itself then says what is visible.
+def test_masks_are_visible_opaque_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flat squares of one colour per class: the image itself then shows what is visible.
 
     Only soft edges differ: one edge mixes at most half of another colour in, two at most 3/4.
     """
@@ -120,38 +121,38 @@ def flat_sprite(label: int) -> Sprite:
 
 
 def test_objects_stay_mostly_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    full: list[int] = []
-    add = Scenes._add
+    areas: list[int] = []
+    add = Canvas.add
 
-    def spy(self: Scenes, rng, canvas, owner, areas, sprite, extent) -> None:
-        add(self, rng, canvas, owner, areas, sprite, extent)
-        full.append(areas[-1])
+    def spy(self: Canvas, rng, sprite, extent) -> None:
+        add(self, rng, sprite, extent)
+        areas.append(self.areas[-1])
 
-    monkeypatch.setattr(Scenes, "_add", spy)
+    monkeypatch.setattr(Canvas, "add", spy)
     scenes = Scenes("test", 112, 5)
     for index in range(15):
-        full.clear()
+        areas.clear()
         visible = scenes[index].masks.sum((1, 2))
-        assert (visible >= module.VISIBLE * np.array(full)).all()
+        assert (visible >= VISIBLE * np.array(areas)).all()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"split": "val"}, "split='val' is unknown"),
-        ({"size": 8}, "size=8 is refused"),
-        ({"size": 112.0}, "size=112.0 is refused"),
-        ({"objects": 0}, "objects=0 is refused"),
-        ({"objects": 6}, "objects=6 is refused"),
-        ({"objects": (3, 1)}, r"objects=\(3, 1\) is refused"),
-        ({"objects": "many"}, "objects='many' is refused"),
-        ({"objects": True}, "objects=True is refused"),
-        ({"seed": -1}, "seed=-1 is refused"),
-        ({"extent": (0.5, 0.2)}, r"extent=\(0.5, 0.2\) is refused"),
-        ({"extent": 0.4}, "extent=0.4 is refused"),
+        ({"size": 8}, "size=8 is not valid"),
+        ({"size": 112.0}, "size=112.0 is not valid"),
+        ({"objects": 0}, "objects=0 is not valid"),
+        ({"objects": 6}, "objects=6 is not valid"),
+        ({"objects": (3, 1)}, r"objects=\(3, 1\) is not valid"),
+        ({"objects": "many"}, "objects='many' is not valid"),
+        ({"objects": True}, "objects=True is not valid"),
+        ({"seed": -1}, "seed=-1 is not valid"),
+        ({"extent": (0.5, 0.2)}, r"extent=\(0.5, 0.2\) is not valid"),
+        ({"extent": 0.4}, "extent=0.4 is not valid"),
     ],
 )
-def test_bad_arguments_are_refused_in_one_sentence(arguments: dict, message: str) -> None:
+def test_scenes_reject_invalid_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         Scenes(**arguments)
     text = str(caught.value)
@@ -161,6 +162,6 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments: dict, message: str
 
 
 @pytest.mark.parametrize("index", [-1, 1.5, "3"])
-def test_bad_index_is_refused(index: object) -> None:
+def test_scenes_reject_invalid_index(index: object) -> None:
     with pytest.raises(IndexError, match="use a whole number"):
         Scenes()[index]

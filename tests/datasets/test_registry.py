@@ -12,10 +12,10 @@ from gradtoken.errors import DatasetError
 from tests.datasets.files import write_coco, write_imagenet_seg, write_voc
 
 
-def test_scenes() -> None:
-    found = open_samples("scenes")
+def test_open_samples_scenes() -> None:
+    samples = open_samples("scenes")
     scenes = Scenes("test", objects=(2, 3))
-    for index, sample in enumerate(islice(found, 3)):
+    for index, sample in enumerate(islice(samples, 3)):
         assert sample.id == f"scene-{index:06d}"
         assert sample.names == scenes[index].names
         assert (sample.masks == scenes[index].masks).all()
@@ -24,17 +24,17 @@ def test_scenes() -> None:
     assert len(SceneSamples(count=4)) == len(list(SceneSamples(count=4))) == 4
 
 
-def test_every_kind_by_name(tmp_path: Path) -> None:
+def test_open_samples_all_kinds(tmp_path: Path) -> None:
     write_imagenet_seg(tmp_path / "seg.mat")
     write_voc(tmp_path / "v")
     write_coco(tmp_path / "c")
     for spec in (f"voc:{tmp_path}/v", f"coco:{tmp_path}/c", f"imagenet-seg:{tmp_path}/seg.mat"):
-        found = open_samples(spec)
-        assert found.kind == spec.partition(":")[0]
-        assert len(found) == 2
+        samples = open_samples(spec)
+        assert samples.kind == spec.partition(":")[0]
+        assert len(samples) == 2
 
 
-def test_other_names_are_refused() -> None:
+def test_open_samples_rejects_unknown_names() -> None:
     with pytest.raises(DatasetError, match="no data set is named 'coc:x'; did you mean 'coco'"):
         open_samples("coc:x")
     with pytest.raises(DatasetError, match=r"named 'voc'; use scenes, scenes:SEED, voc:DIR"):

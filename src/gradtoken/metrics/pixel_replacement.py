@@ -1,4 +1,4 @@
-"""Running a model on pictures of which more and more pixels are replaced, in a map's order."""
+"""A model's logits on images of which more and more pixels are replaced, in a map's order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from gradtoken.targets.activation import Activation, check_activation
 from gradtoken.targets.activation import probabilities as class_probabilities
 
 Predict: TypeAlias = Callable[
-    [Float[Tensor, "pictures channels height width"]], Float[Tensor, "pictures classes"]
+    [Float[Tensor, "images channels height width"]], Float[Tensor, "images classes"]
 ]
-"""Logits of preprocessed pictures, without a graph; a `Model` is one."""
+"""Logits of preprocessed images, without a graph; a `Model` is such a function."""
 
 Maps: TypeAlias = Float[Tensor, "batch height width"]
 Images: TypeAlias = Float[Tensor, "batch channels height width"]
 
-_AT_ONCE = 64
+_CHUNK = 64
+"""Images that go through the model at once."""
 
 
-def refuse_non_finite(maps: Maps) -> None:
-    """Raise MethodError if a map has NaN or infinite relevance, which has no place in an order."""
+def check_finite(maps: Maps) -> None:
+    """Check that pixels can be ordered by relevance.
+
+    Raises:
+        MethodError: NaN or infinite relevance.
+    """
     if not bool(torch.isfinite(maps).all()):
         raise MethodError(
             "a map has NaN or infinite relevance, so its pixels have no order; leave it out."
@@ -34,12 +39,12 @@ def refuse_non_finite(maps: Maps) -> None:
 
 
 def ranks(maps: Maps) -> Int[Tensor, "batch pixels"]:
-    """Each pixel's place in the order of relevance, 0 the most; equal ones in reading order.
+    """Each pixel's rank by relevance, 0 is the most relevant; equal ones in reading order.
 
     Raises:
         MethodError: NaN or infinite relevance.
     """
-    refuse_non_finite(maps)
+    check_finite(maps)
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
@@ -48,37 +53,45 @@ def ranks(maps: Maps) -> Int[Tensor, "batch pixels"]:
 def replaced_logits(
     predict: Predict, images: Images, others: Images, places: Tensor, counts: Sequence[int]
 ) -> Float[Tensor, "batch counts classes"]:
-    """Logits when the first `count` pixels of each picture, by their places, are the others'.
+    """Logits of images of which the first `count` pixels are replaced.
+
+    Args:
+        predict: the model.
+        images: preprocessed, (B, C, H, W).
+        others: the images that the replacing pixels are taken from, (B, C, H, W).
+        places: the rank of each pixel, (B, H * W).
+        counts: numbers of pixels that are replaced.
 
     Raises:
-        MethodError: not one place for each pixel of each picture.
+        MethodError: not a rank for each pixel of each image.
     """
     batch, _, height, width = images.shape
     if places.shape != (batch, height * width):
         raise MethodError(
-            f"{len(places)} maps of {places.shape[1]} pixels do not fit {batch} pictures of "
-            f"{height}x{width}; give one map per picture, brought to its size by to_pixels."
+            f"{len(places)} maps of {places.shape[1]} pixels do not fit {batch} images of "
+            f"{height}x{width}; give a map per image, brought to its size by to_pixels."
         )
     jobs = [(b, count) for b in range(batch) for count in counts]
-    found = []
-    for start in range(0, len(jobs), _AT_ONCE):
-        chunk = jobs[start : start + _AT_ONCE]
+    logits = []
+    for start in range(0, len(jobs), _CHUNK):
+        chunk = jobs[start : start + _CHUNK]
         rows = torch.tensor([b for b, _ in chunk], device=images.device)
-        least = torch.tensor([count for _, count in chunk], device=images.device)[:, None]
-        away = (places[rows] < least).view(-1, 1, height, width)
-        found.append(predict(torch.where(away, others[rows], images[rows])).double().cpu())
-    return torch.cat(found).unflatten(0, (batch, len(counts)))
+        replaced = torch.tensor([count for _, count in chunk], device=images.device)[:, None]
+        away = (places[rows] < replaced).view(-1, 1, height, width)
+        logits.append(predict(torch.where(away, others[rows], images[rows])).double().cpu())
+    return torch.cat(logits).unflatten(0, (batch, len(counts)))
 
 
 def activation_of(predict: Predict, activation: Activation | None) -> Activation:
     """How the logits of a function become probabilities.
 
     Args:
-        predict: a `Model`, which knows it, or another function.
-        activation: what the caller says; None takes a model's own, and softmax of another function.
+        predict: a `Model`, which has an activation, or another function.
+        activation: the activation to use; None is that of a `Model`, and softmax for another
+            function.
 
     Raises:
-        ModelError: an activation that there is not.
+        ModelError: an unknown activation.
     """
     if activation is not None:
         return check_activation(activation)
@@ -90,7 +103,7 @@ def probabilities(
     classes: Int[Tensor, " batch"],
     activation: Activation,
 ) -> Float[Tensor, "batch counts"]:
-    """The probability of one class per image at every count; its logit for "none".
+    """The probability of each image's class at every count; its logit for "none".
 
     Args:
         logits: (B, counts, C).

@@ -1,4 +1,4 @@
-"""Data sets by name, as the command line takes them."""
+"""Data sets by name, as on the command line."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ KINDS: dict[str, Callable[[str], Samples]] = {
 
 
 def open_samples(spec: str) -> Samples:
-    """A data set by name: "scenes", "voc:DIR", "coco:DIR", "imagenet-seg:FILE" or "folder:DIR".
+    """A data set by name.
 
-    "scenes:SEED" are other scenes than the first ones, whose seed is 0.
+    Args:
+        spec: "scenes", "scenes:SEED", "voc:DIR", "coco:DIR", "imagenet-seg:FILE" or "folder:DIR".
+            "scenes" has the seed 0.
 
     Raises:
-        DatasetError: another name, or files that are not there.
+        DatasetError: an unknown name, or missing files.
     """
     kind, _, path = spec.partition(":")
     if spec == "scenes" or (kind == "scenes" and path.isdecimal()):
         return SceneSamples(Scenes("test", objects=(2, 3), seed=int(path or 0)))
     if kind not in KINDS or not path:
         near = did_you_mean(kind, ["scenes", *KINDS]) if kind not in KINDS else ""
-        usual = "; use scenes, scenes:SEED, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."
-        raise DatasetError(f"no data set is named {spec!r}{near or usual}")
+        usage = "; use scenes, scenes:SEED, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."
+        raise DatasetError(f"no data set is named {spec!r}{near or usage}")
     return KINDS[kind](path)

@@ -16,19 +16,19 @@ from gradtoken.images.patch_grid import to_pixels
 from gradtoken.models import Model
 
 
-def test_channels_sum_to_the_map(model: Model, batch: Tensor) -> None:
-    found = Attribution(model, "gae").attribute(batch, target=torch.tensor([3, 7]))
+def test_attribute_channels_sum_to_map(model: Model, batch: Tensor) -> None:
+    attributions = Attribution(model, "gae").attribute(batch, target=torch.tensor([3, 7]))
     tokens = gradtoken.explain(model, batch, [[3], [7]], method="gae").tokens[:, 0]
-    assert found.shape == batch.shape
-    assert found.dtype == batch.dtype
-    torch.testing.assert_close(found.sum(1).float(), to_pixels(tokens, (64, 64)))
+    assert attributions.shape == batch.shape
+    assert attributions.dtype == batch.dtype
+    torch.testing.assert_close(attributions.sum(1).float(), to_pixels(tokens, (64, 64)))
 
 
-def test_targets_as_captum_takes_them(model: Model, batch: Tensor) -> None:
+def test_attribute_target_forms(model: Model, batch: Tensor) -> None:
     live = Attribution(model.module, preset="faithful")
-    one = live.attribute(batch, target=3)
-    assert torch.equal(one, live.attribute(batch, target=[3, 3]))
-    assert torch.equal(one, live.attribute(batch, target=torch.tensor([3, 3])))
+    expected = live.attribute(batch, target=3)
+    assert torch.equal(expected, live.attribute(batch, target=[3, 3]))
+    assert torch.equal(expected, live.attribute(batch, target=torch.tensor([3, 3])))
     predicted = [int(c) for c in model(batch).argmax(1)]
     assert torch.equal(live.attribute(batch), live.attribute(batch, target=predicted))
     with pytest.raises(TargetError, match="3 targets were given for 2 inputs"):
@@ -57,7 +57,7 @@ def test_targets_as_captum_takes_them(model: Model, batch: Tensor) -> None:
         (-1, "class id -1 is out of range"),
     ],
 )
-def test_targets_that_are_no_class_for_each_image(
+def test_attribute_rejects_invalid_targets(
     model: Model, batch: Tensor, target: object, words: str | None
 ) -> None:
     attribution = Attribution(model, "gae")
@@ -68,7 +68,7 @@ def test_targets_that_are_no_class_for_each_image(
         attribution.attribute(batch, target=target)
 
 
-def test_inputs_that_are_no_one_tensor(model: Model, batch: Tensor) -> None:
+def test_attribute_rejects_invalid_inputs(model: Model, batch: Tensor) -> None:
     attribution = Attribution(model, "gae")
     for inputs, words in [
         ((batch, batch), "tuple of 2"),
@@ -90,24 +90,25 @@ def noise(nt_samples: int, shape: torch.Size) -> Tensor:
     "target",
     [3, torch.tensor(3), torch.tensor([3]), torch.tensor([3, 7]), [3, 7], (3,), [(3,), (7,)]],
 )
-def test_every_form_of_target_is_read_as_captum_reads_it(
-    model: Model, batch: Tensor, target: object
-) -> None:
+def test_attribute_targets_equal_captum(model: Model, batch: Tensor, target: object) -> None:
     theirs = InputXGradient(model.module).attribute(batch, target=target).detach()
     tokens = 64 * F.avg_pool2d(theirs.sum(1), 8)
-    found = Attribution(model, "input-x-gradient").attribute(batch, target=target)
+    attributions = Attribution(model, "input-x-gradient").attribute(batch, target=target)
     torch.testing.assert_close(
-        found.sum(1), to_pixels(tokens, (64, 64)), rtol=1e-4, atol=1e-6 * float(tokens.abs().max())
+        attributions.sum(1),
+        to_pixels(tokens, (64, 64)),
+        rtol=1e-4,
+        atol=1e-6 * float(tokens.abs().max()),
     )
 
 
-def test_a_tuple_in_is_a_tuple_out(model: Model, batch: Tensor) -> None:
+def test_attribute_returns_tuple_for_tuple(model: Model, batch: Tensor) -> None:
     (theirs,) = Saliency(model.module).attribute((batch,), target=1)
-    found = Attribution(model, "gae").attribute((batch,), target=1)
-    assert isinstance(found, tuple)
-    assert len(found) == 1
-    assert found[0].shape == theirs.shape
-    assert torch.equal(found[0], Attribution(model, "gae").attribute(batch, target=1))
+    attributions = Attribution(model, "gae").attribute((batch,), target=1)
+    assert isinstance(attributions, tuple)
+    assert len(attributions) == 1
+    assert attributions[0].shape == theirs.shape
+    assert torch.equal(attributions[0], Attribution(model, "gae").attribute(batch, target=1))
 
 
 @pytest.mark.parametrize("as_tuple", [False, True])
@@ -118,30 +119,30 @@ def test_noise_tunnel_averages_over_its_noise(
     ours = Attribution(model, "gae")
     for kind in (ours, Saliency(model.module)):
         torch.manual_seed(0)
-        found = NoiseTunnel(kind).attribute(
+        attributions = NoiseTunnel(kind).attribute(
             (batch,) if as_tuple else batch, nt_samples=3, stdevs=0.2, target=target
         )
-        assert isinstance(found, tuple) == as_tuple
-        assert (found[0] if as_tuple else found).shape == batch.shape
+        assert isinstance(attributions, tuple) == as_tuple
+        assert (attributions[0] if as_tuple else attributions).shape == batch.shape
     torch.manual_seed(0)
-    found = NoiseTunnel(ours).attribute(batch, nt_samples=3, stdevs=0.2, target=target)
+    attributions = NoiseTunnel(ours).attribute(batch, nt_samples=3, stdevs=0.2, target=target)
     torch.manual_seed(0)
     noisy = batch[:, None] + noise(3, batch.shape)
     by_hand = torch.stack([ours.attribute(noisy[:, i], target=target) for i in range(3)]).mean(0)
-    torch.testing.assert_close(found, by_hand)
+    torch.testing.assert_close(attributions, by_hand)
 
 
 def test_noise_tunnel_in_parts_and_squared(model: Model, batch: Tensor) -> None:
     ours = Attribution(model, "gae")
     torch.manual_seed(0)
-    found = NoiseTunnel(ours).attribute(
+    attributions = NoiseTunnel(ours).attribute(
         batch, nt_type="smoothgrad_sq", nt_samples=3, nt_samples_batch_size=2, target=[3, 7]
     )
-    assert bool((found >= 0).all())
-    assert found.shape == batch.shape
+    assert bool((attributions >= 0).all())
+    assert attributions.shape == batch.shape
 
 
-def test_captums_sensitivity_takes_it(model: Model, batch: Tensor) -> None:
+def test_sensitivity_max_accepts_attribution(model: Model, batch: Tensor) -> None:
     torch.manual_seed(0)
     values = sensitivity_max(
         Attribution(model, "gae").attribute,
@@ -154,17 +155,19 @@ def test_captums_sensitivity_takes_it(model: Model, batch: Tensor) -> None:
     assert bool((values > 0).all())
 
 
-def test_the_activation_of_a_live_module(model: Model, batch: Tensor) -> None:
+def test_attribution_activation_of_module(model: Model, batch: Tensor) -> None:
     options = {"masks": 6, "cells": 3}
-    found = Attribution(model.module, "rise", activation="sigmoid", **options).attribute(batch, 3)
+    attributions = Attribution(model.module, "rise", activation="sigmoid", **options).attribute(
+        batch, 3
+    )
     other = gradtoken.wrap(model.module, activation="sigmoid")
     tokens = gradtoken.explain(other, batch, 3, method="rise", **options).tokens[:, 0]
-    torch.testing.assert_close(found.sum(1).float(), to_pixels(tokens, (64, 64)))
+    torch.testing.assert_close(attributions.sum(1).float(), to_pixels(tokens, (64, 64)))
     with pytest.raises(ModelError, match="a Model has its activation already"):
         Attribution(model, activation="sigmoid")
 
 
-def test_captums_infidelity_prefers_attribution_to_noise(model: Model, batch: Tensor) -> None:
+def test_infidelity_prefers_attribution_to_noise(model: Model, batch: Tensor) -> None:
     def perturbed(inputs: Tensor) -> tuple[Tensor, Tensor]:
         noise = 0.05 * torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0))
         return noise.double(), inputs - noise.double()
@@ -181,7 +184,7 @@ def test_captums_infidelity_prefers_attribution_to_noise(model: Model, batch: Te
     assert score(maps) <= score(noise)
 
 
-def test_occlusion_is_captums(model: Model, batch: Tensor) -> None:
+def test_occlusion_equals_captum(model: Model, batch: Tensor) -> None:
     window = (3, 8, 8)
     theirs = Occlusion(lambda x: model(x)).attribute(
         batch, window, strides=window, target=3, baselines=0

@@ -15,24 +15,24 @@ from gradtoken.models import Model
 quantus = pytest.importorskip("quantus", reason="Quantus cannot be loaded", exc_type=ImportError)
 
 
-def test_maps_are_explains(model: Model, batch: Tensor) -> None:
-    found = quantus_explain_func(model.module, batch.numpy(), np.array([3, 7]), method="gae")
+def test_quantus_maps_equal_explain(model: Model, batch: Tensor) -> None:
+    attributions = quantus_explain_func(model.module, batch.numpy(), np.array([3, 7]), method="gae")
     tokens = gradtoken.explain(model, batch, [[3], [7]], method="gae").tokens[:, 0]
-    assert found.shape == (2, 1, 64, 64)
-    np.testing.assert_allclose(found[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
+    assert attributions.shape == (2, 1, 64, 64)
+    np.testing.assert_allclose(attributions[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
 
 
-def test_the_activation_of_a_live_module(model: Model, batch: Tensor) -> None:
+def test_quantus_activation_of_module(model: Model, batch: Tensor) -> None:
     options = {"method": "rise", "masks": 6, "cells": 3}
-    found = quantus_explain_func(
+    attributions = quantus_explain_func(
         model.module, batch.numpy(), np.array([3, 7]), activation="sigmoid", **options
     )
     other = gradtoken.wrap(model.module, activation="sigmoid")
     tokens = gradtoken.explain(other, batch, [[3], [7]], **options).tokens[:, 0]
-    np.testing.assert_allclose(found[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
+    np.testing.assert_allclose(attributions[:, 0], to_pixels(tokens, (64, 64)), rtol=1e-5)
 
 
-def test_a_metric_of_theirs_tells_good_from_bad() -> None:
+def test_quantus_metric_separates_methods() -> None:
     demo = gradtoken.load("demo", device="cpu")
     scene = gradtoken.datasets.Scenes("test", objects=1, seed=4)[2]
     pixels = demo.preprocess(scene.image)[None].numpy()

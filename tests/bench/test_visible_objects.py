@@ -1,4 +1,4 @@
-"""Objects that no map could find are left out of every metric that uses masks."""
+"""Objects without visible pixels are left out of every metric that uses masks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image
 import gradtoken
 from gradtoken.attribution import make_method
 from gradtoken.bench.cases import cases
-from gradtoken.bench.left_out import LeftOut
+from gradtoken.bench.exclusions import Exclusions
+from gradtoken.bench.maps import Maps
 from gradtoken.bench.run import run
-from gradtoken.bench.scores import GROUPS, Maps
+from gradtoken.bench.scores import GROUPS
 from gradtoken.bench.store import Store
 from gradtoken.datasets import Sample
-from gradtoken.errors import DatasetError
 from gradtoken.images.preprocess import Preprocess
 from gradtoken.models import Model
 from tests.bench.toys import Fixed
@@ -50,14 +50,14 @@ CUT = box(20, 32, 40, 64)
 IGNORED = box(80, 48, 96, 64)
 
 
-def made(*masks: np.ndarray, ignore: np.ndarray | None = None, name: str = "a") -> Sample:
+def noise_sample(*masks: np.ndarray, ignore: np.ndarray | None = None, name: str = "a") -> Sample:
     pixels = np.random.default_rng(0).integers(0, 256, (HIGH, WIDE, 3), dtype=np.uint8)
     names = tuple(f"class {i}" for i in range(len(masks)))
     return Sample(name, Image.fromarray(pixels), names, np.stack(masks), ignore)
 
 
-def test_what_is_left_and_why(model: Model) -> None:
-    sample = made(VISIBLE, OUTSIDE, CUT, IGNORED, ignore=box(76, 40, 128, 64))
+def test_cases_skip_invisible_objects_with_reason(model: Model) -> None:
+    sample = noise_sample(VISIBLE, OUTSIDE, CUT, IGNORED, ignore=box(76, 40, 128, 64))
     ((_, case),) = cases(model, [sample], whole=False)
     assert case.names == ("class 0", "class 2")
     assert case.classes == (0, 2)
@@ -70,35 +70,35 @@ def test_what_is_left_and_why(model: Model) -> None:
     assert torch.equal(case.ignore, torch.from_numpy(box(76, 40, 128, 64)[:, 32:96]))
 
 
-def test_an_object_partly_ignored_keeps_its_other_pixels(model: Model) -> None:
-    ((_, case),) = cases(model, [made(VISIBLE, ignore=box(32, 0, 40, 64))], whole=False)
+def test_visible_objects_keep_pixels_that_are_not_ignored(model: Model) -> None:
+    ((_, case),) = cases(model, [noise_sample(VISIBLE, ignore=box(32, 0, 40, 64))], whole=False)
     assert torch.equal(case.masks[0], torch.from_numpy(box(40, 0, 48, 16)[:, 32:96]))
 
 
 @pytest.mark.parametrize("group", ["localization", "segmentation", "contrast"])
-def test_every_metric_of_masks_is_as_without_the_objects(model: Model, group: str) -> None:
-    whole = made(VISIBLE, CUT, OUTSIDE)
-    plain = made(VISIBLE, CUT)
-    found = [
-        GROUPS[group](Maps.made(next(cases(model, [one], whole=False))[1], make_method("gae")))
-        for one in (whole, plain)
+def test_metrics_equal_those_without_invisible_objects(model: Model, group: str) -> None:
+    whole = noise_sample(VISIBLE, CUT, OUTSIDE)
+    plain = noise_sample(VISIBLE, CUT)
+    results = [
+        GROUPS[group](Maps.compute(next(cases(model, [each], whole=False))[1], make_method("gae")))
+        for each in (whole, plain)
     ]
-    assert found[0] == found[1]
-    assert found[0]
-    for values in found[0].values():
+    assert results[0] == results[1]
+    assert results[0]
+    for values in results[0].values():
         assert set(values) == {"class 0", "class 1"}
 
 
-def test_an_image_without_an_object_to_find_is_left_out(model: Model, tmp_path: Path) -> None:
+def test_cases_exclude_images_without_visible_objects(model: Model, tmp_path: Path) -> None:
     samples = [
-        made(OUTSIDE, name="outside"),
-        made(VISIBLE, OUTSIDE, name="half"),
-        made(IGNORED, ignore=IGNORED, name="ignored"),
-        replace(made(OUTSIDE, name="unnamed"), unnamed=True),
+        noise_sample(OUTSIDE, name="outside"),
+        noise_sample(VISIBLE, OUTSIDE, name="half"),
+        noise_sample(IGNORED, ignore=IGNORED, name="ignored"),
+        replace(noise_sample(OUTSIDE, name="unnamed"), unnamed=True),
     ]
-    told = LeftOut()
-    assert [i for i, _ in cases(model, samples, whole=False, left_out=told)] == ["half"]
-    assert told.images == {
+    exclusions = Exclusions()
+    assert [i for i, _ in cases(model, samples, whole=False, exclusions=exclusions)] == ["half"]
+    assert exclusions.images == {
         "its objects are left out (it lies outside of the model's input)": 2,
         "its objects are left out (all of its pixels are to be ignored)": 1,
     }
@@ -107,33 +107,16 @@ def test_an_image_without_an_object_to_find_is_left_out(model: Model, tmp_path: 
         model, {"hit": Fixed(at=0)}, samples, ["localization", "segmentation"], store,
         limit=9, slow_limit=0, whole=False,
     )  # fmt: skip
-    assert outcome.pictures == ["half"]
+    assert outcome.images == ["half"]
     assert outcome.objects == {"it lies outside of the model's input": 1}
-    assert outcome.left_out == told
+    assert outcome.left_out == exclusions
     pointing = outcome.records.where(metric="pointing")
     assert pointing.by_instance() == {("half", "class 0"): 1.0}
     assert outcome.records.methods() == ["hit"]
 
 
-def test_classes_that_are_cropped_away_need_not_be_recognised(model: Model) -> None:
-    first = int(model(crop(made(VISIBLE).image)[None])[0].argmax())
+def test_cases_do_not_require_cropped_classes_to_be_recognised(model: Model) -> None:
+    first = int(model(crop(noise_sample(VISIBLE).image)[None])[0].argmax())
     other = (first + 1) % 10
-    sample = replace(made(VISIBLE, OUTSIDE), names=(f"class {first}", f"class {other}"))
+    sample = replace(noise_sample(VISIBLE, OUTSIDE), names=(f"class {first}", f"class {other}"))
     assert [i for i, _ in cases(model, [sample])] == ["a"]
-
-
-def test_samples_whose_parts_do_not_fit_are_refused(model: Model) -> None:
-    plain = made(VISIBLE)
-    rotated = Image.Exif()
-    rotated[274] = 6
-    turned = plain.image.copy()
-    turned.getexif()[274] = 6
-    for change, words in (
-        ({"masks": plain.masks[:, :, ::2]}, r"the masks of 'a' are of \(64, 64\) pixels"),
-        ({"ignore": VISIBLE[::2]}, r"the pixels to ignore of 'a' are of \(32, 128\) pixels"),
-        ({"names": ("class 0", "class 1")}, "has 1 masks and 2 names"),
-        ({"image": plain.image.convert("L")}, "the picture of 'a' is L or not upright"),
-        ({"image": turned}, "the picture of 'a' is RGB or not upright"),
-    ):
-        with pytest.raises(DatasetError, match=words):
-            next(cases(model, [replace(plain, **change)], whole=False))

@@ -1,9 +1,9 @@
-"""Masks that were drawn on the stored pixels of a file, turned upright with its image.
+"""Rotating masks as the EXIF orientation of their image says.
 
 The tools of COCO and VOC show an image as its pixels are stored, and the annotations are in these
-coordinates. `explain` turns an image as its EXIF orientation says, as viewers do, and models are
-trained on upright images. So that a benchmark explains what `explain` does, its images are turned
-too, and their masks with them.
+coordinates. `explain` rotates an image upright as its EXIF orientation says, as viewers do, and
+models are trained on upright images. So the images of a data set are rotated too, and their masks
+with them.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _ON_ITS_SIDE = range(5, 9)
 """EXIF orientations in which width and height are exchanged."""
 
 
-def turned(mask: Mask, orientation: int) -> Mask:
-    """A mask on stored pixels as one on the upright image.
+def upright_mask(mask: Mask, orientation: int) -> Mask:
+    """A mask of the stored pixels on the upright image.
 
     Args:
         mask: (height, width) of the stored pixels.
         orientation: EXIF's, 1 to 8.
     """
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture.getexif()[ORIENTATION] = orientation
-    found: Mask = np.asarray(ImageOps.exif_transpose(picture)) > 0
-    return found
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.getexif()[ORIENTATION] = orientation
+    upright: Mask = np.asarray(ImageOps.exif_transpose(image)) > 0
+    return upright
 
 
 def orientation_of_masks(
     size: tuple[int, int], image: Image.Image, orientation: int, name: str
 ) -> int:
-    """By which EXIF orientation masks are to be turned to lie on an upright image.
+    """The EXIF orientation to apply to masks so that they lie on an upright image.
 
     Args:
         size: (height, width) that the data set gives for the image or its mask.
@@ -51,7 +51,7 @@ def orientation_of_masks(
         `orientation` where masks are on the stored pixels, 1 where they are upright already.
 
     Raises:
-        DatasetError: if the size is neither.
+        DatasetError: if the size fits neither.
     """
     upright = (image.height, image.width)
     stored = upright[::-1] if orientation in _ON_ITS_SIDE else upright

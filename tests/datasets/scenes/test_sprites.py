@@ -28,7 +28,7 @@ def test_every_sprite_has_an_allowed_licence_and_a_recorded_origin() -> None:
         assert origin["project"].startswith("https://")
 
 
-def test_archive_and_index_agree_and_pictures_open() -> None:
+def test_archive_and_index_agree_and_images_open() -> None:
     with zipfile.ZipFile(io.BytesIO(sprites.archive_bytes())) as archive:
         listed = {sprite["file"] for sprite in sprites.index()["sprites"]}
         assert set(archive.namelist()) == listed | {"index.json"}
@@ -71,7 +71,7 @@ def test_splits_hold_disjoint_styles(split: str) -> None:
 
 def test_level_is_the_smallest_that_is_large_enough() -> None:
     sprite = sprites.load("test")[0][0]
-    sizes = [max(sprite.level(extent).picture.size) - 2 * sprites.PAD for extent in (20, 60, 300)]
+    sizes = [max(sprite.level(extent).image.size) - 2 * sprites.PAD for extent in (20, 60, 300)]
     assert sizes == sorted(sizes)
     assert 20 <= sizes[0] < 60 <= sizes[1]
-    assert sizes[2] == max(max(level.picture.size) for level in sprite.levels) - 2 * sprites.PAD
+    assert sizes[2] == max(max(level.image.size) for level in sprite.levels) - 2 * sprites.PAD
