@@ -73,7 +73,7 @@ def test_the_guard_sees_an_extra_backward(
     plain = gradients.readouts
 
     def twice(trace: Trace, targets: Targets, **options: Any) -> Readouts:
-        backward.through_model(trace, targets)
+        backward.backward_through_model(trace, targets)
         return plain(trace, targets, **options)
 
     monkeypatch.setattr("gradtoken.attribution.gradtoken.readouts", twice)

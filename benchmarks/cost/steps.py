@@ -15,10 +15,10 @@ from benchmarks.cost.timing import once
 from gradtoken.attribution import make_method
 from gradtoken.models import Model
 from gradtoken.targets import resolve
-from gradtoken.trace.autograd import gradients_on
-from gradtoken.trace.backward import through_tail
+from gradtoken.trace.autograd import gradients_enabled
+from gradtoken.trace.backward import backward_through_tail
 from gradtoken.trace.record import record
-from gradtoken.trace.stream import follow
+from gradtoken.trace.stream import stream_readouts
 from gradtoken.trace.trace import Trace
 
 
@@ -52,9 +52,9 @@ def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]
         trace: Trace = note("forward, recorded", partial(record, model, images))
         targets = resolve([TARGET], trace.logits, model.labels)
         sharpened = targets.sharpen(method.target, trace.logits, model.activation)
-        _, arriving = note("gradient of the head", partial(through_tail, trace, sharpened))
-        with gradients_on(trace.model):
-            blocks = note("stream", partial(follow, trace, arriving))
+        _, arriving = note("gradient of the head", partial(backward_through_tail, trace, sharpened))
+        with gradients_enabled(trace.model):
+            blocks = note("stream", partial(stream_readouts, trace, arriving))
         for name, relate in (("relations", method._relate), ("relations, compiled", compiled)):
             note(name, lambda relate=relate: [relate(step) for block in blocks for step in block])
 

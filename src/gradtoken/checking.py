@@ -1,4 +1,4 @@
-"""How a model is read, and which methods work on it: found out by running it on noise."""
+"""Checking by running a model on noise: how its class is read, and which methods work on it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from gradtoken.trace.trace import Trace
 
 WORKS = "works"
 _SAME = 1e-6
-"""Maps that differ by less, relative to the largest relevance, are the same but for rounding."""
+"""Relative difference below which two maps are equal up to rounding."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` found.
+    """The result of `check`.
 
     Args:
         spec: the model's name.
-        blocks: transformer blocks followed (0: only the last stage's average is).
-        attention_calls: attention calls seen in them and after them.
+        blocks: number of transformer blocks that are followed (0: only the last stage's average
+            is).
+        attention_calls: number of attention calls recorded in the blocks and after them.
         grid: rows and columns of spatial tokens.
-        prefix: tokens other than these.
+        prefix: number of tokens other than these.
         readout: how the class is read.
-        verified: what was verified of this, each with a number and the bound that it keeps.
+        verified: the facts that were verified, each with a number and its bound.
         activation: how logits become probabilities; "by prompt" for a model that compares images
             with text.
-        methods: for every method, "works" or why not.
+        methods: for every method, "works" or the reason why it does not.
     """
 
     spec: str
@@ -52,7 +53,7 @@ class Check:
 
     @property
     def works(self) -> bool:
-        """Whether GradToken itself does."""
+        """Whether GradToken itself works."""
         return self.methods["gradtoken"] == WORKS
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
     """Verify how a model is read, and run methods on noise for two of its outputs.
 
     Args:
-        model: to be tried on.
-        names: of the methods, gradtoken among them; None for every one.
+        model: the model to check.
+        names: names of methods, including gradtoken; None for all.
 
     Raises:
         ModelError: if the model cannot be followed at all.
@@ -81,10 +82,10 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
         attention_calls=len(trace.calls),
         grid=trace.grid,
         prefix=model.layout.prefix,
-        readout=" + ".join(one.model.anatomy.readout for one in trace.backbones),
-        verified=tuple(fact for one in trace.backbones for fact in one.reading.facts),
+        readout=" + ".join(backbone.model.anatomy.readout for backbone in trace.backbones),
+        verified=tuple(fact for backbone in trace.backbones for fact in backbone.reading.facts),
         activation=model.probability,
-        methods={name: _try(kind, trace, targets) for name, kind in kinds.items()},
+        methods={name: _outcome(kind, trace, targets) for name, kind in kinds.items()},
     )
 
 
@@ -96,25 +97,26 @@ def _last(output: torch.Tensor) -> torch.Tensor:
     return output[-1]
 
 
-def _try(kind: type[Method], trace: Trace, targets: Targets) -> str:
+def _outcome(kind: type[Method], trace: Trace, targets: Targets) -> str:
+    """ "works", or the reason why a method does not."""
     try:
         method = make_method(kind, **kind.trial)
         with torch.no_grad():
             relevance = relevance_of(method, trace, targets)
-        _judge(method.name, method.class_aware, relevance)
+        _check_relevance(method.name, method.class_aware, relevance)
     except GradTokenError as error:
         return str(error)
     return WORKS
 
 
-def _judge(name: str, class_aware: bool, relevance: torch.Tensor) -> None:
-    """A map that is blank, not finite, or the same for two classes is no explanation."""
+def _check_relevance(name: str, class_aware: bool, relevance: torch.Tensor) -> None:
+    """Raise an error if a map is blank, not finite, or the same for two outputs."""
     if not bool(torch.isfinite(relevance).all()):
         raise MethodError(f"{name} gave NaN or infinite relevance.")
     if not bool(relevance.abs().amax(dim=-1).all()):
         raise MethodError(f"{name} gave a blank map.")
-    one, other = relevance[0, 0], relevance[0, -1]
+    first, last = relevance[0, 0], relevance[0, -1]
     if relevance.shape[1] == 1:
         return
-    if class_aware and torch.allclose(one, other, rtol=0, atol=_SAME * float(one.abs().max())):
+    if class_aware and torch.allclose(first, last, rtol=0, atol=_SAME * float(first.abs().max())):
         raise MethodError(f"{name} gave the same map for two outputs.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradtoken.attribution import Method, make_method
 from gradtoken.attribution.base import relevance_of
-from gradtoken.attribution.provenance import about
+from gradtoken.attribution.provenance import provenance
 from gradtoken.batching import Batch, BatchSize, batches, free_bytes, run_fitting
 from gradtoken.errors import ImageError, MethodError, ModelError, TargetError
 from gradtoken.explanation.explanation import Explanation
@@ -223,7 +223,7 @@ class _Job:
             probabilities=probabilities,
             sources=batch.sources,
             boxes=Boxes(model.preprocess, batch.sources, trace.patch_grid),
-            about=about(model, method),
+            about=provenance(model, method),
         )
         if together:
             return Explained([whole], refused)

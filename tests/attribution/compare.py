@@ -24,13 +24,13 @@ def assert_equals(
     """The method's maps are `by_hand(written model, class)` (all tokens) in float64."""
     images = inputs(model)
     trace = record(model, images)
-    found = make_method(method, **options)(trace, resolve(CLASSES, trace.logits, model.labels))
-    assert found.shape == (len(images), len(CLASSES), trace.spatial)
-    assert not found.requires_grad
+    maps = make_method(method, **options)(trace, resolve(CLASSES, trace.logits, model.labels))
+    assert maps.shape == (len(images), len(CLASSES), trace.spatial)
+    assert not maps.requires_grad
     for b, image in enumerate(images):
         for k, label in enumerate(CLASSES):
             expected = by_hand(Written(model.module, image), label).detach()
             expected = expected[model.layout.prefix :]
             scale = float(expected.abs().max())
             assert scale > 0
-            torch.testing.assert_close(found[b, k], expected, rtol=1e-7, atol=1e-9 * scale)
+            torch.testing.assert_close(maps[b, k], expected, rtol=1e-7, atol=1e-9 * scale)

@@ -43,54 +43,52 @@ def maps(model: Model, method: str, pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("method", METHODS)
-def test_half_precision_is_near_float64_with_the_same_weights(
-    method: str, dtype: torch.dtype
-) -> None:
+def test_methods_in_half_precision_are_near_float64(method: str, dtype: torch.dtype) -> None:
     low, exact = in_type(dtype)
     pixels = images().to(dtype)
-    for found, expected in zip(
+    for ours, expected in zip(
         maps(low, method, pixels), maps(exact, method, pixels.double()), strict=True
     ):
-        alike = torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1]
+        alike = torch.corrcoef(torch.stack([ours.flatten(), expected.flatten()]))[0, 1]
         assert float(alike) > (0.9999999 if method in LAYERWISE else 0.99)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_autocast_is_near_float64(method: str) -> None:
+def test_methods_under_autocast_are_near_float64(method: str) -> None:
     module = tiny_vit().float()
     low, exact = gradtoken.wrap(module), gradtoken.wrap(copy.deepcopy(module).double())
     with torch.autocast("cpu", torch.bfloat16):
-        made = maps(low, method, images())
-    for found, expected in zip(made, maps(exact, method, images().double()), strict=True):
-        alike = torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1]
+        narrow = maps(low, method, images())
+    for ours, expected in zip(narrow, maps(exact, method, images().double()), strict=True):
+        alike = torch.corrcoef(torch.stack([ours.flatten(), expected.flatten()]))[0, 1]
         assert float(alike) > (0.9999999 if method in LAYERWISE else 0.99)
 
 
-def test_functions_compute_in_the_wide_type_and_the_module_stays_as_it_is() -> None:
+def test_widening_computes_in_wide_type_and_leaves_module_unchanged() -> None:
     low, exact = in_type(torch.bfloat16)
     pixels = images().bfloat16()
     before = {name: value.clone() for name, value in low.module.state_dict().items()}
-    with widening(low, torch.float64, "a method") as mode, mode, torch.no_grad():
-        made = low.run(pixels.double())
-    assert made.dtype == torch.float64
-    torch.testing.assert_close(made, exact(pixels.double()), rtol=1e-12, atol=1e-12)
+    with widening(low, torch.float64) as mode, mode, torch.no_grad():
+        logits = low.run(pixels.double())
+    assert logits.dtype == torch.float64
+    torch.testing.assert_close(logits, exact(pixels.double()), rtol=1e-12, atol=1e-12)
     for name, value in low.module.state_dict().items():
         assert value.dtype == torch.bfloat16
         assert torch.equal(value, before[name])
 
 
-def test_gradients_reach_the_pixels() -> None:
+def test_widened_if_narrow_passes_gradients_to_pixels() -> None:
     low, exact = in_type(torch.float16)
     pixels = images().half().float().requires_grad_()
-    with widened_if_narrow(low, "a method"):
+    with widened_if_narrow(low):
         score = low.run(pixels)[0, 2]
-    (found,) = torch.autograd.grad(score, pixels)
+    (grad,) = torch.autograd.grad(score, pixels)
     wide = pixels.detach().double().requires_grad_()
     (expected,) = torch.autograd.grad(exact.module(wide)[0, 2], wide)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(grad.double(), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_model_that_narrows_its_tokens_by_name_computes_widely_all_the_same() -> None:
+def test_widened_replaces_types_named_in_model() -> None:
     class Narrowing(type(tiny_vit())):
         def forward_features(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
             return super().forward_features(x, *args, **kwargs).to(torch.bfloat16).bfloat16()
@@ -101,16 +99,16 @@ def test_a_model_that_narrows_its_tokens_by_name_computes_widely_all_the_same() 
     plain = tiny_vit()
     narrow = copy.deepcopy(plain)
     narrow.__class__ = Narrowing
-    found, expected = (
+    tokens, expected = (
         gradtoken.explain(
             gradtoken.wrap(module), images().double(), 3, method="transformer-attribution"
         ).tokens
         for module in (narrow, plain)
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(tokens, expected)
 
 
-def test_what_is_written_into_a_tensor_of_the_models_own_is_named() -> None:
+def test_widened_rejects_write_into_tensor_of_model() -> None:
     class Writing(nn.Module):
         def __init__(self, vit: nn.Module) -> None:
             super().__init__()
@@ -128,7 +126,7 @@ def test_what_is_written_into_a_tensor_of_the_models_own_is_named() -> None:
         gradtoken.explain(model, images().bfloat16(), 3, method="attnlrp")
 
 
-def test_a_device_without_the_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_widening_names_device_without_type(monkeypatch: pytest.MonkeyPatch) -> None:
     model = gradtoken.wrap(tiny_vit().float())
     zeros = torch.zeros
 
@@ -140,6 +138,6 @@ def test_a_device_without_the_type_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "zeros", without_float64)
     with (
         pytest.raises(MethodError, match="float64, which the device cpu does not have"),
-        widening(model, torch.float64, "attnlrp"),
+        widening(model, torch.float64),
     ):
         pass

@@ -1,4 +1,4 @@
-"""What every method is: a small class with options, called on a trace and targets."""
+"""The base class of methods: a small class with options, called on a trace and targets."""
 
 from __future__ import annotations
 
@@ -19,40 +19,43 @@ from gradtoken.trace.trace import Trace
 class Method(ABC):
     """An attribution method; its fields are its options.
 
-    Subclass it as a frozen dataclass, name it in the entry-point group `gradtoken.methods`, and
-    `explain(..., method=name)` finds it.
+    Subclass it as a frozen dataclass and declare it in the entry-point group `gradtoken.methods` of
+    your package; `explain(..., method=name)` then finds it. A method raises `NotSupportedError` for
+    a model or target that it does not support.
     """
 
     name: ClassVar[str]
+    """The name for `method=`."""
     summary: ClassVar[str]
+    """One line for lists of methods."""
     source: ClassVar[str]
+    """The publication."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Named sets of options, for `preset=`."""
     class_aware: ClassVar[bool] = True
     """Whether maps depend on the target."""
-
     slow: ClassVar[bool] = False
-    """Whether it runs the model some hundred times for a picture."""
+    """Whether it runs the model about a hundred times per image or more."""
     trial: ClassVar[dict[str, Any]] = {}
-    """Options with which it is quick, to find out whether it works on a model."""
+    """Options with which it runs quickly, for `check`."""
 
     @abstractmethod
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         """Relevance of each spatial token for each target: (B, K, N), raw and signed."""
 
     def first_block(self, depth: int) -> int:
-        """The first of a model's blocks whose attention or stream the method looks at.
+        """Index of the first block whose attention or stream the method uses, of `depth` blocks.
 
-        What attention used in earlier blocks is not kept, and not followed.
+        The attention of earlier blocks is not kept.
         """
         return 0
 
     def needs_queries(self) -> bool:
-        """Whether the method looks at attention between all tokens, in the forward explained."""
+        """Whether the method uses the attention between all tokens in the recorded forward."""
         return True
 
     def sets_against_others(self) -> bool:
-        """Whether a target's map depends on which other targets are asked for beside it."""
+        """Whether a target's map depends on the other targets of the same call."""
         return False
 
     def options(self) -> dict[str, Any]:
@@ -67,10 +70,10 @@ class Method(ABC):
 def relevance_of(
     method: Method, trace: Trace, targets: Targets
 ) -> Float[Tensor, "batch targets patches"]:
-    """What a method makes of a trace; its name is in the error if it cannot.
+    """Call a method, and put its name into the error if it does not support the model or target.
 
     Raises:
-        MethodError: the model or the targets are not supported.
+        MethodError: if the model or the targets are not supported.
     """
     try:
         return method(trace, targets)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
-from gradtoken.attribution.layers import Layers, listed, select_layers
+from gradtoken.attribution.layers import Layers, as_index_list, select_layers
 from gradtoken.attribution.options import check_number, is_number
 from gradtoken.attribution.spread import affinity_tokens, spread_by_attention, spread_by_tokens
 from gradtoken.errors import MethodError, NotSupportedError
@@ -24,7 +24,7 @@ from gradtoken.images.smoothing import spread_by_nearness
 from gradtoken.precision import full_precision
 from gradtoken.targets import Targets, kind_for, parse_kind
 from gradtoken.targets.activation import Activation
-from gradtoken.trace.gradients import readouts, targets_at_once
+from gradtoken.trace.gradients import readouts, targets_per_chunk
 from gradtoken.trace.readout import Readout, Readouts
 from gradtoken.trace.trace import Trace
 
@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 _COLDEST = 1e-3
 _TAIL = -1
-"""The place, among a target's parts, of what is read after the last block."""
+"""The index, among a target's parts, of the steps after the last block."""
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "gradient": ("auto", "stream", "full"),
@@ -82,9 +82,9 @@ class GradToken(Method):
             may be present too. Contrasts, functions of the output and text prompts stay as they
             are.
 
-    `make_method` and `explain` also take `preset=`: "faithful" (the logit, beta 1, all blocks
-    alike, no spread: complete to first order), "sharp" (the logit, rectified per head) or
-    "contrastive" (rivals(5), beta 0.7). Options that are spelt out go before a preset's.
+    `make_method` and `explain` also take `preset=`: "faithful" (the logit, beta 1,
+    equal weights of blocks, no spread: complete to first order), "sharp" (the logit, rectified per
+    head) or "contrastive" (rivals(5), beta 0.7). Explicit options override those of a preset.
     """
 
     name: ClassVar[str] = "gradtoken"
@@ -110,7 +110,7 @@ class GradToken(Method):
                 raise MethodError(
                     f"gradtoken's {option} is {value!r}; it can be {', '.join(map(repr, choices))}."
                 )
-        object.__setattr__(self, "layers", listed(self.layers))
+        object.__setattr__(self, "layers", as_index_list(self.layers))
         check_number(self, "beta")
         check_number(self, "depth")
         if self.reach is not None and not (is_number(self.reach) and self.reach >= _COLDEST):
@@ -143,14 +143,14 @@ class GradToken(Method):
     def by_block(
         self, trace: Trace, targets: Targets
     ) -> Float[Tensor, "batch targets parts patches"]:
-        """Each block's part of the relevance: L parts, and last what is read after the blocks.
+        """Each block's part of the relevance: L parts, and last that of the steps after the blocks.
 
-        The parts sum to the relevance, and those of some blocks, with the last part, to what
-        `layers=[…]` gives for these. Blocks that `layers` leaves out have parts of zero. Where the
-        readout is followed after the last block only, there is one part.
+        The parts sum to the relevance. The parts of a selection of blocks, with the last part, sum
+        to the relevance under `layers=[…]` with these blocks. Blocks that `layers` leaves out have
+        parts of zero. Where the readout is followed after the last block only, there is one part.
 
         Raises:
-            MethodError: with rectify="final", whose relevance is no sum of parts.
+            MethodError: with rectify="final", whose relevance is not a sum of parts.
         """
         if self.rectify == "final":
             raise MethodError(
@@ -158,7 +158,7 @@ class GradToken(Method):
                 'by block; use "layer", "head" or None.'
             )
         sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
-        step = targets_at_once(trace, self.gradient)
+        step = targets_per_chunk(trace, self.gradient)
         chunks = [
             self._parts(trace, sharpened[start : start + step])
             for start in range(0, targets.count, step)
@@ -170,7 +170,7 @@ class GradToken(Method):
         self, trace: Trace, targets: Targets
     ) -> Float[Tensor, "batch targets parts patches"]:
         shares = self._shares(trace, targets)
-        depth = max(one.depth for one in trace.backbones)
+        depth = max(backbone.depth for backbone in trace.backbones)
         count = depth + 1 if any(block != _TAIL for block, _ in shares) else 1
         parts = shares[0][1].new_zeros(*shares[0][1].shape[:2], count, trace.spatial)
         for block, share in shares:
@@ -205,7 +205,7 @@ class GradToken(Method):
         tokens to the sum over heads and rows of <gamma, o> exactly (completeness).
         """
         sharpened = targets.sharpen(self.target, trace.logits, trace.model.activation)
-        step = targets_at_once(trace, self.gradient)
+        step = targets_per_chunk(trace, self.gradient)
         chunks = [
             self._relevance(trace, sharpened[start : start + step])
             for start in range(0, targets.count, step)
@@ -222,17 +222,17 @@ class GradToken(Method):
     def _shares(
         self, trace: Trace, targets: Targets
     ) -> list[tuple[int, Float[Tensor, "batch targets tokens"]]]:
-        """What each chosen step adds, weighted, with its block."""
+        """The weighted relevance that each chosen step adds, with its block."""
         return [
             (block, weight * spatial_last(self._relate(step), step.order))
-            for one in trace.backbones
+            for backbone in trace.backbones
             for block, weight, step in self._chosen(
-                readouts(one, targets, gradient=self.gradient), one
+                readouts(backbone, targets, gradient=self.gradient), backbone
             )
         ]
 
     def _chosen(self, readouts: Readouts, trace: Trace) -> list[tuple[int, float, Readout]]:
-        """The steps that `layers` chooses, with block and weight; the tail's always count."""
+        """The steps that `layers` selects, and all of the tail, with block and weight."""
         tail = [(_TAIL, 1.0, step) for step in readouts.tail]
         if not readouts.blocks:
             if self.layers != "all":
@@ -249,14 +249,15 @@ class GradToken(Method):
         return [(block, w, step) for block, w in pairs for step in readouts.blocks[block]] + tail
 
     def _relate(self, step: Readout) -> Float[Tensor, "batch targets tokens"]:
+        """The relevance of a step's tokens: sum over heads and rows of a^beta phi(<gamma, v>)."""
         with full_precision(step.gradient):
             gamma = step.gradient
             if self.channel_weight == "content":
                 gamma = gamma * step.output.abs()[:, :, None]
             elif self.channel_weight == "product":
                 gamma = gamma * step.output[:, :, None]
-            each = gamma.flatten(2, 3) @ step.value.transpose(-2, -1)
-            relation = each.unflatten(2, gamma.shape[2:4])
+            relation = gamma.flatten(2, 3) @ step.value.transpose(-2, -1)
+            relation = relation.unflatten(2, gamma.shape[2:4])
             if self.rectify == "head":
                 relation = relation.clamp_min(0)
             weight = step.attention if self.beta == 1 else step.attention**self.beta

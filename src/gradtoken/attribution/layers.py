@@ -14,8 +14,8 @@ Layers: TypeAlias = str | int | Sequence[int]
 upper one) or "last"."""
 
 
-def listed(layers: Any) -> Any:
-    """An array or range of block indices as a plain list; anything else as it is."""
+def as_index_list(layers: Any) -> Any:
+    """An array or range of block indices as a plain list; any other value unchanged."""
     if isinstance(layers, (str, int)):
         return layers
     try:
@@ -25,10 +25,10 @@ def listed(layers: Any) -> Any:
 
 
 def select_layers(layers: Layers, depth: int) -> list[int]:
-    """The block indices an option `layers` means in a model of `depth` blocks.
+    """The block indices that an option `layers` selects in a model of `depth` blocks.
 
     Raises:
-        MethodError: if it names none, or a block the model does not have.
+        MethodError: if it selects none, or a block that the model does not have.
     """
     if layers == "all":
         return list(range(depth))

@@ -1,4 +1,4 @@
-"""What made an explanation, as plain data for manifests."""
+"""The provenance of an explanation as plain data for manifests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gradtoken.attribution import Method
 from gradtoken.models.model import Model
 
 
-def about(model: Model, method: Method) -> dict[str, Any]:
+def provenance(model: Model, method: Method) -> dict[str, Any]:
     """The versions of the software, the model, and the method with its options."""
     return {
         "versions": dict(_versions()),
@@ -28,7 +28,7 @@ def about(model: Model, method: Method) -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in (
         "gradtoken",
         "torch",
@@ -40,7 +40,7 @@ def _versions() -> dict[str, str]:
         "pillow",
     ):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions

@@ -1,4 +1,7 @@
-"""Finding methods by name: the built-in ones and those other packages add."""
+"""Finding methods by name: the built-in ones, and those that other packages declare.
+
+Names are found without importing a method or torch, for shell completion.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeGuard
 
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.built_in import BUILT_IN, GROUP
@@ -14,8 +17,12 @@ from gradtoken.errors import MethodError, did_you_mean
 
 
 def methods() -> dict[str, type[Method]]:
-    """Every method by name: ours first, then those of the entry-point group `gradtoken.methods`."""
-    return {name: _load(name) for name in [*BUILT_IN, *_added()]}
+    """Every method by name: the built-in ones, then those of entry points (`gradtoken.methods`).
+
+    Raises:
+        MethodError: if an entry point is not a method.
+    """
+    return {name: load_method(name) for name in [*BUILT_IN, *added_methods()]}
 
 
 def make_method(method: str | type[Method], **options: Any) -> Method:
@@ -23,13 +30,14 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
 
     Args:
         method: a name from `methods()` or a subclass of `Method`.
-        **options: its fields; and `preset`, where the method has presets, whose options yield to
-            those that are spelt out.
+        **options: its fields; and `preset`, where the method has presets, whose options are
+            overridden by explicit ones.
 
     Raises:
-        MethodError: unknown name or option (the nearest are suggested), or a value out of range.
+        MethodError: if a name or option is unknown (the nearest are suggested), or a value is out
+            of range.
     """
-    kind = _find(method)
+    kind = _resolve(method)
     preset = options.pop("preset", None) if kind.presets else None
     if preset is not None:
         if not isinstance(preset, str) or preset not in kind.presets:
@@ -47,36 +55,47 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
     return kind(**options)
 
 
-def _find(method: object) -> type[Method]:
-    if isinstance(method, type) and issubclass(method, Method):
+def _resolve(method: object) -> type[Method]:
+    if _is_method(method):
         return method
-    if isinstance(method, str) and (method in BUILT_IN or method in _added()):
-        return _load(method)
-    names = [*BUILT_IN, *_added()]
+    if isinstance(method, str) and (method in BUILT_IN or method in added_methods()):
+        return load_method(method)
+    names = [*BUILT_IN, *added_methods()]
     near = did_you_mean(method, names) if isinstance(method, str) else ""
     hint = near or f"; there are {', '.join(names)}."
     raise MethodError(f"no method is named {method!r}{hint}")
 
 
 @cache
-def _added() -> dict[str, EntryPoint]:
-    """The entry points of other packages, by name; the names of built-in methods are taken."""
-    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    return {entry.name: entry for entry in found if entry.name not in BUILT_IN}
+def added_methods() -> dict[str, EntryPoint]:
+    """The entry points of other packages by name; one with the name of a built-in is ignored."""
+    entries = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return {entry.name: entry for entry in entries if entry.name not in BUILT_IN}
 
 
 @cache
-def _load(name: str) -> type[Method]:
+def load_method(name: str) -> type[Method]:
+    """Import the class of a method that has a name here.
+
+    Raises:
+        MethodError: if the entry point of that name is not a method.
+    """
     if name in BUILT_IN:
         module, _, kind_name = BUILT_IN[name].partition(":")
         built_in: type[Method] = getattr(
             import_module(f"gradtoken.attribution.{module}"), kind_name
         )
         return built_in
-    kind = _added()[name].load()
-    if not (isinstance(kind, type) and issubclass(kind, Method)):
+    kind = added_methods()[name].load()
+    if not _is_method(kind):
         raise MethodError(
             f"the entry point {name!r} of {GROUP} is {kind!r}, not a subclass of "
             "gradtoken.attribution.Method; fix the package that declares it."
         )
     return kind
+
+
+def _is_method(item: object) -> TypeGuard[type[Method]]:
+    from gradtoken.attribution.base import Method
+
+    return isinstance(item, type) and issubclass(item, Method)

@@ -1,4 +1,4 @@
-"""Spreading relevance over patches: spatial tokens are related to one another too."""
+"""Spreading relevance from patch to patch: to neighbours, similar tokens, or along attention."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def spread_by_tokens(
     """R <- S R, S_ij = softmax_j(cos(t_i - mean t, t_j - mean t) / temperature - d_ij^2 / 2 s^2).
 
     d_ij is the distance of two patches and s = reach * sqrt(rows * columns), both in patches;
-    without a reach, distance does not count. Written as one attention call with a channel per
+    without a reach, distance does not count. Computed as one attention call with a channel per
     target.
     """
     centred = wide(tokens)
     unit = F.normalize(centred - centred.mean(dim=1, keepdim=True), dim=-1)[:, None]
     value = relevance.transpose(1, 2)[:, None].to(unit.dtype)
     with full_precision(unit):
-        near = None if reach is None else _nearness(grid, reach).to(unit)
-        spread = F.scaled_dot_product_attention(unit, unit, value, near, scale=1 / temperature)
+        bias = None if reach is None else _log_gaussian(grid, reach).to(unit)
+        spread = F.scaled_dot_product_attention(unit, unit, value, bias, scale=1 / temperature)
     return spread[:, 0].transpose(1, 2)
 
 
-def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches patches"]:
-    """-d^2 / 2 s^2 for every two patches."""
+def _log_gaussian(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches patches"]:
+    """-d^2 / 2 s^2 of each pair of patches."""
     rows, columns = grid
     axes = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
@@ -50,7 +50,7 @@ def _nearness(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches pat
 def spread_by_attention(
     relevance: Relevance, calls: list[AttentionCall], grid: PatchGrid
 ) -> Relevance:
-    """R <- A R, A being the patches' own attention, mean over heads and blocks, rows sum to 1."""
+    """R <- A R with A the patches' own attention: mean over heads and blocks, rows sum to 1."""
     rows = list(grid.positions)
     affinity = torch.stack([grid.pick(call.rows(rows)).mean(dim=1) for call in calls]).mean(dim=0)
     affinity = affinity / affinity.sum(-1, keepdim=True)

@@ -1,7 +1,7 @@
 """A module's forward in a wider type than its own, without a copy of the module.
 
-Layer-wise relevance divides by sums that cross zero, and gradients of single pixels are small
-beside what half precision rounds away: both are computed in a wider type, whatever the model's.
+Layer-wise relevance divides by sums that cross zero, and gradients of single pixels are smaller
+than the rounding of half precision: both are computed in a wider type, whatever the model's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gradtoken.tap.in_place import written_to
 
 _NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
 
-_ABOUT = {
+_PROPERTIES = {
     "__hash__",
     "__len__",
     "__repr__",
@@ -38,16 +38,16 @@ _ABOUT = {
     "stride",
     "untyped_storage",
 }
-"""Functions that tell about a tensor and do not compute with it."""
+"""Functions that return properties of a tensor and do not compute with it."""
 
 
 class Widened(FunctionMode):
-    """Lets torch functions compute in a wider type than what they are given.
+    """A mode in which torch functions compute in a wider type than that of their arguments.
 
-    A narrower floating tensor is converted for the one function that takes it, so the module, other
-    threads and the caller see nothing of it. A narrower type that the module's code names
-    (`x.to(torch.float16)`) stands for the wide one. Enter it after a tap, which then gets wide
-    tensors.
+    A narrower floating tensor is converted for the function call that takes it: the module, other
+    threads and the caller are not affected. A narrower type that the module's code names
+    (`x.to(torch.float16)`) is replaced by the wide one. Enter the mode after a tap, which then gets
+    wide tensors.
 
     Args:
         dtype: the wide type.
@@ -63,7 +63,7 @@ class Widened(FunctionMode):
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if name == "__get__" or name in _ABOUT:
+        if name == "__get__" or name in _PROPERTIES:
             return self._wide(func(*args, **kwargs))
         if func in _NARROWING:
             return args[0].to(self._dtype)
@@ -74,11 +74,11 @@ class Widened(FunctionMode):
                 f"a tensor of its own ({name} on {_name(target.dtype)}); convert the model with "
                 f".to(torch.{_name(self._dtype)})."
             )
-        given = {key: self._wide(value) for key, value in kwargs.items()}
-        return self._wide(func(*self._wide(args), **given))
+        converted = {key: self._wide(value) for key, value in kwargs.items()}
+        return self._wide(func(*self._wide(args), **converted))
 
     def _wide(self, item: Any) -> Any:
-        """An argument or result with everything narrow in it widened."""
+        """An argument or result with the narrow tensors and types in it made wide."""
         if isinstance(item, Tensor):
             if not self._narrow(item):
                 return item
@@ -87,7 +87,7 @@ class Widened(FunctionMode):
             narrow = item.is_floating_point and item.itemsize < self._dtype.itemsize
             return self._dtype if narrow else item
         if type(item) in (list, tuple):
-            return type(item)(self._wide(each) for each in item)
+            return type(item)(self._wide(element) for element in item)
         return item
 
     def _narrow(self, tensor: Tensor) -> bool:
@@ -99,7 +99,7 @@ def widening(model: Model, dtype: torch.dtype) -> Iterator[Widened]:
     """The mode for a model's forward in a wider type; autocast is off on its device.
 
     Raises:
-        MethodError: if the device does not have the type.
+        NotSupportedError: if the device does not have the type.
     """
     try:
         torch.zeros((), dtype=dtype, device=model.device)

@@ -1,1 +1,1 @@
-"""What one forward showed, and class-aware gradients of it."""
+"""A recorded forward, and class-aware gradients computed from it."""

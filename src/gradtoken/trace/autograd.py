@@ -1,4 +1,4 @@
-"""Gradients at nodes of a graph, of one score or of a batch of vectors."""
+"""Gradients at nodes of an autograd graph, of one score or of a batch of vectors."""
 
 from __future__ import annotations
 
@@ -23,20 +23,31 @@ def gradients(
     *,
     vector: Tensor | Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
-    """The gradients of a score at some nodes: zeros where it does not depend on one."""
-    found = torch.autograd.grad(score, at, vector, retain_graph=retain_graph, allow_unused=True)
-    return tuple(torch.zeros_like(o) if g is None else g for o, g in zip(at, found, strict=True))
+    """The gradients of a score at some nodes; zeros at a node that the score does not depend on.
+
+    Args:
+        score: a scalar, or outputs that `vector` is multiplied with.
+        at: the nodes.
+        retain_graph: whether the graph is kept for another backward pass.
+        vector: what the Jacobian of the outputs is multiplied with, in their shapes.
+    """
+    grads = torch.autograd.grad(score, at, vector, retain_graph=retain_graph, allow_unused=True)
+    return tuple(
+        torch.zeros_like(node) if grad is None else grad
+        for node, grad in zip(at, grads, strict=True)
+    )
 
 
-def each_gradient(
+def vector_jacobian_products(
     outputs: Sequence[Tensor], at: list[Tensor], vectors: Sequence[Tensor]
 ) -> list[Tensor]:
-    """The vector-Jacobian products of many vectors at some nodes, each (K, *node).
+    """The vector-Jacobian products of K vectors at some nodes, each (K, *node).
 
-    The vectors of one output are (K, *output); products are summed over outputs.
+    The vectors of one output are (K, *output); products are summed over outputs. The graph is
+    kept.
 
-    They take one batched backward pass; what cannot run batched (a custom function of the model's,
-    say) runs vector by vector. The graph is kept.
+    All products take one batched backward pass. Where the graph cannot run batched (because of a
+    custom function of the model, for example), they run vector by vector.
     """
     if len(vectors[0]) > 1:
         try:
@@ -44,8 +55,8 @@ def each_gradient(
         except RuntimeError as error:
             if "vmap" not in str(error) and "functorch" not in str(error):
                 raise
-    each = [_product(outputs, at, *row) for row in zip(*vectors, strict=True)]
-    return [torch.stack(column) for column in zip(*each, strict=True)]
+    rows = [_product(outputs, at, *row) for row in zip(*vectors, strict=True)]
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
 def _product(outputs: Sequence[Tensor], at: list[Tensor], *vectors: Tensor) -> tuple[Tensor, ...]:
@@ -53,7 +64,7 @@ def _product(outputs: Sequence[Tensor], at: list[Tensor], *vectors: Tensor) -> t
 
 
 @contextmanager
-def gradients_on(model: Model) -> Iterator[None]:
+def gradients_enabled(model: Model) -> Iterator[None]:
     """The model in evaluation mode with gradients on, whatever the caller's mode is."""
     with with_autograd(model), torch.enable_grad():
         yield
@@ -64,6 +75,6 @@ def output_gradients(
 ) -> Float[Tensor, "targets batch classes"]:
     """dy/dz: the gradient of each target's score by the model's output."""
     with torch.inference_mode(False), torch.enable_grad():
-        each = wide(logits.detach())[:, None].repeat(1, targets.count, 1).requires_grad_()
-        (found,) = gradients(targets.scores(each).sum(), [each])
-        return found.transpose(0, 1)
+        outputs = wide(logits.detach())[:, None].repeat(1, targets.count, 1).requires_grad_()
+        (grads,) = gradients(targets.scores(outputs).sum(), [outputs])
+        return grads.transpose(0, 1)

@@ -1,13 +1,15 @@
-"""The readout's steps by backpropagation through the whole model, and through its tail alone."""
+"""The readout's steps by backpropagation: through the whole model, or through its tail alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.errors import ModelError
 from gradtoken.models.model import Model
 from gradtoken.models.reading.gradients import gradients_at, random_projection
 from gradtoken.precision import wide
@@ -15,19 +17,24 @@ from gradtoken.tap.attention_call import TAIL, AttentionCall
 from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
 from gradtoken.tap.recorder import Recorder
 from gradtoken.targets import Targets
-from gradtoken.trace.autograd import each_gradient, gradients, gradients_on, output_gradients
-from gradtoken.trace.readout import Readout, Readouts, averaged, called
+from gradtoken.trace.autograd import (
+    gradients,
+    gradients_enabled,
+    output_gradients,
+    vector_jacobian_products,
+)
+from gradtoken.trace.readout import Readout, Readouts, attention_readout, average_readout
 from gradtoken.trace.trace import Trace
 
 TAIL_ELEMENTS = 1 << 20
-"""Gradients of one chunk of targets at the tail's nodes; more targets run in several chunks."""
+"""Gradients held at once at the tail's nodes; more targets run in several chunks."""
 
 
-def through_model(trace: Trace, targets: Targets) -> Readouts:
-    """All steps, by a second forward, with a graph, and one backward for each target."""
+def backward_through_model(trace: Trace, targets: Targets) -> Readouts:
+    """All steps, by a second forward with a graph and one backward pass per target."""
     anatomy, rows = trace.model.anatomy, trace.rows()
     recorder = Recorder(copies=trace.model.writes_in_place)
-    with gradients_on(trace.model):
+    with gradients_enabled(trace.model):
         images = trace.images.clone().requires_grad_()
         with block_hooks(anatomy, recorder, graph="whole") as seen, recorder:
             logits = trace.model.run(images)
@@ -37,20 +44,24 @@ def through_model(trace: Trace, targets: Targets) -> Readouts:
         if pooled is not None:
             at.append(pooled)
         scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)).sum(0)
-        found = [gradients(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
-    columns = [list(column) for column in zip(*found, strict=True)]
+        grads = [gradients(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
+    columns = [list(column) for column in zip(*grads, strict=True)]
     blocks: list[list[Readout]] = [[] for _ in range(trace.depth)]
     inside = [call for call in calls if call.place != TAIL]
     for call, column in zip(inside, columns, strict=False):
-        blocks[call.place].append(called(call, rows, column, trace.patch_grid.order))
-    return Readouts(blocks, _tail(trace, calls[len(inside) :], pooled, columns[len(inside) :]))
+        blocks[call.place].append(attention_readout(call, rows, column, trace.patch_grid.order))
+    return Readouts(
+        blocks, _tail_readouts(trace, calls[len(inside) :], pooled, columns[len(inside) :])
+    )
 
 
-def through_tail(
+def backward_through_tail(
     trace: Trace, targets: Targets
 ) -> tuple[list[Readout], dict[int, Float[Tensor, "batch targets rows dim"]]]:
-    """The tail's steps, and the gradients at the readout tokens it begins with, by the block that
-    they left."""
+    """The steps after the last block, and the gradients at the readout tokens where they start.
+
+    The gradients are keyed by the index of the block whose output the tokens are.
+    """
     rows, steps, seen = trace.model.layout.rows, trace.tail_calls, trace.seen
     at: list[Tensor] = [call.output for call in steps if call.output is not None]
     pooled = seen.pooled(trace.model.anatomy.pool)
@@ -63,46 +74,78 @@ def through_tail(
     arriving = {
         index: column.transpose(0, 1) for index, column in zip(reads, columns[count:], strict=True)
     }
-    return _tail(trace, steps, pooled, columns[:count]), arriving
+    return _tail_readouts(trace, steps, pooled, columns[:count]), arriving
 
 
-def _tail(
+def _tail_readouts(
     trace: Trace, calls: list[AttentionCall], pooled: Tensor | None, columns: list[Any]
 ) -> list[Readout]:
-    """The steps after the last block, from each target's gradients at them."""
-    orders = trace.tail_orders(calls)
+    """The steps after the last block, from each target's gradients at them.
+
+    Calls that attend to no patches are left out.
+    """
+    orders = _tail_orders(trace, calls)
     steps = [
-        called(call, slice(None), column, order)
+        attention_readout(call, slice(None), column, order)
         for call, column, order in zip(calls, columns, orders, strict=False)
         if order != ()
     ]
     if pooled is not None:
         pool = trace.model.anatomy.pool
         assert pool is not None
-        order, rows = trace.pooled_order(), trace.pooled_rows()
-        steps.append(averaged(trace.model, pool.flat(pooled), columns[-1], rows, order))
+        order, rows = trace.pooled_order(), _pooled_rows(trace)
+        steps.append(average_readout(trace.model, pool.flat(pooled), columns[-1], rows, order))
     return steps
 
 
 def _tail_gradients(
     trace: Trace, targets: Targets, at: list[Tensor], reads: int
 ) -> list[Float[Tensor, "targets batch *node"]]:
-    """The class-aware gradients at some nodes of the tail; at the last `reads` of them, which are
-    tokens, of the readout's rows alone."""
+    """The class-aware gradients at some nodes of the tail.
+
+    The last `reads` nodes are tokens; of these only the readout's rows are kept.
+    """
     rows = list(trace.model.layout.rows)
     seeds = output_gradients(trace.logits, targets).to(trace.output.dtype)
     step = max(1, TAIL_ELEMENTS // sum(node.numel() for node in at))
     plain = len(at) - reads
     chunks = []
-    with gradients_on(trace.model):
+    with gradients_enabled(trace.model):
         for start in range(0, targets.count, step):
-            found = each_gradient([trace.output], at, [seeds[start : start + step]])
-            chunks.append([*found[:plain], *(grad[:, :, rows] for grad in found[plain:])])
+            vectors = [seeds[start : start + step]]
+            grads = vector_jacobian_products([trace.output], at, vectors)
+            chunks.append([*grads[:plain], *(grad[:, :, rows] for grad in grads[plain:])])
     return [torch.cat(column) for column in zip(*chunks, strict=True)]
 
 
+def _tail_orders(trace: Trace, calls: Sequence[AttentionCall]) -> list[tuple[int, ...] | None]:
+    """For each call after the last block, the positions of the spatial tokens among its keys.
+
+    None stands for the last positions; a call that attends to no patches has the empty tuple.
+
+    Raises:
+        ModelError: if there are other calls than when the model was read.
+    """
+    tail = trace.reading.tail
+    if len(calls) != len(tail):
+        raise ModelError(
+            f"{trace.model.spec} made {len(calls)} attention calls after its last block, and "
+            f"{len(tail)} when it was read; wrap it again."
+        )
+    return [
+        () if aligned is None else trace.spatial_order(aligned, call.key.shape[-2])
+        for call, aligned in zip(calls, tail, strict=True)
+    ]
+
+
+def _pooled_rows(trace: Trace) -> list[int]:
+    """Positions, among the tokens of `Trace.pooled`, of those that the head averages."""
+    count, tokens = trace.pooled().shape[1], trace.patch_grid.tokens
+    return list(trace.reading.pooled.positions(trace.averaged(), tokens, count))
+
+
 def own_calls(model: Model, seen: BlockRecord, calls: list[AttentionCall]) -> list[AttentionCall]:
-    """Without the attention after the last block that belongs to another backbone."""
+    """The calls without the attention after the last block that belongs to another backbone."""
     assert model.reading is not None
     tail = [call for call in calls if call.place == TAIL]
     if len(tail) <= len(model.reading.tail) or not model.anatomy.blocks:

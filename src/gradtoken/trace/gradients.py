@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from gradtoken.targets import Targets
-from gradtoken.trace.autograd import gradients_on
-from gradtoken.trace.backward import through_model, through_tail
+from gradtoken.trace.autograd import gradients_enabled
+from gradtoken.trace.backward import backward_through_model, backward_through_tail
 from gradtoken.trace.readout import Readouts
-from gradtoken.trace.stream import follow
+from gradtoken.trace.stream import stream_readouts
 from gradtoken.trace.trace import Trace
 
 TARGET_ELEMENTS = 1 << 26
-"""Gradients that one call of `readouts` should hold; see `targets_at_once`."""
+"""Elements of gradients that one call of `readouts` may hold; see `targets_per_chunk`."""
 
 
 def readouts(trace: Trace, targets: Targets, *, gradient: str = "auto") -> Readouts:
@@ -19,35 +19,36 @@ def readouts(trace: Trace, targets: Targets, *, gradient: str = "auto") -> Reado
     Args:
         trace: a record of the images.
         targets: K targets for each image.
-        gradient: "stream" (along the readout alone: its tokens among the others' frozen keys
-            and values, then what the head pools or attends to), "full" (backpropagation
+        gradient: "stream" (along the readout tokens alone, with the keys and values of all other
+            tokens frozen, then through the head's pooling or attention), "full" (backpropagation
             through the whole model), or "auto": "full" where the head only averages tokens of
             known blocks, "stream" otherwise.
 
     Raises:
-        ModelError: if the stream does not lead to the model's own readout.
+        ModelError: if the stream does not reproduce the model's own readout.
     """
-    if _full(trace, gradient):
-        return through_model(trace, targets)
-    tail, arriving = through_tail(trace, targets)
+    if _is_full(trace, gradient):
+        return backward_through_model(trace, targets)
+    tail, arriving = backward_through_tail(trace, targets)
     if not arriving:
         return Readouts([], tail)
-    with gradients_on(trace.model):
-        return Readouts(follow(trace, arriving), tail)
+    with gradients_enabled(trace.model):
+        return Readouts(stream_readouts(trace, arriving), tail)
 
 
-def targets_at_once(trace: Trace, gradient: str) -> int:
-    """How many targets one call of `readouts` should get, so that its gradients fit."""
+def targets_per_chunk(trace: Trace, gradient: str) -> int:
+    """How many targets one call of `readouts` takes, so that its gradients fit into memory."""
     call = max((c.value.numel() for c in trace.calls), default=0)
-    if _full(trace, gradient):
-        each = call * (len(trace.calls) + trace.start)
+    if _is_full(trace, gradient):
+        elements = call * (len(trace.calls) + trace.start)
     else:
         heads = max((c.key[..., 0].numel() for c in trace.calls), default=0)
-        each = max(len(trace.model.layout.rows), 1) * heads * 4
-    return max(1, TARGET_ELEMENTS // max(each, 1))
+        elements = max(len(trace.model.layout.rows), 1) * heads * 4
+    return max(1, TARGET_ELEMENTS // max(elements, 1))
 
 
-def _full(trace: Trace, gradient: str) -> bool:
+def _is_full(trace: Trace, gradient: str) -> bool:
+    """Whether the gradient goes through the whole model."""
     layout = trace.model.layout
     if gradient == "auto":
         averages = not layout.rows and layout.pool is not None

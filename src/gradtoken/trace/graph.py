@@ -17,7 +17,7 @@ from gradtoken.tap.hooks import block_hooks, contributing_calls
 from gradtoken.tap.norms import Norms
 from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
-from gradtoken.trace.autograd import gradients, gradients_on
+from gradtoken.trace.autograd import gradients, gradients_enabled
 from gradtoken.trace.trace import Trace
 
 
@@ -26,15 +26,15 @@ class ForwardGraph:
     """Nodes of the autograd graph of a forward.
 
     Args:
-        attention: weights of each block.
+        attention: attention weights of each block.
         tail: weights of the attention after the last block by which the class is read, if any.
         entering: the tokens entering each block.
         norms: the normalisations of the last block.
-        scores: y of every target.
+        scores: the score y of each target.
         rows: the rows of the blocks' attention that belong to the readout.
         grid: which of the tokens are spatial.
-        keys: for each token of the sequence, its position among those that the attention after the
-            last block attends to, or -1; empty without such attention.
+        keys: for each token of the sequence, its position among the keys of the attention after the
+            last block, or -1; empty without such attention.
     """
 
     attention: list[Float[Tensor, "batch heads tokens tokens"]]
@@ -48,11 +48,11 @@ class ForwardGraph:
 
     @property
     def steps(self) -> list[Tensor]:
-        """All attention weights in order, those after the last block included."""
+        """All attention weights in order: those of the blocks, then those of the tail."""
         return [*self.attention, *self.tail]
 
-    def each_target(self, at: list[Tensor]) -> Iterator[list[Tensor]]:
-        """For each target in turn, the gradients of its score at some nodes, in their shapes."""
+    def target_gradients(self, at: list[Tensor]) -> Iterator[list[Tensor]]:
+        """For each target in turn, the gradients of its score at some nodes."""
         last = self.scores.shape[1] - 1
         for k, score in enumerate(self.scores.sum(0)):
             yield list(gradients(score, at, k < last))
@@ -60,28 +60,28 @@ class ForwardGraph:
     def maps(
         self, at: list[Tensor], combine: Callable[[list[Tensor]], Float[Tensor, "batch tokens"]]
     ) -> Float[Tensor, "batch targets patches"]:
-        """A map for each target, made of the gradients at some nodes; prefix tokens are dropped."""
-        found = []
-        for grads in self.each_target(at):
+        """A map for each target from the gradients at some nodes; prefix tokens are dropped."""
+        maps = []
+        for grads in self.target_gradients(at):
             with torch.no_grad():
-                found.append(self.grid.pick(combine(grads)))
-        return torch.stack(found, dim=1)
+                maps.append(self.grid.pick(combine(grads)))
+        return torch.stack(maps, dim=1)
 
     def readout_row(
         self, matrix: Float[Tensor, "batch heads queries tokens"], *, step: int = -1
     ) -> Float[Tensor, "batch tokens"]:
-        """The mean over heads and readout rows of a matrix that belongs to an attention step."""
+        """The mean over heads and readout rows of a matrix of attention step `step`."""
         if step % len(self.steps) >= len(self.attention):
             return self._padded(matrix.mean(dim=(1, 2)))
         return matrix[:, :, self.rows].mean(dim=(1, 2))
 
-    def start(
+    def head_weights(
         self, tail: Float[Tensor, "batch queries tokens"] | None
     ) -> Float[Tensor, "batch tokens"]:
-        """How the head reads the last block's tokens, to be multiplied on through the blocks.
+        """The head's weights of the last block's tokens, which methods multiply through the blocks.
 
-        Their mean where it averages, one of them where it reads a token, or else what a method
-        makes of the attention after the last block (`tail`, without heads).
+        Equal weights where the head averages tokens, a single one where it reads one token, or else
+        the mean over queries of a method's matrix of the attention after the last block (`tail`).
         """
         if tail is not None:
             return self._padded(tail.mean(dim=1))
@@ -90,8 +90,8 @@ class ForwardGraph:
         row[:, self.rows] = 1 / len(self.rows)
         return row
 
-    def _padded(self, row: Float[Tensor, "batch seen"]) -> Float[Tensor, "batch tokens"]:
-        """With zeros for tokens that an attention after the last block does not see."""
+    def _padded(self, row: Float[Tensor, "batch keys"]) -> Float[Tensor, "batch tokens"]:
+        """A row over the tail's keys as one over the sequence, zero where a token is no key."""
         return along_sequence(row, self.keys)
 
 
@@ -109,16 +109,16 @@ def forward_with_graph(
         trace: a record of the images.
         targets: K targets for each image.
         images: other pixels of the trace's shape; None for the trace's own.
-        normed: puts other tokens in place of those normalised before the last block's
-            attention.
+        normed: maps the tokens normalised before the last block's attention to those that
+            replace them.
 
     Raises:
-        MethodError: if not every token attends to every token in each block.
+        NotSupportedError: if not every token attends to every token in each block.
     """
     trace.global_calls()
     anatomy, copies = trace.model.anatomy, trace.model.writes_in_place
     tap = EagerAttention(copies=copies)
-    with gradients_on(trace.model):
+    with gradients_enabled(trace.model):
         pixels = (trace.images if images is None else images).clone().requires_grad_()
         watch = block_hooks(anatomy, tap, graph="whole", every_block=True)
         with watch as seen, tap, Norms(anatomy.blocks[-1], normed, copies=copies) as norms:

@@ -1,4 +1,4 @@
-"""What each attention step wrote into the readout, and what the targets make of it."""
+"""The readout's attention steps: weights, values, output and class-aware gradient."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gradtoken.tap.attention_call import AttentionCall
 
 @dataclass(frozen=True)
 class Readout:
-    """What one attention step wrote into the readout, and what each target makes of it.
+    """One attention step of the readout, with each target's gradient by its output.
 
     The readout has `rows`: one for a class token, two with a distillation token, one per pooled
-    token in the blocks of a model that averages them. An average is a step too: one head, one row
-    of equal weights, and the averaged tokens as values.
+    token in the blocks of a model that averages them. An average is an attention step too, with
+    one head, one row of equal weights, and the averaged tokens as values.
     """
 
     attention: Float[Tensor, "batch heads rows tokens"]
     value: Float[Tensor, "batch heads tokens width"]
     output: Float[Tensor, "batch heads rows width"]
     gradient: Float[Tensor, "batch heads targets rows width"]
-    """The class-aware gradient: of each target's score by `output`."""
+    """The class-aware gradient: that of each target's score by `output`."""
     order: tuple[int, ...] | None = None
-    """Positions of the spatial tokens among the step's; None for the last ones."""
+    """Positions of the spatial tokens among the step's tokens; None for the last ones."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Readouts:
     tail: list[Readout]
 
 
-def called(
+def attention_readout(
     call: AttentionCall,
     rows: slice | list[int],
     gradients: Iterable[Tensor],
@@ -60,7 +60,7 @@ def called(
         )
 
 
-def averaged(
+def average_readout(
     model: Model,
     tokens: Tensor,
     gradients: Iterable[Tensor],
@@ -70,27 +70,27 @@ def averaged(
     """The average of tokens (B, N, D) as an attention step with equal weights.
 
     Args:
-        model: whose head averages.
-        tokens: what it averages, among others.
-        gradients: each target's gradient by them, as the model shapes it.
-        rows: which of the tokens it averages.
+        model: the model whose head averages tokens.
+        tokens: all tokens that the head takes.
+        gradients: each target's gradient by these tokens, in the model's own shape.
+        rows: positions of the tokens that are averaged.
         order: see `Readout`.
 
     Raises:
-        ModelError: if the tokens do not matter equally, as those of a maximum, say.
+        ModelError: if the tokens do not count equally (under a maximum, for example).
     """
     pool = model.anatomy.pool
     assert pool is not None
     tokens = wide(tokens.detach())
     weight = tokens.new_zeros(len(tokens), 1, 1, tokens.shape[1])
     weight[..., rows] = 1 / len(rows)
-    each = torch.stack([wide(pool.flat(g))[:, rows] for g in gradients], dim=1)
-    _check_average(each, model.spec)
+    grads = torch.stack([wide(pool.flat(g))[:, rows] for g in gradients], dim=1)
+    _check_average(grads, model.spec)
     return Readout(
         weight,
         tokens[:, None],
         (weight[:, 0] @ tokens)[:, None],
-        each.sum(dim=2)[:, None, :, None],
+        grads.sum(dim=2)[:, None, :, None],
         order,
     )
 
@@ -100,6 +100,6 @@ def _check_average(gradients: Float[Tensor, "batch targets tokens dim"], spec: s
     allowed = 1e-2 if size.dtype == torch.float32 else 1e-6
     if bool(((gradients - gradients[:, :, :1]).abs() > allowed * size).any()):
         raise ModelError(
-            f"the head of {spec} does not average the tokens it pools, so no one readout speaks "
+            f"the head of {spec} does not average the tokens it pools, so no single readout stands "
             "for them; use a model with a class token, average or attention pooling."
         )

@@ -1,31 +1,26 @@
-"""One forward through a model, recorded."""
+"""Running a model once, and recording the forward as a `Trace`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.models.model import Model
-from gradtoken.tap.attention_call import TAIL, AttentionCall
-from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
-from gradtoken.tap.recorder import Recorder
-
-if TYPE_CHECKING:
-    from gradtoken.trace.trace import Trace
-
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-
 from gradtoken.errors import ModelError
+from gradtoken.models.model import Model
 from gradtoken.models.reading.blocks import check_blocks
 from gradtoken.models.reading.grid import grid_of
 from gradtoken.models.reading.observe import check_output, run, with_autograd
 from gradtoken.models.reading.reading import check_current
 from gradtoken.models.reading.readout import check_readout
+from gradtoken.tap.attention_call import TAIL, AttentionCall
+from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
+from gradtoken.tap.recorder import Recorder
 from gradtoken.trace.backward import own_calls
 from gradtoken.trace.trace import Trace
 
@@ -40,14 +35,17 @@ def record(
     """Run a model once on a preprocessed batch and keep what methods need.
 
     The forward is the model's own, in evaluation mode; only its tail, from the last block on,
-    keeps a graph. The model is as before afterwards, also when it raises.
+    keeps a graph. The model is left unchanged, also when this raises.
 
     Args:
+        model: the model.
+        images: preprocessed images, of the size that the model takes.
         start: index of the first block whose attention is kept (`Method.first_block`).
         queries: whether the blocks' queries are kept (`Method.needs_queries`).
 
     Raises:
-        ModelError: if the forward fails, returns no (B, C) output, or its attention is not seen.
+        ModelError: if the forward fails, returns no (B, C) output, or its attention cannot be
+            recorded.
     """
     with with_autograd(model):
         model = check_current(model)
@@ -55,42 +53,42 @@ def record(
         total = images.sum()
         backbones = [replace(model, others=()), *model.others]
         start = 0 if model.others else start
-        grids = [grid_of(one, images) for one in backbones]
-        recorders, seen, output = _watched(backbones, images, start, queries)
+        grids = [grid_of(backbone, images) for backbone in backbones]
+        recorders, seen, output = _recorded_forward(backbones, images, start, queries)
     if recorders[0].written and not model.writes_in_place:
-        # by a part of the module that did not run when it was read
-        for one in backbones:
-            assert one.reading is not None
-            one.reading.writes_in_place = True
+        # a part of the module that did not run when the model was read writes in place
+        for backbone in backbones:
+            assert backbone.reading is not None
+            backbone.reading.writes_in_place = True
         if not torch.equal(total, images.sum()):
             raise ModelError(
-                f"{model.spec} wrote into its images, which it did not do when it was read; give "
-                "them again, it will get copies from now on."
+                f"{model.spec} wrote into its images, which it did not do when it was read; "
+                "pass them again, it gets copies from now on."
             )
         return record(model, images, start=start, queries=queries)
     _check_output(model, output, len(images))
     traces = []
-    for one, grid, recorder, each in zip(backbones, grids, recorders, seen, strict=True):
-        calls = own_calls(one, each, contributing_calls(recorder.calls, output))
-        check_blocks(one, each, calls, start)
-        _check_seen(one, calls, each)
-        check_readout(one, each, calls, output, grid)
+    for backbone, grid, recorder, blocks in zip(backbones, grids, recorders, seen, strict=True):
+        calls = own_calls(backbone, blocks, contributing_calls(recorder.calls, output))
+        check_blocks(backbone, blocks, calls, start)
+        _check_tail(backbone, calls, blocks)
+        check_readout(backbone, blocks, calls, output, grid)
         logits = output.detach()
         traces.append(
-            Trace(one, images, logits, calls, grid, each, output, recorder.linears, start)
+            Trace(backbone, images, logits, calls, grid, blocks, output, recorder.linears, start)
         )
     return replace(traces[0], model=model, others=tuple(traces[1:]))
 
 
-def _watched(
+def _recorded_forward(
     backbones: Sequence[Model], images: Tensor, start: int, queries: bool
 ) -> tuple[list[Recorder], list[BlockRecord], Any]:
-    """One forward, as each backbone's recorder and watcher saw it, and the output."""
+    """One forward: each backbone's recorder and record of blocks, and the output."""
     copies = backbones[0].writes_in_place
     recorders = [Recorder(one.layout.rows, queries=queries, copies=copies) for one in backbones]
     with ExitStack() as stack:
-        # a model that turns gradients off for its blocks goes on after them in its caller's mode
-        turns_off = any(one.reading and not one.reading.differentiable for one in backbones)
+        # a model that turns gradients off for its blocks continues after them in its caller's mode
+        turns_off = any(m.reading and not m.reading.differentiable for m in backbones)
         stack.enter_context(torch.set_grad_enabled(turns_off))
         seen = [
             stack.enter_context(block_hooks(one.anatomy, recorder, graph="tail", start=start))
@@ -115,8 +113,8 @@ def _check_output(model: Model, output: Any, count: int) -> None:
         )
 
 
-def _check_seen(model: Model, calls: list[AttentionCall], seen: BlockRecord) -> None:
-    """Refuse a model whose readout was not seen at work."""
+def _check_tail(model: Model, calls: list[AttentionCall], seen: BlockRecord) -> None:
+    """Check that the attention or the pool by which the class is read was recorded."""
     layout = model.layout
     places = {call.place for call in calls}
     if not layout.rows and layout.pool is None and TAIL not in places:

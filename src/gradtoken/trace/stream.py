@@ -1,4 +1,4 @@
-"""Class-aware gradients along the readout's own stream."""
+"""Class-aware gradients along the readout's own stream: its tokens alone, others frozen."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from gradtoken.models.reading.observe import FAILURES
 from gradtoken.precision import wide
 from gradtoken.tap.frozen_context import STREAM_TOLERANCE, Stream, run_stream, stream_gap
 from gradtoken.tap.linear_cache import LinearCache, LinearCall
-from gradtoken.trace.autograd import each_gradient
+from gradtoken.trace.autograd import vector_jacobian_products
 from gradtoken.trace.readout import Readout
 from gradtoken.trace.trace import Trace
 
 
-def follow(
+def stream_readouts(
     trace: Trace, arriving: dict[int, Float[Tensor, "batch targets rows dim"]]
 ) -> list[list[Readout]]:
-    """Each block's steps, from the gradients that arrive at the blocks that the head reads.
+    """Each block's steps, from the gradients at the outputs of the blocks that the head reads.
 
-    The graph holds the readout tokens alone. Layers are answered from the recorded forward; where
-    a block turns out to treat a token alone otherwise than among the others, all is computed anew.
+    The graph holds the readout tokens alone. Outputs of linear layers are taken from the recorded
+    forward. Where a block treats a token alone differently than among the others, everything is
+    computed again.
 
     Raises:
-        ModelError: if the stream does not lead to the model's own readout.
+        ModelError: if the stream does not reproduce the model's own readout.
     """
     if not trace.reading.stream:
         raise ModelError(
@@ -34,23 +35,24 @@ def follow(
             'gradient="full".'
         )
     stream = run_recorded(trace, trace.linears)
-    if stream.gap > _allowed(trace):
+    if stream.gap > _tolerance(trace):
         stream = run_recorded(trace, [])
-    _check(trace, stream)
+    _check_stream(trace, stream)
     tokens = list(stream.tokens.values())
     vectors = [
         arriving[index].transpose(0, 1).to(token.dtype) for index, token in stream.tokens.items()
     ]
-    found = each_gradient(tokens, stream.tap.outputs, vectors)
+    products = vector_jacobian_products(tokens, stream.tap.outputs, vectors)
     blocks: list[list[Readout]] = [[] for _ in range(trace.depth)]
-    steps = zip(trace.block_calls, stream.tap.attention, stream.tap.outputs, found, strict=True)
-    for call, attention, output, each in steps:
+    tap = stream.tap
+    steps = zip(trace.block_calls, tap.attention, tap.outputs, products, strict=True)
+    for call, attention, output, grads in steps:
         blocks[call.place].append(
             Readout(
                 attention,
                 wide(call.value),
                 wide(output.detach()),
-                wide(each.movedim(0, 2)),
+                wide(grads.movedim(0, 2)),
                 trace.patch_grid.order,
             )
         )
@@ -58,6 +60,11 @@ def follow(
 
 
 def run_recorded(trace: Trace, linears: list[LinearCall]) -> Stream:
+    """Run the readout tokens through the blocks, given recorded calls of linear layers.
+
+    Raises:
+        ModelError: if the blocks do not take single tokens.
+    """
     model = trace.model
     try:
         return run_stream(
@@ -78,13 +85,13 @@ def run_recorded(trace: Trace, linears: list[LinearCall]) -> Stream:
         ) from error
 
 
-def _allowed(trace: Trace) -> float:
+def _tolerance(trace: Trace) -> float:
     return STREAM_TOLERANCE[trace.calls[0].key.dtype]
 
 
-def _check(trace: Trace, stream: Stream) -> None:
+def _check_stream(trace: Trace, stream: Stream) -> None:
     gap = stream_gap(stream, trace.seen, trace.model.layout.rows)
-    allowed = _allowed(trace)
+    allowed = _tolerance(trace)
     if not gap <= allowed:
         raise ModelError(
             f"the readout's own stream does not lead where {trace.model.spec} leads (relative "

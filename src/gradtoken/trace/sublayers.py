@@ -1,4 +1,4 @@
-"""What attention and MLP do to each token of each block, by the model's own code."""
+"""The effect of attention and MLP on each token of each block, by the model's own code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gradtoken.trace.trace import Trace
 
 @dataclass(frozen=True)
 class Sublayers:
-    """The tokens of one block on their way through it.
+    """The tokens of one block before and after each of its sublayers.
 
     Args:
-        entering: as they enter.
-        written: W_o v_i, what token i's own value writes where it alone is attended to (the
-            projection's bias and layer scale included).
+        entering: the block's input.
+        written: W_o v_i, what attention adds to token i if it attends to itself alone (with the
+            projection's bias and layer scale).
         middle: after attention is added.
         leaving: after the MLP is added.
     """
@@ -38,16 +38,16 @@ class Sublayers:
 def sublayers(
     trace: Trace, entering: Sequence[Float[Tensor, "batch tokens dim"]]
 ) -> list[Sublayers]:
-    """Run each block once as it is and once with every token attending to itself alone.
+    """Run each block twice: unchanged, and with every token attending to itself alone.
 
     Args:
-        trace: of a model whose blocks attend from token to token.
+        trace: the recorded forward of a model whose blocks attend from token to token.
         entering: the tokens entering each block.
 
     Raises:
         MethodError: if the blocks are not pre-norm.
     """
-    found, model = [], trace.model
+    results, model = [], trace.model
     with model.evaluating(), torch.no_grad():
         for block, given, tokens in zip(
             model.anatomy.blocks, trace.seen.arguments, entering, strict=True
@@ -58,5 +58,5 @@ def sublayers(
                 run_with_arguments(block, model.writable(tokens), given)
             written = wide(alone.middle()) - wide(tokens)
             parts = (tokens, written, norms.middle(), leaving)
-            found.append(Sublayers(*(wide(part) for part in parts)))
-    return found
+            results.append(Sublayers(*(wide(part) for part in parts)))
+    return results

@@ -1,23 +1,23 @@
-"""One forward through a model, and everything a method may ask of it.
+"""The record of one forward through a model.
 
-The forward runs once and keeps no graph but for its tail, from the last block to the output; the
-tap holds references to each attention call's keys and values. What depends on a class is computed
-on demand: along the readout's own stream, or by backpropagation through the whole model.
+A `Trace` holds the images, the logits, each attention call's tensors (references, not copies), the
+outputs of the blocks that the head reads, and the graph of the forward's tail, which runs from the
+last block to the output. It computes nothing: gradients and readouts are functions of a trace, in
+the modules beside this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.errors import ModelError, NotSupportedError
+from gradtoken.errors import NotSupportedError
 from gradtoken.images.patch_grid import PatchGrid, averaged_tokens
 from gradtoken.models.model import Model
 from gradtoken.models.verification import Reading
-from gradtoken.tap.alignment import Alignment, along_sequence
+from gradtoken.tap.alignment import Alignment
 from gradtoken.tap.attention_call import TAIL, AttentionCall
 from gradtoken.tap.hooks import BlockRecord
 from gradtoken.tap.linear_cache import LinearCall
@@ -25,29 +25,30 @@ from gradtoken.tap.linear_cache import LinearCall
 
 @dataclass(frozen=True)
 class Trace:
-    """One recorded forward. Made by `record`.
-
-    `logits` is the model's output; of a model that compares pictures with text, its embedding.
-    """
+    """One recorded forward, made by `record`."""
 
     model: Model
     images: Float[Tensor, "batch channels height width"]
+    """The preprocessed images, on the model's device and in its type."""
     logits: Float[Tensor, "batch classes"]
+    """The model's output; the embedding, of a model that compares images with text."""
     calls: list[AttentionCall]
+    """The attention calls in order: those of the blocks from `start` on, then the tail's."""
     patch_grid: PatchGrid
+    """Which tokens are spatial, and where they lie."""
     seen: BlockRecord
     output: Float[Tensor, "batch classes"]
     """`logits` with the tail's graph."""
     linears: list[LinearCall]
-    """What linear layers of the blocks made of the readout tokens."""
+    """The calls of the blocks' linear layers, of the readout tokens alone."""
     start: int = 0
-    """The first block whose attention was kept."""
+    """Index of the first block whose attention was kept."""
     others: tuple[Trace, ...] = ()
-    """The same forward as the model's further backbones showed it."""
+    """The same forward, recorded in the model's further backbones."""
 
     @property
     def depth(self) -> int:
-        """L, the number of transformer blocks followed."""
+        """L, the number of transformer blocks that are followed."""
         return len(self.model.anatomy.blocks)
 
     @property
@@ -62,7 +63,7 @@ class Trace:
 
     @property
     def reading(self) -> Reading:
-        """What was verified of the model."""
+        """How the model is read, as verified when it was wrapped."""
         assert self.model.reading is not None
         return self.model.reading
 
@@ -82,10 +83,10 @@ class Trace:
         return [call for call in self.calls if call.place == TAIL]
 
     def global_calls(self) -> list[AttentionCall]:
-        """One call per block in which every token attends to every token.
+        """The attention calls of the blocks, one per block, in which all tokens attend to all.
 
         Raises:
-            MethodError: if the model's attention is not of that kind, or is not seen.
+            NotSupportedError: if the model's attention is of another kind, or was not recorded.
         """
         calls = self.block_calls
         shape = (self.patch_grid.tokens,) * 2
@@ -99,10 +100,10 @@ class Trace:
         return calls
 
     def check_one_chain(self) -> None:
-        """See that the class is read at the end of one chain of blocks.
+        """Check that the class is read at the end of one chain of blocks.
 
         Raises:
-            MethodError: if it is read from several blocks or backbones.
+            NotSupportedError: if it is read from several blocks or backbones.
         """
         anatomy = self.model.anatomy
         if self.others:
@@ -117,9 +118,9 @@ class Trace:
         )
 
     def rows(self) -> list[int]:
-        """The rows of a block's attention that belong to the readout: its tokens and those pooled.
+        """The rows of a block's attention that belong to the readout: its tokens and pooled ones.
 
-        Of a readout that attends for itself after the last block, all rows.
+        All rows where the class is read by attention after the last block.
         """
         layout = self.model.layout
         if not layout.rows and layout.pool is None:
@@ -131,26 +132,14 @@ class Trace:
         pool = self.model.layout.pool
         return () if pool is None else averaged_tokens(pool, self.patch_grid)
 
-    def tail_orders(self, calls: Sequence[AttentionCall]) -> list[tuple[int, ...] | None]:
-        """For each attention after the last block, positions of the spatial tokens among those it
-        attends to; None for the last ones. Calls that attend to no patches have none ().
+    def tail_keys(self) -> tuple[int, ...]:
+        """For each token of the sequence, its position among the keys of the last tail call, or -1.
+
+        Empty where the class is not read by attention.
 
         Raises:
-            ModelError: if there are other calls than when the model was read.
+            NotSupportedError: if it is read by several calls in turn, or not from patches.
         """
-        if len(calls) != len(self.reading.tail):
-            raise ModelError(
-                f"{self.model.spec} made {len(calls)} attention calls after its last block, and "
-                f"{len(self.reading.tail)} when it was read; wrap it again."
-            )
-        return [
-            () if aligned is None else self._order(aligned, call.key.shape[-2])
-            for call, aligned in zip(calls, self.reading.tail, strict=True)
-        ]
-
-    def tail_keys(self) -> tuple[int, ...]:
-        """For each token of the sequence, its position among those that the last attention attends
-        to, or -1; empty where the class is not read by attention."""
         if not self.tail_calls:
             return ()
         if len(self.tail_calls) > 1 and self.model.anatomy.attends:
@@ -169,30 +158,18 @@ class Trace:
         keys = aligned.positions(range(tokens), tokens, count)
         return tuple(key if 0 <= key < count else -1 for key in keys)
 
-    def tail_patches(self, row: Float[Tensor, "batch keys"]) -> Float[Tensor, "batch patches"]:
-        """The patches' values in a row of the last attention after the blocks.
-
-        Raises:
-            MethodError: if it is not to the patches.
-        """
-        return self.patch_grid.pick(along_sequence(row, self.tail_keys()))
-
     def pooled_order(self) -> tuple[int, ...] | None:
-        """Positions of the spatial tokens among those that the head averages; None: the last."""
-        return self._order(self.reading.pooled, self.pooled().shape[1])
+        """Positions of the spatial tokens among `pooled`; None stands for the last positions."""
+        return self.spatial_order(self.reading.pooled, self.pooled().shape[1])
 
-    def pooled_rows(self) -> list[int]:
-        """Positions, among the tokens that `pooled` gives, of those that the head averages."""
-        count, grid = self.pooled().shape[1], self.patch_grid
-        return list(self.reading.pooled.positions(self.averaged(), grid.tokens, count))
-
-    def _order(self, aligned: Alignment, count: int) -> tuple[int, ...] | None:
+    def spatial_order(self, aligned: Alignment, count: int) -> tuple[int, ...] | None:
+        """Positions of the spatial tokens among `count` aligned tokens; None: the last ones."""
         grid = self.patch_grid
         order = aligned.positions(grid.positions, grid.tokens, count)
         return None if order == tuple(range(count - grid.count, count)) else order
 
     def pooled(self) -> Float[Tensor, "batch tokens dim"]:
-        """The tokens that the head averages."""
+        """The tokens from which the head takes an average."""
         pool = self.model.anatomy.pool
         assert pool is not None
         pooled = self.seen.pooled(pool)

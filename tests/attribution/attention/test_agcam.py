@@ -19,5 +19,5 @@ def by_hand(written: Written, label: int) -> Tensor:
     return total
 
 
-def test_it_equals_the_equation(variant: Model) -> None:
+def test_agcam_equals_equation(variant: Model) -> None:
     assert_equals(variant, "agcam", by_hand)

@@ -21,11 +21,11 @@ def by_hand(written: Written, label: int, attention: bool) -> Tensor:
     return total
 
 
-def test_attcat(variant: Model) -> None:
+def test_attcat_equals_equation(variant: Model) -> None:
     assert_equals(variant, "attcat", lambda written, label: by_hand(written, label, True))
 
 
-def test_gradient_times_token(variant: Model) -> None:
+def test_attcat_without_attention_equals_equation(variant: Model) -> None:
     assert_equals(
         variant, "attcat", lambda written, label: by_hand(written, label, False), attention=False
     )

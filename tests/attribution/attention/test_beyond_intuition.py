@@ -39,7 +39,7 @@ def perceived(written: Written, label: int, variant: str) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["head", "token"])
-def test_it_equals_the_equations(variant: Model, kind: str) -> None:
+def test_beyond_intuition_equals_equations(variant: Model, kind: str) -> None:
     assert_equals(
         variant,
         "beyond-intuition",
@@ -49,6 +49,6 @@ def test_it_equals_the_equations(variant: Model, kind: str) -> None:
     )
 
 
-def test_a_variant_it_does_not_have_is_refused() -> None:
+def test_beyond_intuition_rejects_unknown_variant() -> None:
     with pytest.raises(MethodError, match="variant is 'block'; it can be 'head' or 'token'"):
         make_method("beyond-intuition", variant="block")

@@ -27,33 +27,33 @@ def times_gradient(
     return (tokens / fraction * grad).sum(-1)
 
 
-def test_plain(variant: Model) -> None:
+def test_cdam_plain_equals_equation(variant: Model) -> None:
     assert_equals(variant, "cdam", lambda w, label: times_gradient(w, label, lambda t: t))
 
 
-def test_integrated(model: Model) -> None:
+def test_cdam_integrated_equals_equation(model: Model) -> None:
     def by_hand(written: Written, label: int) -> Tensor:
         steps = [s / 5 for s in range(1, 6)]
-        found = [times_gradient(written, label, lambda t, s=s: s * t, s) for s in steps]
-        return torch.stack(found).mean(0)
+        maps = [times_gradient(written, label, lambda t, s=s: s * t, s) for s in steps]
+        return torch.stack(maps).mean(0)
 
     assert_equals(model, "cdam", by_hand, gradient="integrated", steps=5)
 
 
-def test_smooth(model: Model) -> None:
+def test_cdam_smooth_equals_equation(model: Model) -> None:
     def by_hand(written: Written, label: int) -> Tensor:
         generator = torch.Generator().manual_seed(4)
-        found = []
+        maps = []
         for _ in range(3):
             drawn = torch.randn(65, 48, generator=generator).double()
-            found.append(times_gradient(written, label, lambda t, d=drawn: t + 0.2 * t.std() * d))
-        return torch.stack(found).mean(0)
+            maps.append(times_gradient(written, label, lambda t, d=drawn: t + 0.2 * t.std() * d))
+        return torch.stack(maps).mean(0)
 
     assert_equals(model, "cdam", by_hand, gradient="smooth", steps=3, noise=0.2, seed=4)
 
 
 @pytest.mark.slow
-def test_integrated_sums_to_what_the_last_block_changes(model: Model) -> None:
+def test_cdam_integrated_is_complete(model: Model) -> None:
     """Completeness: over all tokens, the score with the block's tokens minus that with zeros."""
     images = inputs(model)
     trace = record(model, images)
@@ -77,6 +77,6 @@ def test_integrated_sums_to_what_the_last_block_changes(model: Model) -> None:
         ({"noise": -1}, "cdam's noise is -1; it must be a number from 0 up"),
     ],
 )
-def test_options_out_of_range_are_refused(option: dict, words: str) -> None:
+def test_cdam_rejects_options_out_of_range(option: dict, words: str) -> None:
     with pytest.raises(MethodError, match=words):
         make_method("cdam", **option)

@@ -28,7 +28,7 @@ def by_hand(written: Written, label: int, discard: float) -> Tensor:
 
 
 @pytest.mark.parametrize("discard", [0.9, 0.25, 0])
-def test_it_equals_the_definition(model: Model, discard: float) -> None:
+def test_grad_rollout_equals_definition(model: Model, discard: float) -> None:
     assert_equals(
         model,
         "grad-rollout",
@@ -37,11 +37,11 @@ def test_it_equals_the_definition(model: Model, discard: float) -> None:
     )
 
 
-def test_every_layout(variant: Model) -> None:
+def test_grad_rollout_in_every_layout(variant: Model) -> None:
     assert_equals(variant, "grad-rollout", lambda written, label: by_hand(written, label, 0.9))
 
 
 @pytest.mark.parametrize("discard", [1, -0.1, "most"])
-def test_a_fraction_that_is_none_is_refused(discard: object) -> None:
+def test_grad_rollout_rejects_discard_out_of_range(discard: object) -> None:
     with pytest.raises(MethodError, match=r"grad-rollout's discard is .* from 0 to below 1"):
         make_method("grad-rollout", discard=discard)

@@ -19,5 +19,5 @@ def by_hand(written: Written, label: int) -> Tensor:
     return total / (len(blocks) * len(grads[0]))
 
 
-def test_it_equals_the_equation(variant: Model) -> None:
+def test_grad_sam_equals_equation(variant: Model) -> None:
     assert_equals(variant, "grad-sam", by_hand)

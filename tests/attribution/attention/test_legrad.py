@@ -24,9 +24,9 @@ def by_hand(written: Written, label: int, layers: list[int]) -> Tensor:
     return total
 
 
-def test_all_layers(variant: Model) -> None:
+def test_legrad_equals_equation(variant: Model) -> None:
     assert_equals(variant, "legrad", lambda w, label: by_hand(w, label, [0, 1, 2, 3]))
 
 
-def test_the_published_wrappers_last_two(model: Model) -> None:
+def test_legrad_of_last_two_layers_equals_equation(model: Model) -> None:
     assert_equals(model, "legrad", lambda w, label: by_hand(w, label, [2, 3]), layers=2)

@@ -24,15 +24,15 @@ def by_hand(written: Written, label: int, start: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("start", "lowest"), [(None, 1), (0, 0), (3, 3)])
-def test_it_equals_the_definition(model: Model, start: int | None, lowest: int) -> None:
+def test_tam_equals_definition(model: Model, start: int | None, lowest: int) -> None:
     assert_equals(model, "tam", lambda w, label: by_hand(w, label, lowest), start=start, steps=3)
 
 
-def test_every_layout(variant: Model) -> None:
+def test_tam_in_every_layout(variant: Model) -> None:
     assert_equals(variant, "tam", lambda w, label: by_hand(w, label, 1), steps=3)
 
 
-def test_a_block_it_does_not_have_is_refused(model: Model) -> None:
+def test_tam_rejects_block_that_does_not_exist(model: Model) -> None:
     with pytest.raises(MethodError, match="tam's start is 4, but VisionTransformer has 4 blocks"):
         gradtoken.explain(model, inputs(model), 3, method="tam", start=4)
     with pytest.raises(MethodError, match="tam's start is 'top'; it must be a block's index"):

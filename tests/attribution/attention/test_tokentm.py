@@ -20,15 +20,15 @@ def change(before: Tensor, after: Tensor) -> Tensor:
 
 def by_hand(written: Written, label: int) -> Tensor:
     blocks, grads = written.attention_gradients(label)
-    one = torch.eye(len(blocks[0].entering), dtype=torch.float64)
+    identity = torch.eye(len(blocks[0].entering), dtype=torch.float64)
     state = torch.diag(blocks[0].entering.norm(dim=-1))
     for block, grad, module in zip(blocks, grads, written.module.blocks, strict=True):
         moved = written.projected(module, block.value)
         mixing = block.attention.mean(0) @ change(block.entering, moved)
-        state = (one + mixing * grad.clamp_min(0).mean(0)) @ state
-        state = (one + change(block.middle, block.leaving - block.middle)) @ state
+        state = (identity + mixing * grad.clamp_min(0).mean(0)) @ state
+        state = (identity + change(block.middle, block.leaving - block.middle)) @ state
     return state[0]
 
 
-def test_it_equals_the_equation(variant: Model) -> None:
+def test_tokentm_equals_equation(variant: Model) -> None:
     assert_equals(variant, "tokentm", by_hand)

@@ -42,7 +42,7 @@ def attention_relevance(written: Written, label: int) -> tuple[list[Tensor], Ten
     seed = torch.zeros(1, module.head.out_features, dtype=relevance.dtype)
     seed[0, label] = 1
     relevance[:1] = linear(seed, last[:1], module.head)
-    found = []
+    results = []
     for block, layer in zip(reversed(blocks), reversed(module.blocks), strict=True):
         mlp = layer.mlp
         hidden = mlp.fc1(layer.norm2(block.middle))
@@ -66,5 +66,5 @@ def attention_relevance(written: Written, label: int) -> tuple[list[Tensor], Ten
             [torch.stack(column, dim=1).flatten(1) for column in zip(*parts, strict=True)], dim=1
         )
         relevance = relevance + linear(mixed, block.normed, layer.attn.qkv)
-        found.append(torch.stack(matrices))
-    return list(reversed(found)), relevance
+        results.append(torch.stack(matrices))
+    return list(reversed(results)), relevance

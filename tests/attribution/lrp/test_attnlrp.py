@@ -73,11 +73,11 @@ def by_hand(written: Written, label: int) -> Tensor:
     return relevance.sum(-1)
 
 
-def test_it_equals_the_rules(model: Model) -> None:
+def test_attnlrp_equals_rules(model: Model) -> None:
     assert_equals(model, "attnlrp", by_hand)
 
 
-def test_an_operation_without_a_rule_is_refused_by_name() -> None:
+def test_attnlrp_names_operation_without_rule() -> None:
     class Cubed(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.pow(x, 3)
@@ -89,13 +89,13 @@ def test_an_operation_without_a_rule_is_refused_by_name() -> None:
         gradtoken.explain(model, images_for((64, 64)), 3, method="attnlrp")
 
 
-def test_models_without_a_class_token_are_refused() -> None:
+def test_attnlrp_rejects_model_without_class_token() -> None:
     model = gradtoken.wrap(tiny_vit(global_pool="avg", class_token=False))
     with pytest.raises(MethodError, match=r"attnlrp propagates relevance from a class token"):
         gradtoken.explain(model, images_for((64, 64)), 3, method="attnlrp")
 
 
-def test_it_says_what_to_install(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attnlrp_names_package_to_install(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "lxt.explicit.functional", None)
     with pytest.raises(MethodError, match=r'pip install "gradtoken\[lxt\]"'):
         gradtoken.explain(model, inputs(model), 3, method="attnlrp")

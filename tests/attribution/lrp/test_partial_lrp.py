@@ -15,5 +15,5 @@ def by_hand(written: Written, label: int) -> Tensor:
     return relevance[-1].clamp_min(0).mean(0)[0]
 
 
-def test_it_equals_the_definition(model: Model) -> None:
+def test_partial_lrp_equals_definition(model: Model) -> None:
     assert_equals(model, "partial-lrp", by_hand)

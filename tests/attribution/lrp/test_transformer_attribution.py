@@ -25,21 +25,21 @@ def by_hand(written: Written, label: int, start: int = 0) -> Tensor:
     return product[0]
 
 
-def test_it_equals_the_equation(model: Model) -> None:
+def test_transformer_attribution_equals_equation(model: Model) -> None:
     assert_equals(model, "transformer-attribution", by_hand)
 
 
-def test_registers_and_a_later_start() -> None:
+def test_transformer_attribution_with_registers_and_start() -> None:
     model = gradtoken.wrap(tiny_vit(reg_tokens=3))
     assert_equals(model, "transformer-attribution", lambda w, c: by_hand(w, c, 1), start=1)
 
 
-def test_by_hand_relevance_is_conserved(model: Model) -> None:
+def test_relevance_by_hand_is_conserved(model: Model) -> None:
     _, arrived = attention_relevance(Written(model.module, inputs(model)[0]), 3)
     torch.testing.assert_close(arrived.sum(), torch.tensor(1, dtype=torch.float64))
 
 
-def test_an_operation_without_a_rule_is_refused_by_what_is_lost() -> None:
+def test_transformer_attribution_rejects_model_that_loses_relevance() -> None:
     class Cubed(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.pow(x, 3)
@@ -51,13 +51,13 @@ def test_an_operation_without_a_rule_is_refused_by_what_is_lost() -> None:
         gradtoken.explain(model, images_for((64, 64)), 3, method="transformer-attribution")
 
 
-def test_models_without_a_class_token_are_refused() -> None:
+def test_transformer_attribution_rejects_model_without_class_token() -> None:
     model = gradtoken.wrap(tiny_vit(global_pool="avg", class_token=False))
     with pytest.raises(MethodError, match=r"from a class token, which .* \(mean of patch tokens\)"):
         gradtoken.explain(model, images_for((64, 64)), 3, method="transformer-attribution")
 
 
-def test_a_block_it_does_not_have_is_refused(model: Model) -> None:
+def test_transformer_attribution_rejects_block_that_does_not_exist(model: Model) -> None:
     with pytest.raises(MethodError, match="start is 4, but VisionTransformer has 4 blocks"):
         gradtoken.explain(model, inputs(model), 3, method="transformer-attribution", start=4)
     with pytest.raises(MethodError, match="start is -1; it must be a block's index"):

@@ -52,7 +52,9 @@ class BeyondIntuition(Method):
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         with forward_with_graph(trace, targets) as graph:
             weights = [a.detach() for a in graph.attention]
-            start = graph.start(graph.tail[-1].detach().mean(1) if graph.tail else None)[:, None]
+            start = graph.head_weights(graph.tail[-1].detach().mean(1) if graph.tail else None)[
+                :, None
+            ]
             if self.variant == "head":
 
                 def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:

@@ -59,15 +59,15 @@ class CDAM(Method):
         for step in range(1, self.steps + 1):
             fraction = step / self.steps if self.gradient == "integrated" else 1
             change = self._change(fraction, generator)
-            found = self._times_gradient(trace, targets, change, fraction)
-            total = found if total is None else total + found
+            maps = self._times_gradient(trace, targets, change, fraction)
+            total = maps if total is None else total + maps
         assert total is not None
         return total / self.steps
 
     def _times_gradient(
         self, trace: Trace, targets: Targets, change: Change | None, fraction: float
     ) -> Float[Tensor, "batch targets patches"]:
-        """Gradient times token where the tokens are changed; `fraction` of them is left."""
+        """Gradient times token where the tokens are changed; `fraction` is the scale they keep."""
         with forward_with_graph(trace, targets, normed=change) as graph:
             tokens = graph.norms.first()
             values = tokens.detach() / fraction
@@ -78,13 +78,13 @@ class CDAM(Method):
             return graph.maps([tokens], combine)
 
     def _change(self, fraction: float, generator: torch.Generator) -> Change:
-        """What one step makes of the tokens; the noise is the same for each image of a batch."""
+        """The change of the tokens in one step; noise is the same for every image of a batch."""
         if self.gradient == "integrated":
             return lambda tokens: tokens * fraction
 
         def noisy(tokens: Tensor) -> Tensor:
-            drawn = torch.randn(tokens.shape[1:], generator=generator, dtype=torch.float32)
+            noise = torch.randn(tokens.shape[1:], generator=generator, dtype=torch.float32)
             spread = tokens.detach().std(dim=(1, 2), keepdim=True)
-            return tokens + self.noise * spread * drawn.to(tokens)
+            return tokens + self.noise * spread * noise.to(tokens)
 
         return noisy

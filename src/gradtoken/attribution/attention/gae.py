@@ -33,7 +33,7 @@ class GenericAttention(Method):
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:
                 steps = [(g * a).clamp_min(0).mean(1) for g, a in zip(grads, weights, strict=True)]
-                row = graph.start(steps[-1] if graph.tail else None)[:, None]
+                row = graph.head_weights(steps[-1] if graph.tail else None)[:, None]
                 for step in reversed(steps[: len(graph.attention)]):
                     row = row + row @ step
                 return row[:, 0]

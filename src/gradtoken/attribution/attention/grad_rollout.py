@@ -50,7 +50,7 @@ class GradientRollout(Method):
                     self._kept((g * a).mean(1).clamp_min(0))
                     for g, a in zip(grads, weights, strict=True)
                 ]
-                row = graph.start(steps[-1] if graph.tail else None)[:, None]
+                row = graph.head_weights(steps[-1] if graph.tail else None)[:, None]
                 for step in reversed(steps[: len(graph.attention)]):
                     mixing = step + torch.eye(step.shape[-1], device=step.device, dtype=step.dtype)
                     row = row @ (mixing / mixing.sum(-1, keepdim=True))

@@ -16,16 +16,21 @@ def integrated_attention(
 ) -> Float[Tensor, "batch targets patches"]:
     """E_h[(1/m sum_s G(s/m x))+] in the readout's row, s = 1 to m.
 
-    G is the gradient of the score by the last attention when the model is given its input scaled
-    (in normalised space, whose zero is the grey of the mean).
+    G is the gradient of the score by the last attention when the model's input is scaled
+    (in normalised space, where zero is the grey of the mean).
+
+    Args:
+        trace: a record of the images.
+        targets: K targets for each image.
+        steps: m, the points of the integral.
     """
     total: Tensor | None = None
     for step in range(1, steps + 1):
         images = trace.images * (step / steps)
         with forward_with_graph(trace, targets, images=images) as graph:
             at = [graph.steps[-1]]
-            found = torch.stack([grads[0] for grads in graph.each_target(at)], dim=1)
-        total = found if total is None else total + found
+            gradient = torch.stack([grads[0] for grads in graph.target_gradients(at)], dim=1)
+        total = gradient if total is None else total + gradient
     assert total is not None
     rows = [graph.readout_row((total[:, k] / steps).clamp_min(0)) for k in range(targets.count)]
     return trace.patch_grid.pick(torch.stack(rows, dim=1))

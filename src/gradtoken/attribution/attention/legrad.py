@@ -1,4 +1,4 @@
-"""LeGrad: what each block's attention could still do for a class, block by block."""
+"""LeGrad: the positive gradient of each block's score by its attention, block by block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
-from gradtoken.attribution.layers import Layers, listed, select_layers
+from gradtoken.attribution.layers import Layers, as_index_list, select_layers
 from gradtoken.errors import NotSupportedError
 from gradtoken.models.reading.observe import with_autograd
 from gradtoken.precision import wide
@@ -44,29 +44,29 @@ class LeGrad(Method):
     layers: Layers = "all"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", listed(self.layers))
+        object.__setattr__(self, "layers", as_index_list(self.layers))
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         trace.global_calls()
         chosen = select_layers(self.layers, trace.depth)
         maps = []
-        with _blocks_alone(trace, chosen) as (weights, leaving):
+        with _separate_block_graphs(trace, chosen) as (weights, leaving):
             means = [t.mean(1, keepdim=True).expand_as(t) for t in leaving]
-            scores = _scores_after(trace, means, targets)
+            scores = _scores_of_tokens(trace, means, targets)
             for k in range(targets.count):
                 grads = torch.autograd.grad(scores[:, :, k].sum(), weights, retain_graph=True)
-                each = [grad.clamp_min(0).mean(dim=(1, 2)) for grad in grads]
-                maps.append(trace.patch_grid.pick(torch.stack(each).sum(0)))
+                layers = [grad.clamp_min(0).mean(dim=(1, 2)) for grad in grads]
+                maps.append(trace.patch_grid.pick(torch.stack(layers).sum(0)))
         return torch.stack(maps, dim=1)
 
 
 @contextmanager
-def _blocks_alone(
+def _separate_block_graphs(
     trace: Trace, chosen: Sequence[int]
 ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Some blocks, each with a graph of its own from its attention weights on.
+    """Run the chosen blocks, each with a graph of its own that starts at its attention weights.
 
-    Yields the weights (B, H, N, N), which are leaves, and the tokens (B, N, D) that leave the
+    Yields the weights (B, H, N, N), which are leaves, and the output tokens (B, N, D) of the
     blocks; gradients are on inside the `with`.
     """
     anatomy, recorder = trace.model.anatomy, Recorder(copies=trace.model.writes_in_place)
@@ -88,15 +88,15 @@ def _blocks_alone(
             yield weights, leaving
 
 
-def _scores_after(
+def _scores_of_tokens(
     trace: Trace, leaving: Sequence[Float[Tensor, "batch tokens dim"]], targets: Targets
 ) -> Float[Tensor, "layers batch targets"]:
-    """The scores that the model gives where other tokens leave its last block.
+    """The scores of the targets where other tokens replace the output of the last block.
 
-    Everything after that block is the model's own; several sets of tokens take one pass.
+    Everything after that block is the model's own; all layers' tokens take one pass.
 
     Raises:
-        MethodError: if the model counts on the pictures' own tokens.
+        NotSupportedError: if the model does not take other tokens there.
     """
     anatomy, thread = trace.model.anatomy, threading.get_ident()
 
@@ -114,10 +114,10 @@ def _scores_after(
         raise
     except RuntimeError as error:
         raise NotSupportedError(
-            f"puts other tokens behind the last block, which {trace.model.spec} does "
-            f"not take ({str(error).splitlines()[0]}); use gradtoken."
+            f"replaces the output of the last block by other tokens, which {trace.model.spec} "
+            f"does not take ({str(error).splitlines()[0]}); use gradtoken."
         ) from None
     finally:
         handle.remove()
-    each = logits.unflatten(0, (len(leaving), -1))[:, :, None]
-    return torch.stack([targets.scores(z.expand(-1, targets.count, -1)) for z in each])
+    by_layer = logits.unflatten(0, (len(leaving), -1))[:, :, None]
+    return torch.stack([targets.scores(z.expand(-1, targets.count, -1)) for z in by_layer])

@@ -1,4 +1,4 @@
-"""Raw attention: what the class token looks at in the last block, whatever the class."""
+"""Raw attention: the class token's attention in the last block, independent of the class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.base import Method
-from gradtoken.errors import MethodError
+from gradtoken.errors import NotSupportedError
+from gradtoken.tap.alignment import along_sequence
 from gradtoken.tap.attention_call import TAIL
 from gradtoken.targets import Targets
 from gradtoken.trace.trace import Trace
@@ -30,14 +31,15 @@ class RawAttention(Method):
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         if not trace.calls:
-            raise MethodError(
-                f"raw-attention shows the last block's attention, which {trace.model.spec} "
+            raise NotSupportedError(
+                f"shows the last block's attention, which {trace.model.spec} "
                 "computes by hand or within windows; use gradtoken."
             )
         trace.check_one_chain()
         last = trace.calls[-1]
         if last.place == TAIL:
-            row = trace.tail_patches(last.rows(slice(None)).mean(dim=(1, 2)))
+            weights = last.rows(slice(None)).mean(dim=(1, 2))
+            row = trace.patch_grid.pick(along_sequence(weights, trace.tail_keys()))
         else:
             row = trace.patch_grid.pick(last.rows(trace.rows()).mean(dim=(1, 2)))
         return row[:, None].expand(-1, targets.count, -1)

@@ -1,4 +1,4 @@
-"""Attention rollout: attention multiplied through all blocks, whatever the class."""
+"""Attention rollout: attention multiplied through all blocks, independent of the class."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class AttentionRollout(Method):
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         calls = trace.global_calls()
-        row = self._reading(trace)
+        row = self._head_weights(trace)
         for call in reversed(calls):
             mixing = call.rows(slice(None)).mean(dim=1)
             mixing = mixing + torch.eye(mixing.shape[-1], device=mixing.device, dtype=mixing.dtype)
             row = row @ (mixing / mixing.sum(-1, keepdim=True))
         return trace.patch_grid.pick(row).expand(-1, targets.count, -1)
 
-    def _reading(self, trace: Trace) -> Float[Tensor, "batch 1 tokens"]:
-        """How the head reads the last block's tokens: one of them, their mean, or by attention."""
+    def _head_weights(self, trace: Trace) -> Float[Tensor, "batch 1 tokens"]:
+        """The head's weights of the last block's tokens: a single one, their mean, or attention."""
         if trace.tail_calls:
             row = trace.tail_calls[-1].rows(slice(None)).mean(dim=(1, 2))[:, None]
             return along_sequence(row, trace.tail_keys())

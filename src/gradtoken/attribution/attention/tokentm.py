@@ -35,18 +35,18 @@ class TokenTransformation(Method):
         with forward_with_graph(trace, targets) as graph:
             parts = sublayers(trace, [t.detach() for t in graph.entering])
             mean = [a.detach().mean(1) for a in graph.steps]
-            attended = [
+            by_attention = [
                 a * _change(p.entering, p.written)[:, None]
                 for a, p in zip(mean[: len(parts)], parts, strict=True)
             ]
-            made = [_change(p.middle, p.leaving - p.middle) for p in parts]
+            by_mlp = [_change(p.middle, p.leaving - p.middle) for p in parts]
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:
                 positive = [g.clamp_min(0).mean(1) for g in grads]
-                row = graph.start(mean[-1] * positive[-1] if graph.tail else None)[:, None]
+                row = graph.head_weights(mean[-1] * positive[-1] if graph.tail else None)[:, None]
                 for index in reversed(range(len(parts))):
-                    row = row * (1 + made[index][:, None])
-                    row = row + row @ (attended[index] * positive[index])
+                    row = row * (1 + by_mlp[index][:, None])
+                    row = row + row @ (by_attention[index] * positive[index])
                 return row[:, 0] * parts[0].entering.norm(dim=-1)
 
             return graph.maps(graph.steps, combine)

@@ -74,7 +74,7 @@ _REARRANGE = {
     "size",
     "stride",
 }
-"""Functions whose gradient moves relevance and does not change it."""
+"""Functions whose gradient rearranges relevance without changing its values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class AttnLRP(Method):
 
 
 class _Rules(EagerAttention):
-    """Makes a forward one whose backward propagates relevance by lxt's rules."""
+    """A mode under which the backward of a forward propagates relevance by lxt's rules."""
 
     def __init__(self, rules: Any, spec: str, *, copies: bool) -> None:
         super().__init__(copies=copies)
@@ -165,7 +165,7 @@ class _Rules(EagerAttention):
 
 
 class _NoRule(torch.autograd.Function):
-    """Refuses the relevance that arrives; what gets none, such as a position bias, may pass."""
+    """Raises when relevance arrives; a value that gets none, such as a position bias, passes."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, name: str, spec: str) -> Tensor:
@@ -180,8 +180,8 @@ class _NoRule(torch.autograd.Function):
 
 
 def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Everything a function was given, lists of tensors unpacked."""
-    found: list[Any] = []
+    """A function's arguments, with lists and tuples unpacked."""
+    arguments: list[Any] = []
     for item in (*args, *kwargs.values()):
-        found.extend(item if isinstance(item, (list, tuple)) else [item])
-    return found
+        arguments.extend(item if isinstance(item, (list, tuple)) else [item])
+    return arguments

@@ -27,6 +27,6 @@ class PartialLRP(Method):
     source: ClassVar[str] = "Voita et al., ACL 2019; as a baseline in Chefer et al., CVPR 2021"
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        found = [blocks[-1] for blocks in attention_relevance(trace, targets)]
-        rows = [last.clamp_min(0)[:, :, trace.rows()].mean(dim=(1, 2)) for last in found]
+        last_block = [blocks[-1] for blocks in attention_relevance(trace, targets)]
+        rows = [r.clamp_min(0)[:, :, trace.rows()].mean(dim=(1, 2)) for r in last_block]
         return trace.patch_grid.pick(torch.stack(rows, dim=1))

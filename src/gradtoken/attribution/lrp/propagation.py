@@ -16,7 +16,7 @@ from gradtoken.tap.hooks import BlockRecord, block_hooks
 from gradtoken.tap.in_place import OutOfPlace
 from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
-from gradtoken.trace.autograd import gradients, gradients_on, output_gradients
+from gradtoken.trace.autograd import gradients, gradients_enabled, output_gradients
 from gradtoken.trace.trace import Trace
 
 _LOST = 0.05
@@ -24,68 +24,60 @@ _LOST = 0.05
 
 
 def attention_relevance(trace: Trace, targets: Targets) -> list[list[Tensor]]:
-    """Layer-wise relevance (B, H, N, N) of each block's attention, for each target in turn.
+    """Layer-wise relevance (B, H, N, N) of each block's attention, one list per target.
 
-    It starts at the output as dy/dz, which is one at the logit of a class. For models that read
-    their class from tokens.
+    It starts at the output as dy/dz, which is one at the logit of a class.
 
     Raises:
-        MethodError: if the class is read otherwise, relevance is lost on
-            the way, because the model uses an operation without a rule, or the device has no
-            float64.
+        NotSupportedError: if the class is not read from class tokens, relevance is lost because the
+            model uses an operation without a rule, or the device has no float64.
     """
     _check_class_token(trace)
     tap = Relevance(copies=trace.model.writes_in_place)
-    found = []
+    results = []
     with _relevant_forward(trace, tap) as (output, seen):
         at = [*tap.weights, seen.inputs[0]]
-        for seed in _seeds(trace, targets, output):
+        for seed in output_gradients(output, targets):
             *blocks, arrived = gradients(output, at, True, vector=seed)
             _check_conserved(trace, seed, arrived)
-            found.append(blocks)
-    return found
+            results.append(blocks)
+    return results
 
 
 def token_relevance(
     trace: Trace, targets: Targets, tap: EagerAttention
 ) -> Float[Tensor, "batch targets tokens"]:
-    """Relevance that a tap's rules bring from dy/dz * z to the tokens entering the first block.
+    """Relevance of the tokens entering the first block, by a tap's rules, from dy/dz * z.
 
     Raises:
-        MethodError: if the class is not read from tokens, or the device
-            has no float64.
+        NotSupportedError: if the class is not read from class tokens, or the device has no
+            float64.
     """
     _check_class_token(trace)
     with _relevant_forward(trace, tap) as (output, seen):
-        found = [
+        results = [
             gradients(output, [seen.inputs[0]], True, vector=seed * output.detach())[0]
-            for seed in _seeds(trace, targets, output)
+            for seed in output_gradients(output, targets)
         ]
-    return torch.stack([relevance.sum(-1) for relevance in found], dim=1)
+    return torch.stack([relevance.sum(-1) for relevance in results], dim=1)
 
 
 @contextmanager
 def _relevant_forward(trace: Trace, tap: EagerAttention) -> Iterator[tuple[Tensor, BlockRecord]]:
-    """The output of a forward with a graph, under a tap whose rules its backward follows.
+    """A forward with a graph, under a tap that sets the rules of its backward pass.
 
-    In float64, whatever the model's type: relevance is divided by the sums of the residual stream,
-    which cross zero, so that what float32 rounds away there is not small in a map.
+    Yields the output and the blocks' record. Computed in float64, whatever the model's type:
+    relevance is divided by sums of the residual stream, which cross zero, so rounding in float32
+    would be visible in a map.
     """
     model = trace.model
-    with gradients_on(trace.model), widening(model, torch.float64) as widened:
+    with gradients_enabled(trace.model), widening(model, torch.float64) as widened:
         pixels = trace.images.double().requires_grad_()
         beside = OutOfPlace() if tap.copies else nullcontext()
         watch = block_hooks(model.anatomy, tap, graph="whole", every_block=True)
         with watch as seen, tap, beside, widened:
             output = model.run(pixels)
         yield output, seen
-
-
-def _seeds(
-    trace: Trace, targets: Targets, output: Float[Tensor, "batch classes"]
-) -> Float[Tensor, "targets batch classes"]:
-    """dy/dz at the output of the forward that relevance goes back through."""
-    return output_gradients(output, targets)
 
 
 def _check_class_token(trace: Trace) -> None:

@@ -1,9 +1,9 @@
 """Layer-wise relevance propagation through an unmodified model.
 
-A `TorchFunctionMode` gives each operation of a forward a backward that hands relevance on instead
+A `TorchFunctionMode` gives each operation of a forward a backward that propagates relevance instead
 of a gradient, by the rules of Chefer, Gur, Wolf, CVPR 2021, section 3.1: so `torch.autograd.grad`
-of the logits by any node is that node's relevance. Every rule works within one image, so batches
-are as their images one by one.
+of the logits by any node is that node's relevance. Every rule works within one image, so a batch
+equals its images processed individually.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PASS_ON = (
 
 
 class Relevance(EagerAttention):
-    """Computes a forward whose backward propagates relevance, with eager attention."""
+    """A mode under which the backward of a forward propagates relevance; attention is eager."""
 
     def intercept(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -66,7 +66,7 @@ class Relevance(EagerAttention):
         return super().intercept(func, args, kwargs)
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
-        """Attention with each of its two products' relevance shared by both factors."""
+        """Attention as two matrix products, whose factors share relevance equally."""
         if self.place is None:
             return run()
         products = _Matmul.apply(call.query, call.key.transpose(-2, -1))
@@ -102,12 +102,12 @@ def _multiply(a: Any, b: Any) -> Any:
 
 
 def varies(item: Any) -> bool:
-    """Whether relevance is to go there: not into constants and parameters."""
+    """Whether relevance is propagated to an item; constants and parameters get none."""
     return isinstance(item, Tensor) and item.requires_grad and not item.is_leaf
 
 
 def pass_on(func: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
-    """The function's value, through which relevance goes unchanged."""
+    """The function's value; relevance passes to `x` unchanged."""
     with torch.no_grad():
         value = func(x, *args, **kwargs)
     if not varies(x):
@@ -116,12 +116,12 @@ def pass_on(func: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _share(relevance: Tensor, value: Tensor) -> Tensor:
-    """relevance / value, zero where the value is."""
+    """relevance / value, and zero where the value is zero."""
     return torch.where(value == 0, 0, relevance / torch.where(value == 0, 1, value))
 
 
 class _PassOn(torch.autograd.Function):
-    """Relevance goes on unchanged: normalisation, activations, softmax."""
+    """Passes relevance on unchanged: normalisation, activations, softmax."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class _PassOn(torch.autograd.Function):
 
 
 class _Halved(torch.autograd.Function):
-    """Two factors get half of the relevance each."""
+    """Gives half of the relevance to each of two factors."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, value: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class _Halved(torch.autograd.Function):
 
 
 class _Linear(torch.autograd.Function):
-    """The positive contributions x_j w_ji get the relevance of i in their proportions."""
+    """Distributes the relevance of output i in proportion to its positive parts x_j w_ji."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -164,7 +164,7 @@ class _Linear(torch.autograd.Function):
 
 
 class _Matmul(torch.autograd.Function):
-    """Both factors get half of what their products contribute."""
+    """Gives half of the relevance of each product of entries to each of its two factors."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class _Matmul(torch.autograd.Function):
 
 
 class _Add(torch.autograd.Function):
-    """Two summands get relevance in proportion to their values, then rescaled.
+    """Gives relevance to two summands in proportion to their values, then rescales it.
 
     Each image's total is kept, split by the absolute totals of the two (eqs. 9 to 11).
     """

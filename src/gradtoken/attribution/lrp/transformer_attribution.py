@@ -24,7 +24,7 @@ class TransformerAttribution(Method):
 
     R_A is the relevance of a block's attention by layer-wise propagation from the score (rules in
     `gradtoken.attribution.lrp.rules`), G the gradient of the score by it, E_h the mean over heads.
-    Relevance is propagated within each image, so a batch equals its images processed one by one.
+    Relevance is propagated within each image, so a batch equals its images processed individually.
     Two readout tokens: the mean of their rows.
 
     Args:
@@ -55,11 +55,11 @@ class TransformerAttribution(Method):
             widened,
             forward_with_graph(trace, targets) as graph,
         ):
-            each = iter(relevance)
+            by_target = iter(relevance)
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:
-                pairs = list(zip(grads, next(each), strict=True))[self.start :]
-                row = graph.start(None)[:, None]
+                pairs = list(zip(grads, next(by_target), strict=True))[self.start :]
+                row = graph.head_weights(None)[:, None]
                 for gradient, relevant in reversed(pairs):
                     row = row + row @ (gradient * relevant).clamp_min(0).mean(1)
                 return row[:, 0]

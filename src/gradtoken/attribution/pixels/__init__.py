@@ -1,1 +1,1 @@
-"""Methods that attribute a score to pixels."""
+"""Methods that attribute a score to pixels, and pool the attribution to tokens."""

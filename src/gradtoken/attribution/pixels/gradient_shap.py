@@ -1,4 +1,4 @@
-"""Gradient SHAP: expected gradients between baselines and noisy pictures."""
+"""Gradient SHAP: expected gradients between baselines and noisy images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from gradtoken.images.fills import Fill, filled
 from gradtoken.precision import wide
 from gradtoken.trace.trace import Trace
 
-_AT_ONCE = 16
+_CHUNK = 16
+"""Images that the model runs on at once."""
 _BASELINES: tuple[Fill, ...] = ("black", "grey", "mean", "blur")
 
 
@@ -23,7 +24,7 @@ _BASELINES: tuple[Fill, ...] = ("black", "grey", "mean", "blur")
 class GradientShap(PixelMethod):
     """Mean of (x - x') * dy/dx at random points between a baseline x' and x + noise.
 
-    Baselines are the black, grey, mean-coloured and blurred picture; summed over each token's
+    Baselines are the black, grey, mean-coloured and blurred image; summed over each token's
     pixels and channels.
 
     Args:
@@ -50,18 +51,18 @@ class GradientShap(PixelMethod):
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import Saliency
 
-        about = trace.model.preprocess
-        fills = [filled(image, fill, about.mean, about.std) for fill in _BASELINES]
+        preprocess = trace.model.preprocess
+        fills = [filled(image, fill, preprocess.mean, preprocess.std) for fill in _BASELINES]
         baselines = torch.cat(fills)
         generator = torch.Generator().manual_seed(self.seed)
         chance = np.random.RandomState(self.seed)
         total = torch.zeros_like(wide(image))
-        for start in range(0, self.samples, _AT_ONCE):
-            count = min(_AT_ONCE, self.samples - start)
+        for start in range(0, self.samples, _CHUNK):
+            count = min(_CHUNK, self.samples - start)
             noisy = image + float(self.noise) * noise_like(image, count, generator)
             away = noisy - baselines[chance.choice(len(baselines), count)]
             left = torch.from_numpy(1 - chance.uniform(0, 1, count)).to(noisy)
             points = noisy - left[:, None, None, None] * away
-            found: Tensor = Saliency(score).attribute(points.requires_grad_(), abs=False)
-            total += wide((away * found).detach()).sum(0)
+            gradient: Tensor = Saliency(score).attribute(points.requires_grad_(), abs=False)
+            total += wide((away * gradient).detach()).sum(0)
         return total / self.samples

@@ -1,4 +1,4 @@
-"""Input x gradient: first-order attribution to the pixels."""
+"""Input x gradient: first-order attribution to pixels."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class InputXGradient(PixelMethod):
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import InputXGradient as Attribution
 
-        found: Tensor = Attribution(score).attribute(image.requires_grad_())
-        return found
+        attribution: Tensor = Attribution(score).attribute(image.requires_grad_())
+        return attribution

@@ -12,7 +12,8 @@ from gradtoken.attribution.pixels.base import Image, PixelMethod, Score
 from gradtoken.images.fills import Fill, filled
 from gradtoken.trace.trace import Trace
 
-_AT_ONCE = 16
+_CHUNK = 16
+"""Images that the model runs on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +41,9 @@ class IntegratedGradients(PixelMethod):
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import IntegratedGradients as Attribution
 
-        about = trace.model.preprocess
-        start = filled(image, self.baseline, about.mean, about.std).contiguous()
-        found: Tensor = Attribution(score).attribute(
-            image, start, n_steps=self.steps, internal_batch_size=_AT_ONCE
+        preprocess = trace.model.preprocess
+        start = filled(image, self.baseline, preprocess.mean, preprocess.std).contiguous()
+        attribution: Tensor = Attribution(score).attribute(
+            image, start, n_steps=self.steps, internal_batch_size=_CHUNK
         )
-        return found
+        return attribution

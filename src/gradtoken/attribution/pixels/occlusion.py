@@ -1,4 +1,4 @@
-"""Occlusion: how much the score falls when a window of the picture is covered."""
+"""Occlusion: how much the score falls when a window of the image is covered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from gradtoken.images.fills import Fill, filled
 from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.trace.trace import Trace
 
-_AT_ONCE = 32
+_CHUNK = 32
+"""Images that the model runs on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Occlusion(PixelMethod):
     Args:
         window: side of the window in tokens.
         stride: tokens from one window to the next.
-        fill: what covers it: "grey", "black", "mean" or "blur".
+        fill: content of the covered window: "grey", "black", "mean" or "blur".
     """
 
     name: ClassVar[str] = "occlusion"
@@ -53,21 +54,21 @@ class Occlusion(PixelMethod):
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import Occlusion as Attribution
 
-        about, (rows, columns) = trace.model.preprocess, trace.grid
+        preprocess, (rows, columns) = trace.model.preprocess, trace.grid
         down, across = trace.patch_grid.slices()
         part = image[..., down, across]
         high, wide = part.shape[-2] // rows, part.shape[-1] // columns
         depth = image.shape[1]
-        cover = filled(image, self.fill, about.mean, about.std)[..., down, across]
+        cover = filled(image, self.fill, preprocess.mean, preprocess.std)[..., down, across]
 
         def score_with(parts: Image) -> Float[Tensor, " images"]:
             images = image.repeat(len(parts), 1, 1, 1)
             images[..., down, across] = parts
             return score(images)
 
-        found = torch.zeros_like(image)
+        attribution = torch.zeros_like(image)
         with torch.no_grad():
-            found[..., down, across] = Attribution(score_with).attribute(
+            attribution[..., down, across] = Attribution(score_with).attribute(
                 part.contiguous(),
                 sliding_window_shapes=(
                     depth,
@@ -76,9 +77,9 @@ class Occlusion(PixelMethod):
                 ),
                 strides=(depth, self.stride * high, self.stride * wide),
                 baselines=cover.contiguous(),
-                perturbations_per_eval=_AT_ONCE,
+                perturbations_per_eval=_CHUNK,
             )
-        return found
+        return attribution
 
     def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
         return grid.pool(pixels.mean(1)).flatten()

@@ -17,7 +17,8 @@ from gradtoken.precision import wide
 from gradtoken.targets import Targets
 from gradtoken.trace.trace import Trace
 
-_AT_ONCE = 64
+_CHUNK = 64
+"""Images that the model runs on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +30,10 @@ class RISE(Method):
     target's class, or the score y of a target that is no class.
 
     Args:
-        masks: how many.
-        cells: of the coarse grid's side.
+        masks: number of masks.
+        cells: number of cells along the coarse grid's side.
         keep: probability that a cell is kept.
-        seed: of the masks.
+        seed: seed of the masks.
     """
 
     name: ClassVar[str] = "rise"
@@ -57,29 +58,29 @@ class RISE(Method):
         shape = (len(trace.images), targets.count, trace.spatial)
         maps = torch.zeros(shape, dtype=wide(trace.logits).dtype, device=trace.logits.device)
         with torch.no_grad():
-            for drawn in self.drawn((height, width)):
-                masks = drawn.to(trace.images)
+            for chunk in self.mask_chunks((height, width)):
+                masks = chunk.to(trace.images)
                 pooled = trace.patch_grid.pool(masks.to(maps.dtype)).flatten(1)
                 for b, image in enumerate(trace.images):
-                    one = Targets([targets.rows[b]])
-                    found = values_of(trace, one, image * masks[:, None])
-                    maps[b] += found.T @ pooled
+                    own = Targets([targets.rows[b]])
+                    values = target_values(trace, own, image * masks[:, None])
+                    maps[b] += values.T @ pooled
         return maps / (self.masks * self.keep)
 
-    def drawn(self, size: tuple[int, int]) -> Iterator[Float[Tensor, "some height width"]]:
-        """The masks on the pixels of an input of `size` (height, width), in 0..1, some at a time.
+    def mask_chunks(self, size: tuple[int, int]) -> Iterator[Float[Tensor, "chunk height width"]]:
+        """All masks for inputs of `size` (height, width), in 0..1, chunk by chunk.
 
-        In all `masks` of them, the same at every call.
+        They are the same at every call.
         """
         generator = torch.Generator().manual_seed(self.seed)
         shape = (self.masks, 1, self.cells, self.cells)
-        drawn = torch.rand(shape, generator=generator, dtype=torch.float32)
-        coarse = (drawn < self.keep).float()
+        coarse = torch.rand(shape, generator=generator, dtype=torch.float32)
+        coarse = (coarse < self.keep).float()
         cell = [-(-side // self.cells) for side in size]
         shifts = [torch.randint(0, c, (self.masks,), generator=generator) for c in cell]
-        for some, tops, lefts in zip(*(t.split(_AT_ONCE) for t in (coarse, *shifts)), strict=True):
+        for chunk, tops, lefts in zip(*(t.split(_CHUNK) for t in (coarse, *shifts)), strict=True):
             large = F.interpolate(
-                some, [(self.cells + 1) * c for c in cell], mode="bilinear", align_corners=False
+                chunk, [(self.cells + 1) * c for c in cell], mode="bilinear", align_corners=False
             )[:, 0]
             yield torch.stack(
                 [
@@ -89,12 +90,18 @@ class RISE(Method):
             )
 
 
-def values_of(
-    trace: Trace, one: Targets, pictures: Float[Tensor, "pictures channels height width"]
-) -> Float[Tensor, "pictures targets"]:
-    """Probability of each of one image's targets on other pictures; y where one is no class."""
-    logits = wide(trace.model(pictures))
-    many = Targets(one.rows * len(logits))
-    probability = many.probabilities(logits, trace.model.activation)
-    scores = many.scores(logits[:, None].expand(-1, one.count, -1))
+def target_values(
+    trace: Trace, targets: Targets, images: Float[Tensor, "images channels height width"]
+) -> Float[Tensor, "images targets"]:
+    """The probability of the targets of one image on other images; y of a target that is no class.
+
+    Args:
+        trace: a record with the model.
+        targets: the targets of a single image.
+        images: the images that the model runs on.
+    """
+    logits = wide(trace.model(images))
+    repeated = Targets(targets.rows * len(logits))
+    probability = repeated.probabilities(logits, trace.model.activation)
+    scores = repeated.scores(logits[:, None].expand(-1, targets.count, -1))
     return torch.where(probability.isnan(), scores, probability)

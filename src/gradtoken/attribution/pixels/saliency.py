@@ -24,8 +24,8 @@ class Saliency(PixelMethod):
     def _attribute(self, score: Score, image: Image, trace: Trace) -> Image:
         from captum.attr import Saliency as Attribution
 
-        found: Tensor = Attribution(score).attribute(image.requires_grad_(), abs=True)
-        return found
+        attribution: Tensor = Attribution(score).attribute(image.requires_grad_(), abs=True)
+        return attribution
 
     def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:
         return grid.pool(pixels.amax(1)).flatten()

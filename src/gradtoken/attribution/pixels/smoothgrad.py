@@ -1,4 +1,4 @@
-"""SmoothGrad: saliency averaged over noisy pictures."""
+"""SmoothGrad: saliency averaged over noisy images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.precision import wide
 from gradtoken.trace.trace import Trace
 
-_AT_ONCE = 8
+_CHUNK = 8
+"""Images that the model runs on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +24,8 @@ class SmoothGrad(PixelMethod):
     """Mean of |dy/dx| at x + noise, the largest channel, mean over each token's pixels.
 
     Args:
-        samples: noisy pictures.
-        noise: standard deviation, relative to the picture's range of values.
+        samples: number of noisy images.
+        noise: standard deviation, relative to the image's range of values.
         seed: of the noise.
     """
 
@@ -49,11 +50,11 @@ class SmoothGrad(PixelMethod):
         spread = float(image.detach().max() - image.detach().min()) * self.noise
         generator = torch.Generator().manual_seed(self.seed)
         total = torch.zeros_like(wide(image))
-        for start in range(0, self.samples, _AT_ONCE):
-            count = min(_AT_ONCE, self.samples - start)
+        for start in range(0, self.samples, _CHUNK):
+            count = min(_CHUNK, self.samples - start)
             noisy = image + spread * noise_like(image, count, generator)
-            found: Tensor = Saliency(score).attribute(noisy.requires_grad_(), abs=True)
-            total += wide(found.detach()).sum(0)
+            gradient: Tensor = Saliency(score).attribute(noisy.requires_grad_(), abs=True)
+            total += wide(gradient.detach()).sum(0)
         return total / self.samples
 
     def _pooled(self, pixels: Image, grid: PatchGrid) -> Float[Tensor, " patches"]:

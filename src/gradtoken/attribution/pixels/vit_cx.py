@@ -1,4 +1,4 @@
-"""ViT-CX: masks made of a ViT's own features, weighted by the probability they leave."""
+"""ViT-CX: masks from a ViT's own features, weighted by the probability they leave."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.options import check_fraction, check_number, check_seed
-from gradtoken.attribution.pixels.rise import values_of
+from gradtoken.attribution.pixels.rise import target_values
 from gradtoken.attribution.widened import widened_if_narrow
 from gradtoken.errors import MethodError
 from gradtoken.precision import wide
@@ -19,7 +19,8 @@ from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
 from gradtoken.trace.trace import Trace
 
-_AT_ONCE = 64
+_CHUNK = 64
+"""Images that the model runs on at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +28,12 @@ class ViTCX(Method):
     """R = sum_m s_m M_m / sum_m M_m, s_m = p(x * M_m + noise) - p(x + noise) + p(x).
 
     The masks are the channels of the spatial tokens as normalised before the last block's
-    attention, each scaled to 0..1 and those alike averaged (agglomerative clustering by cosine
+    attention, each scaled to 0..1, and similar ones averaged (agglomerative clustering by cosine
     distance, average linkage). p is the probability of the target's class, or the score y of a
     target that is no class.
 
     Args:
-        distance: cosine distance up to which masks are alike.
+        distance: cosine distance up to which masks are averaged.
         noise: standard deviation of the noise, in normalised values.
         seed: of the noise.
     """
@@ -60,26 +61,25 @@ class ViTCX(Method):
         with forward_with_graph(trace, targets) as graph:
             tokens = trace.patch_grid.pick(wide(graph.norms.first().detach()), 1)
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randn(trace.images.shape[1:], generator=generator, dtype=torch.float32)
-        noise = drawn.to(trace.images)
+        noise = torch.randn(trace.images.shape[1:], generator=generator, dtype=torch.float32)
+        noise = self.noise * noise.to(trace.images)
         maps = []
         with torch.no_grad():
             for b, image in enumerate(trace.images):
                 masks = self.masks(tokens[b])
-                laid = masks.unflatten(1, trace.grid)
-                one, shaken = Targets([targets.rows[b]]), self.noise * noise
-                found = []
-                for some in laid.split(_AT_ONCE):
-                    large = trace.patch_grid.enlarge(some)[:, None]
-                    found.append(values_of(trace, one, image * large.to(image.dtype) + shaken))
-                plain = values_of(trace, one, torch.stack([image + shaken, image]))
-                scores = torch.cat(found) - plain[0] + plain[1]
+                own = Targets([targets.rows[b]])
+                values = []
+                for chunk in masks.unflatten(1, trace.grid).split(_CHUNK):
+                    large = trace.patch_grid.enlarge(chunk)[:, None].to(image.dtype)
+                    values.append(target_values(trace, own, image * large + noise))
+                plain = target_values(trace, own, torch.stack([image + noise, image]))
+                scores = torch.cat(values) - plain[0] + plain[1]
                 covered = masks.sum(0).clamp_min(torch.finfo(masks.dtype).tiny)
                 maps.append((scores.to(masks.dtype).T @ masks) / covered)
         return torch.stack(maps)
 
     def masks(self, tokens: Float[Tensor, "patches channels"]) -> Float[Tensor, "masks patches"]:
-        """Masks of one image: its channels scaled to 0..1, those alike averaged."""
+        """The masks of an image: its channels scaled to 0..1, similar ones averaged."""
         try:
             from sklearn.cluster import AgglomerativeClustering
         except ImportError:

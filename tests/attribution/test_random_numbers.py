@@ -1,4 +1,4 @@
-"""Methods that draw random numbers: the same map in any surroundings, which stay as they were."""
+"""Methods that draw random numbers do not depend on global generators or the default type."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gradtoken.metrics import cascading_randomisation
 from gradtoken.models import Model
 from tests.conftest import tiny_vit
 
-DRAWING = {
+RANDOM = {
     "rise": {"masks": 20},
     "vit-cx": {},
     "smoothgrad": {"samples": 9},
@@ -41,58 +41,56 @@ def states() -> tuple[Any, ...]:
     return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
 
 
-def mapped(model: Model, batch: Tensor, method: str, **options: object) -> Tensor:
+def maps_of(model: Model, batch: Tensor, method: str, **options: object) -> Tensor:
     return gradtoken.explain(model, batch, [3, 7], method=method, **options).tokens
 
 
 @pytest.fixture
-def surroundings() -> Iterator[None]:
+def global_generators() -> Iterator[None]:
     with torch.random.fork_rng():
         kept = np.random.get_state()  # noqa: NPY002
         yield
         np.random.set_state(kept)  # noqa: NPY002
 
 
-def test_every_method_with_a_seed_is_tried() -> None:
-    assert {n for n, kind in methods().items() if "seed" in vars(kind())} == set(DRAWING)
+def test_random_methods_are_all_with_seed() -> None:
+    assert {n for n, kind in methods().items() if "seed" in vars(kind())} == set(RANDOM)
 
 
 @pytest.mark.parametrize("method", sorted(methods()))
-def test_the_map_does_not_change_with_the_default_type(method: str, batch: Tensor) -> None:
+def test_map_does_not_change_with_default_dtype(method: str, batch: Tensor) -> None:
     model = gradtoken.wrap(tiny_vit().float())
     maps = []
     for kind in (torch.float32, torch.float64):
         with default_dtype(kind):
-            maps.append(mapped(model, batch.float(), method, **DRAWING.get(method, {})))
+            maps.append(maps_of(model, batch.float(), method, **RANDOM.get(method, {})))
             assert torch.get_default_dtype() == kind
-    if method in DRAWING:
+    if method in RANDOM:
         assert torch.equal(*maps)
     torch.testing.assert_close(*maps, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.usefixtures("surroundings")
-@pytest.mark.parametrize("method", DRAWING)
-def test_the_map_does_not_change_with_the_global_generators(
-    method: str, model: Model, batch: Tensor
-) -> None:
+@pytest.mark.usefixtures("global_generators")
+@pytest.mark.parametrize("method", RANDOM)
+def test_random_methods_ignore_global_generators(method: str, model: Model, batch: Tensor) -> None:
     maps = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         before = states()
-        maps.append(mapped(model, batch, method, **DRAWING[method]))
+        maps.append(maps_of(model, batch, method, **RANDOM[method]))
         assert states() == before
     assert torch.equal(*maps)
-    other = mapped(model, batch, method, **{**DRAWING[method], "seed": 1})
+    other = maps_of(model, batch, method, **{**RANDOM[method], "seed": 1})
     assert not torch.equal(maps[0], other)
 
 
-@pytest.mark.usefixtures("surroundings")
-def test_maps_do_not_change_while_other_code_draws(
+@pytest.mark.usefixtures("global_generators")
+def test_random_methods_ignore_draws_of_other_code(
     model: Model, batch: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As another thread would between two steps of a method."""
-    alone = {m: mapped(model, batch, m, **DRAWING[m]) for m in DRAWING}
+    alone = {m: maps_of(model, batch, m, **RANDOM[m]) for m in RANDOM}
 
     def draw(*_: object) -> None:
         torch.rand(7)
@@ -100,10 +98,10 @@ def test_maps_do_not_change_while_other_code_draws(
 
     model.module.patch_embed.register_forward_hook(draw)
     for method, expected in alone.items():
-        assert torch.equal(mapped(model, batch, method, **DRAWING[method]), expected)
+        assert torch.equal(maps_of(model, batch, method, **RANDOM[method]), expected)
 
 
-def test_smoothgrad_and_gradient_shap_draw_what_captum_draws(model: Model, batch: Tensor) -> None:
+def test_smoothgrad_and_gradient_shap_equal_captum(model: Model, batch: Tensor) -> None:
     """captum's own sampling from the global generators, in float32, is what the seeds stand for."""
     from captum.attr import GradientShap, NoiseTunnel, Saliency
 
@@ -111,8 +109,8 @@ def test_smoothgrad_and_gradient_shap_draw_what_captum_draws(model: Model, batch
 
     image = batch[:1]
 
-    def score(pictures: Tensor) -> Tensor:
-        return model.module(pictures)[:, 3]
+    def score(images: Tensor) -> Tensor:
+        return model.module(images)[:, 3]
 
     with torch.random.fork_rng():
         kept = np.random.get_state()  # noqa: NPY002
@@ -132,31 +130,31 @@ def test_smoothgrad_and_gradient_shap_draw_what_captum_draws(model: Model, batch
         np.random.set_state(kept)  # noqa: NPY002
     pooled = torch.nn.functional.avg_pool2d
     expected = pooled(smooth.amax(1), 8), pooled(shap.sum(1), 8) * 64
-    found = [
-        mapped(model, image, name, samples=samples, seed=4)[:, 0]
+    maps = [
+        maps_of(model, image, name, samples=samples, seed=4)[:, 0]
         for name, samples in (("smoothgrad", 8), ("gradient-shap", 16))
     ]
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(maps, expected, strict=True):
         torch.testing.assert_close(ours, theirs.float())
 
 
-def test_random_weights_are_the_same_under_any_default_type() -> None:
+def test_load_random_weights_do_not_change_with_default_dtype() -> None:
     made = []
     for kind in (torch.float32, torch.float64):
         with default_dtype(kind):
             made.append(gradtoken.load("timm/vit_tiny_patch16_224", pretrained=False).module)
             assert torch.get_default_dtype() == kind
     pairs = zip(made[0].parameters(), made[1].parameters(), strict=True)
-    assert all(torch.equal(one, other) for one, other in pairs)
+    assert all(torch.equal(first, second) for first, second in pairs)
 
 
-def test_randomised_models_are_the_same_under_any_default_type(batch: Tensor) -> None:
+def test_cascading_randomisation_does_not_change_with_default_dtype(batch: Tensor) -> None:
     model = gradtoken.wrap(tiny_vit().float())
-    found = []
+    correlations = []
     for kind in (torch.float32, torch.float64):
         with default_dtype(kind):
             stages = cascading_randomisation(
-                model, batch.float(), lambda m, x: mapped(m, x, "gae")[:, 0].flatten(1)
+                model, batch.float(), lambda m, x: maps_of(m, x, "gae")[:, 0].flatten(1)
             )
-        found.append(torch.stack([stage.correlation for stage in stages]))
-    assert torch.equal(*found)
+        correlations.append(torch.stack([stage.correlation for stage in stages]))
+    assert torch.equal(*correlations)

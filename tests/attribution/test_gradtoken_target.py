@@ -1,4 +1,4 @@
-"""The default target by the activation: a class is not set against what is present beside it."""
+"""GradToken's option `target`: its default by activation, and that of presets."""
 
 from __future__ import annotations
 
@@ -48,11 +48,13 @@ def positive_share(tokens: Tensor) -> float:
     return float(tokens.clamp_min(0).sum() / tokens.abs().sum())
 
 
-def test_a_stronger_neighbour_does_not_turn_a_map_negative() -> None:
+def test_sigmoid_map_stays_positive_beside_stronger_class() -> None:
     image, model = photograph_and_model()
-    found = gradtoken.explain(model, image, [PERSON, ELEPHANT])
-    assert found.probabilities[0].tolist() == pytest.approx([0.5, 1 / (1 + torch.e**-2)], abs=1e-6)
-    person, elephant = found.tokens[0]
+    explanation = gradtoken.explain(model, image, [PERSON, ELEPHANT])
+    assert explanation.probabilities[0].tolist() == pytest.approx(
+        [0.5, 1 / (1 + torch.e**-2)], abs=1e-6
+    )
+    person, elephant = explanation.tokens[0]
     assert positive_share(person) > 0.99
     assert positive_share(elephant) > 0.99
     assert person[:, :2].sum() > 3 * person[:, 2:].sum()
@@ -61,7 +63,7 @@ def test_a_stronger_neighbour_does_not_turn_a_map_negative() -> None:
     assert positive_share(against) < 0.5
 
 
-def test_the_neighbours_strength_is_not_in_the_map() -> None:
+def test_sigmoid_map_ignores_other_logits() -> None:
     image, model = photograph_and_model()
     before = gradtoken.explain(model, image, PERSON).tokens
     with torch.no_grad():
@@ -74,31 +76,33 @@ def test_the_neighbours_strength_is_not_in_the_map() -> None:
     ("activation", "target"),
     [("softmax", "rivals(5, 0.5)"), ("sigmoid", "logit"), ("none", "logit")],
 )
-def test_what_auto_is(activation: str, target: str, tmp_path: Path) -> None:
+def test_target_auto_by_activation(activation: str, target: str, tmp_path: Path) -> None:
     model, images = gradtoken.wrap(tiny_vit(), activation=activation), images_for((64, 64))
-    found = gradtoken.explain(model, images, [2, 5])
-    said = gradtoken.explain(model, images, [2, 5], target=target)
-    assert torch.equal(found.tokens, said.tokens)
-    assert torch.equal(found.tokens, gradtoken.explain(model, images, [2, 5], target="auto").tokens)
+    explanation = gradtoken.explain(model, images, [2, 5])
+    explicit = gradtoken.explain(model, images, [2, 5], target=target)
+    assert torch.equal(explanation.tokens, explicit.tokens)
+    assert torch.equal(
+        explanation.tokens, gradtoken.explain(model, images, [2, 5], target="auto").tokens
+    )
     assert make_method("gradtoken").target == "auto"
-    found[0].save(tmp_path / "out")
+    explanation[0].save(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["method"]["options"]["target"] == target
 
 
-def test_the_default_of_a_softmax_is_half_of_its_rivals() -> None:
+def test_target_auto_of_softmax_subtracts_half_of_rivals() -> None:
     """By linearity: the map of the logit minus a tenth of each of the five strongest others'."""
     model, images = gradtoken.wrap(tiny_vit()), images_for((64, 64), 1)
     every = gradtoken.explain(model, images, "all", target="logit").tokens[0].double()
     logits = model.module(images)[0].detach()
     order = [k for k in logits.argsort(descending=True).tolist() if k != 4][:5]
     expected = every[4] - 0.5 * every[order].mean(0)
-    found = gradtoken.explain(model, images, 4).tokens[0, 0].double()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(every.abs().max()))
+    tokens = gradtoken.explain(model, images, 4).tokens[0, 0].double()
+    torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-6 * float(every.abs().max()))
 
 
-def test_presets_say_their_target_themselves() -> None:
+def test_presets_set_their_target() -> None:
     model, images = gradtoken.wrap(tiny_vit(), activation="sigmoid"), images_for((64, 64))
     for preset, target in (("contrastive", "rivals(5)"), ("sharp", "logit"), ("faithful", "logit")):
-        found = gradtoken.explain(model, images, 3, preset=preset)
-        assert found.about["method"]["options"]["target"] == target
+        explanation = gradtoken.explain(model, images, 3, preset=preset)
+        assert explanation.about["method"]["options"]["target"] == target
