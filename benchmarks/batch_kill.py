@@ -4,8 +4,8 @@
 
 Generated scenes are written as WebDataset tar files and as Parquet. Each is explained once without
 interruption and once with kills (SIGKILL): of the driver, of the driver in the middle of writing
-a shard, and of one worker, which the run has to survive by itself. After each death of the driver
-the same command goes on with --resume. Exit code 1 if a byte or an id differs. POSIX with /proc.
+a shard, and of a worker, which the run has to survive by itself. After each death of the driver
+the same command is run with --resume. Exit code 1 if a byte or an id differs. POSIX with /proc.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ class Attempt:
     def kill_worker(self, chooser: random.Random) -> bool:
         """Kill one process below the driver that holds a model; False if there is none."""
         while self.process.poll() is None:
-            found = [p for p in _below(self.process.pid) if b"_Actor" in _command(p)]
-            if found:
-                os.kill(chooser.choice(found), signal.SIGKILL)
+            workers = [p for p in _below(self.process.pid) if b"ModelActor" in _command(p)]
+            if workers:
+                os.kill(chooser.choice(workers), signal.SIGKILL)
                 return True
             time.sleep(0.02)
         return False
@@ -93,24 +93,23 @@ class Attempt:
 
 def drive(arguments: list[str]) -> None:
     """Be the command; with the hook set, die half-way through writing a shard."""
-    from gradtoken.batch.results import folder as output
+    from gradtoken import atomic
     from gradtoken.cli import main
 
     left = int(os.environ.get(_HOOK, "-1"))
     if left >= 0:
-        write = output._write_durably
+        write = atomic.write_bytes
 
-        def dying(path: Path, content: bytes) -> None:
+        def dying(path: Path, content: bytes, *arguments: Any, **options: Any) -> None:
             nonlocal left
             if path.parent.name == "data":
                 if left == 0:
-                    part = path.with_name(output._PART + path.name)
-                    part.write_bytes(content[: len(content) // 2])
+                    atomic.temporary_path(path).write_bytes(content[: len(content) // 2])
                     os.kill(os.getpid(), signal.SIGKILL)
                 left -= 1
-            write(path, content)
+            write(path, content, *arguments, **options)
 
-        output._write_durably = dying
+        atomic.write_bytes = dying
     sys.argv = ["gradtoken", *arguments]
     main()
 
@@ -120,7 +119,7 @@ def killed_run(
 ) -> list[dict[str, Any]]:
     """Run to the end through kills at random shards; what was killed and when.
 
-    The last third is left alone: there, a run may end before the blow falls.
+    The last third is spared: there, a run may end before it is killed.
     """
     chooser = random.Random(seed)
     moments = sorted(chooser.sample(range(1, max(len(kinds) + 1, shards * 2 // 3)), len(kinds)))
@@ -136,7 +135,7 @@ def killed_run(
             left = max(0, moment - _done(out))
             attempt = Attempt([*arguments, "--resume"], log, kill_at_write=left)
             attempt.process.wait()
-            assert attempt.process.returncode == -signal.SIGKILL, "the hook did not strike"
+            assert attempt.process.returncode == -signal.SIGKILL, "the hook did not kill it"
             assert list((out / "data").glob(".part-*")), "no shard was half-written"
             attempt = None
         else:
@@ -167,7 +166,7 @@ def compare(whole: Path, killed: Path, count: int) -> dict[str, Any]:
     for name in names[1]:
         table = pq.read_table(killed / "data" / name, columns=["id", "rank"])
         ranked = zip(table["id"].to_pylist(), table["rank"].to_pylist(), strict=True)
-        times.update(one for one, rank in ranked if rank == 0)
+        times.update(name for name, rank in ranked if rank == 0)
     return {
         "same_bytes": same,
         "missing": count - len(times),
@@ -203,13 +202,13 @@ def _below(process: int) -> list[int]:
             except OSError:
                 continue
             parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-    found, waiting = [], [process]
-    while waiting:
-        one = waiting.pop()
-        children = [child for child, parent in parents.items() if parent == one]
-        found += children
-        waiting += children
-    return found
+    descendants, remaining = [], [process]
+    while remaining:
+        current = remaining.pop()
+        children = [child for child, parent in parents.items() if parent == current]
+        descendants += children
+        remaining += children
+    return descendants
 
 
 def _command(process: int) -> bytes:
@@ -248,15 +247,15 @@ def main() -> None:
     outcome: dict[str, Any] = {"count": options.count, "shards": shards, "engine": options.engine}
     for name in options.formats:
         whole, killed, log = work / f"{name}-whole", work / f"{name}-killed", work / f"{name}.log"
-        given = ["batch", sources[name], *common]
+        command = ["batch", sources[name], *common]
         started = time.monotonic()
         reference = _engine(options.reference or options.engine, options.workers)
-        if Attempt([*given, *reference, "--out", str(whole)], log).process.wait():
+        if Attempt([*command, *reference, "--out", str(whole)], log).process.wait():
             raise SystemExit(f"the uninterrupted run failed; see {log}")
         seconds = time.monotonic() - started
         chosen = [kinds[i % len(kinds)] for i in range(options.kills)]
         started = time.monotonic()
-        arguments = [*given, *_engine(options.engine, options.workers), "--out", str(killed)]
+        arguments = [*command, *_engine(options.engine, options.workers), "--out", str(killed)]
         events = killed_run(arguments, killed, shards, chosen, options.seed, log)
         outcome[name] = {
             **compare(whole, killed, options.count),

@@ -1,4 +1,4 @@
-"""A few pictures in every kind of source, and how to run a batch over them."""
+"""A few images in every kind of source, and how to run a batch job over them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from gradtoken.batch import Asked, Job, Source, Summary, run
+from gradtoken.batch import Columns, Job, Source, Summary, TargetSpec, run
+from gradtoken.batch.sources.fetch import fetch
+from gradtoken.batch.sources.item import Item
+from gradtoken.batch.sources.listing import list_items
 from gradtoken.datasets import Scenes
+from gradtoken.errors import ImageError
 
 # Ray reads these while it is imported, and then keeps to the loopback interface.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 COUNT = 10
-JOB = Job(targets=Asked(top_k=2), batch_size=3, threads=1)
+JOB = Job(targets=TargetSpec(top_k=2), batch_size=3, threads=1)
 
 
 def png(index: int) -> bytes:
@@ -38,7 +42,7 @@ def contents() -> list[bytes]:
 
 @pytest.fixture
 def folder(tmp_path: Path, contents: list[bytes]) -> Path:
-    """Pictures 000.png … with one of them no picture."""
+    """Images 000.png …, of which 004.png is not an image."""
     place = tmp_path / "pictures"
     (place / "b").mkdir(parents=True)
     for index, content in enumerate(contents):
@@ -87,9 +91,26 @@ def write_hf(folder: Path, contents: list[bytes], names: list[str]) -> Path:
     return folder
 
 
+def list_source(spec: Path | str, kind: str | None = None, **columns: str) -> list[Item]:
+    return list(list_items(Source(str(spec), kind, Columns(**columns))))
+
+
+def read_contents(items: list[Item]) -> list[bytes]:
+    contents = [content for _, content in fetch(items, {}, None)]
+    assert not [content for content in contents if isinstance(content, ImageError)]
+    return contents
+
+
 def start(source: Source | Path | str, out: Path, **options: object) -> Summary:
-    given = source if isinstance(source, Source) else str(source)
-    return run(given, str(out), **{"job": JOB, "shard_size": 4, "threads": 1, **options})
+    source = source if isinstance(source, Source) else str(source)
+    return run(source, str(out), **{"job": JOB, "shard_size": 4, "threads": 1, **options})
+
+
+@pytest.fixture
+def out(folder: Path, tmp_path: Path) -> Path:
+    """The results of a run over `folder`."""
+    start(folder, tmp_path / "out")
+    return tmp_path / "out"
 
 
 def shards(out: Path) -> dict[str, bytes]:
@@ -99,7 +120,7 @@ def shards(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def bucket_options() -> Iterator[dict[str, Any]]:
-    """An S3 server on loopback, and how to reach it, as `--storage-option` would say it."""
+    """An S3 server on loopback; yields the options of `--storage-option` that reach it."""
     s3fs, moto_server = (pytest.importorskip(name) for name in ("s3fs", "moto.server"))
     server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -111,7 +132,7 @@ def bucket_options() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def buckets(bucket_options: dict[str, Any], folder: Path) -> Iterator[Any]:
-    """The file system of two buckets, photos with the pictures of `folder`, and maps."""
+    """The file system of two buckets: photos, with the images of `folder`, and maps."""
     fresh = {"use_listings_cache": False, "skip_instance_cache": True}
     store = pytest.importorskip("s3fs").S3FileSystem(**bucket_options, **fresh)
     for bucket in ("photos", "maps"):

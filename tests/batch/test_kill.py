@@ -1,4 +1,4 @@
-"""Killed runs go on to the bytes of an uninterrupted one; benchmarks/batch_kill.py small."""
+"""Killed runs resume to the bytes of an uninterrupted one: benchmarks/batch_kill.py, small."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "batch_kill.py"
 
 
 TOO_FAST = ("a run ended before it was killed", "there was no worker to kill")
-"""The victim was through before the blow fell, which says nothing; another seed, another moment."""
+"""The process ended before it was killed; another seed kills at another moment."""
 
 
 def kill(tmp_path: Path, *arguments: str) -> tuple[Path, dict[str, object]]:
-    """The folder of a killed run, and what the script tells of it."""
+    """The folder of a killed run, and the outcome that the script writes."""
     for seed in range(4):
         work, outcome = tmp_path / f"work-{seed}", tmp_path / "outcome.json"
         command = [sys.executable, str(SCRIPT), "--work", str(work), "--out", str(outcome)]
         command += ["--seed", str(seed), *arguments]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-        if not any(words in found.stderr for words in TOO_FAST):
+        process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        if not any(words in process.stderr for words in TOO_FAST):
             break
     logs = "\n".join(path.read_text() for path in work.glob("*.log"))
-    assert found.returncode == 0, found.stdout + found.stderr + logs
+    assert process.returncode == 0, process.stdout + process.stderr + logs
     return work, json.loads(outcome.read_text())
 
 
@@ -45,7 +45,7 @@ def same_bytes(whole: Path, killed: Path, count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
-def test_the_local_engine(tmp_path: Path) -> None:
+def test_killed_run_of_the_local_engine(tmp_path: Path) -> None:
     work, outcome = kill(
         *(tmp_path, "--engine", "local", "--formats", "webdataset", "--count", "200"),
         *("--kills", "2", "--shard-size", "20"),
@@ -59,7 +59,7 @@ def test_the_local_engine(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
-def test_the_ray_engine_and_its_workers(tmp_path: Path) -> None:
+def test_killed_run_of_the_ray_engine(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     arguments = ("--formats", "parquet", "--reference", "local", "--count", "240", "--kills", "2")
     work, outcome = kill(tmp_path, "--engine", "ray", *arguments, "--shard-size", "20")

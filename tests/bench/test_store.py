@@ -35,7 +35,7 @@ def test_store_reads_added_records(tmp_path: Path) -> None:
     assert np.isnan(values["a/b c.png", "dog"])
     (path,) = [p for p in (tmp_path / "records").iterdir() if "empty" not in p.name]
     assert tuple(pyarrow.parquet.read_table(path).column_names) == COLUMNS
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".part-*"))
 
 
 def test_store_separates_similar_ids(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_compare_draws_a_column_per_method(scene: Path, tmp_path: Path) -> None:
     assert "1.000" in printed
     width, height = Image.open(out).size
     assert width > 1.5 * height
-    assert not list(out.parent.glob("*.part*"))
+    assert not list(out.parent.glob(".part-*"))
 
 
 def test_compare_as_json_agrees_with_coupling(scene: Path, tmp_path: Path) -> None:

@@ -181,13 +181,13 @@ def test_the_command_line_says_it(scene: tuple[Path, str, str], tmp_path: Path) 
 
 
 def test_batches_have_columns_of_it(scene: tuple[Path, str, str], tmp_path: Path) -> None:
-    from gradtoken.batch import Asked, Job, read, run
+    from gradtoken.batch import Job, TargetSpec, read, run
     from gradtoken.batch.results.reporting import report
 
     path, there, missing = scene
     (tmp_path / "photos").mkdir()
     path.rename(tmp_path / "photos" / "scene.png")
-    job = Job(targets=Asked(classes=(there, missing)))
+    job = Job(targets=TargetSpec(classes=(there, missing)))
     run(str(tmp_path / "photos"), str(tmp_path / "out"), job)
     one, other = read(str(tmp_path / "out"))
     for found in (one, other):

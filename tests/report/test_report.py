@@ -19,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import gradtoken
+from gradtoken import atomic
 from gradtoken.cli.app import app
 from gradtoken.errors import OutputError
 from gradtoken.models import Model
@@ -198,7 +199,7 @@ def test_report_size_and_memory_stay_small(model: Model, tmp_path: Path) -> None
             report.add(explanation)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        (part,) = tmp_path.glob(".*.part")
+        (part,) = tmp_path.glob(f"{atomic.PREFIX}*")
         several = part.stat().st_size
     assert peak < 8e6
     assert several / 16 < 80_000

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import gradtoken
-from gradtoken.batch.target_spec import Asked
+from gradtoken.batch.target_spec import TargetSpec
 from gradtoken.errors import TargetError
 from gradtoken.models import Model
 from gradtoken.targets import resolve
@@ -118,7 +118,7 @@ def test_explain_takes_marks(model: Model, batch: torch.Tensor) -> None:
 
 
 def test_a_column_of_marks(model: Model) -> None:
-    asked = Asked(column="y")
+    asked = TargetSpec(column="y")
     assert asked.own(
         "[false, true, false, false, false, false, false, false, false, true]", LABELS, False
     ) == [1, 9]

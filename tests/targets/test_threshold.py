@@ -157,7 +157,7 @@ def test_other_methods_with_several_numbers(many: Model, images: Tensor, method:
 
 
 def test_batches_and_their_rows(tmp_path: Path) -> None:
-    from gradtoken.batch import Asked, Job, read, run
+    from gradtoken.batch import Job, TargetSpec, read, run
 
     (tmp_path / "photos").mkdir()
     for index in range(5):
@@ -165,7 +165,7 @@ def test_batches_and_their_rows(tmp_path: Path) -> None:
         scene.image.save(tmp_path / "photos" / f"{index}.png")
     grey = Image.fromarray(np.full((112, 112, 3), 128, np.uint8))
     grey.save(tmp_path / "photos" / "grey.png")
-    job = Job(targets=Asked.likely(0.3), batch_size=3)
+    job = Job(targets=TargetSpec.likely(0.3), batch_size=3)
     summary = run(str(tmp_path / "photos"), str(tmp_path / "out"), job)
     model = gradtoken.load("demo", device="cpu")
     maps = list(read(str(tmp_path / "out")))
@@ -183,15 +183,15 @@ def test_batches_and_their_rows(tmp_path: Path) -> None:
         run(
             str(tmp_path / "photos"),
             str(tmp_path / "none"),
-            Job(targets=Asked.likely(0.3), activation="none"),
+            Job(targets=TargetSpec.likely(0.3), activation="none"),
         )
 
 
 def test_what_batches_are_asked() -> None:
-    from gradtoken.batch import Asked
+    from gradtoken.batch import TargetSpec
 
-    assert Asked.parse("above:0.25") == Asked.likely(0.25)
-    assert Asked.likely(0.25).settings() == {"above": 0.25}
+    assert TargetSpec.parse("above:0.25") == TargetSpec.likely(0.25)
+    assert TargetSpec.likely(0.25).settings() == {"above": 0.25}
     for words in ("above:", "above:much", "above:1", "above:nan"):
         with pytest.raises(GradTokenError, match="probability"):
-            Asked.parse(words)
+            TargetSpec.parse(words)

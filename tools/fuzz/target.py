@@ -12,14 +12,15 @@ from pathlib import Path
 from pkgutil import iter_modules
 from random import Random
 
+from gradtoken.atomic import PREFIX
 from gradtoken.errors import GradTokenError
 
 _LONGEST = 2000
 """Characters of an error that can still be called one sentence."""
 _WAITING = 20
 """How many times as long as an input may compute it may take in all, on a machine that is busy."""
-_LEFTOVERS = (".gradtoken-*", ".*.part", "*.part.png", "*.tmp")
-"""What half-written files are called."""
+_TEMPORARY = (".gradtoken-*", f"{PREFIX}*", "*.tmp")
+"""Names of half-written files."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def check(target: Target, rng: Random, folder: Path) -> Outcome:
         detail = "".join(traceback.format_exception(error)[-6:])
     seconds, waited = time.process_time() - start, time.monotonic() - begun
     megabytes = max(0.0, peak() - before)
-    left = [path.name for pattern in _LEFTOVERS for path in folder.rglob(pattern)]
+    left = [path.name for pattern in _TEMPORARY for path in folder.rglob(pattern)]
     if kind in ("taken", "refused"):
         if left:
             kind, detail = "half-written file", ", ".join(left)

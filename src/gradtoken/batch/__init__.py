@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradtoken.batch.job import Job
+    from gradtoken.batch.job import Job, Progress, Summary
     from gradtoken.batch.results.read import Map, Results, read
     from gradtoken.batch.results.reporting import report
-    from gradtoken.batch.running import Progress, Summary, run
+    from gradtoken.batch.running import run
     from gradtoken.batch.sources.listing import Source
     from gradtoken.batch.sources.tables import Columns
-    from gradtoken.batch.target_spec import Asked
+    from gradtoken.batch.target_spec import TargetSpec
 
-_HOMES = {
-    "Asked": "target_spec",
+_MODULES = {
     "Columns": "sources.tables",
     "Job": "job",
     "Map": "results.read",
-    "Progress": "running",
+    "Progress": "job",
     "Results": "results.read",
     "Source": "sources.listing",
-    "Summary": "running",
+    "Summary": "job",
+    "TargetSpec": "target_spec",
     "read": "results.read",
     "report": "results.reporting",
     "run": "running",
 }
+_DEPRECATED = {"Asked": "TargetSpec"}
 
 __all__ = [
-    "Asked",
     "Columns",
     "Job",
     "Map",
@@ -37,6 +38,7 @@ __all__ = [
     "Results",
     "Source",
     "Summary",
+    "TargetSpec",
     "read",
     "report",
     "run",
@@ -44,7 +46,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, so that nothing waits for Arrow, Ray or torch before."""
-    if name not in _HOMES:
+    """Import a name when it is first used, so that `import gradtoken.batch` loads no library."""
+    if name in _DEPRECATED:
+        warnings.warn(
+            f"gradtoken.batch.{name} is deprecated; use gradtoken.batch.{_DEPRECATED[name]}.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _DEPRECATED[name]
+    if name not in _MODULES:
         raise AttributeError(f"module 'gradtoken.batch' has no attribute {name!r}")
-    return getattr(import_module(f"gradtoken.batch.{_HOMES[name]}"), name)
+    return getattr(import_module(f"gradtoken.batch.{_MODULES[name]}"), name)

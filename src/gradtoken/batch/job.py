@@ -1,15 +1,16 @@
-"""What each worker of a run has to know. Plain data, so that it can be sent."""
+"""A batch job, its progress and its summary: plain data that can be sent to other processes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from gradtoken.batch.target_spec import Asked
+from gradtoken.batch.target_spec import TargetSpec
 from gradtoken.images.load_image import MAX_PIXELS
 from gradtoken.targets.activation import check_activation
 
@@ -22,24 +23,24 @@ _SOFTWARE = ("gradtoken", "torch", "numpy", "pillow", "pyarrow")
 
 @dataclass(frozen=True)
 class Job:
-    """How pictures are explained.
+    """How images are explained.
 
     Args:
         model: its name for `load`.
         checkpoint: path of your own weights, as for `load`.
-        device: where the model runs, as for `load`.
-        dtype: what it computes in, as for `load`.
+        device: of the model, as for `load`.
+        dtype: of the model, as for `load`.
         pretrained: False for random weights, as for `load`.
         image_size: (height, width) in pixels, or one number for both, as for `load`.
         activation: how logits become probabilities, as for `load`.
-        method: its name.
-        options: the method's.
-        targets: what is asked of every picture.
-        batch_size: pictures that go through the model together; in each shard always the same ones.
+        method: the name of the attribution method.
+        options: of the method.
+        targets: which targets are explained for every image.
+        batch_size: images in each forward pass; the batches of a shard are always the same.
         threads: of torch in each worker.
-        max_pixels: larger pictures are refused before they are decoded.
+        max_pixels: a larger image becomes a row with an error, and is not decoded.
         image_column: of Parquet and Hugging Face sources.
-        source_options: for fsspec; never written down.
+        source_options: for fsspec; never written to the results.
     """
 
     model: str = "demo"
@@ -51,7 +52,7 @@ class Job:
     activation: str | None = None
     method: str = "gradtoken"
     options: Mapping[str, Any] = field(default_factory=dict)
-    targets: Asked = field(default_factory=lambda: Asked(top_k=1))
+    targets: TargetSpec = field(default_factory=lambda: TargetSpec(top_k=1))
     batch_size: int = 16
     threads: int = 1
     max_pixels: int = MAX_PIXELS
@@ -59,7 +60,7 @@ class Job:
     source_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def load(self, device: str | None = None) -> Model:
-        """The model, on the job's device or another."""
+        """Load the model, on the job's device or another one."""
         from gradtoken.models import load
 
         return load(
@@ -73,13 +74,13 @@ class Job:
         )
 
     def make_method(self) -> Method:
-        """The method, with its options."""
+        """The attribution method, with its options."""
         from gradtoken.attribution import make_method
 
         return make_method(self.method, **self.options)
 
     def identity(self, model: Model) -> dict[str, Any]:
-        """What the numbers of a map depend on, as plain data."""
+        """Everything the values of a map depend on, as plain data."""
         from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
 
         return {
@@ -95,7 +96,7 @@ class Job:
         }
 
     def settings(self) -> dict[str, Any]:
-        """What else decides which rows a run makes and their last bits, as plain data."""
+        """What else decides the rows of a run and their exact bytes, as plain data."""
         return {
             "targets": self.targets.settings(),
             "batch_size": self.batch_size,
@@ -104,7 +105,58 @@ class Job:
         }
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Callbacks of a run; each does nothing by default.
+
+    Args:
+        planned: called once with the number of images to explain and of those done already.
+        advanced: called after each batch with its number of images and of errors.
+    """
+
+    planned: Callable[[int, int], None] = lambda images, done: None
+    advanced: Callable[[int, int], None] = lambda images, errors: None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outcome of a run.
+
+    Args:
+        out: folder of the results.
+        images: number of all images, also of earlier attempts.
+        rows: number of rows of the results, one for each image and target.
+        errors: number of images that could not be explained; each is a row with its error.
+        shards: number of files of results.
+        resumed: number of shards that were there already.
+        before: number of images in these.
+        seconds: duration of this attempt, without loading the model.
+    """
+
+    out: str
+    images: int
+    rows: int
+    errors: int
+    shards: int
+    resumed: int
+    before: int
+    seconds: float
+
+    @property
+    def pictures(self) -> int:
+        """Deprecated: use `images`."""
+        warnings.warn(
+            "Summary.pictures is deprecated; use Summary.images.", DeprecationWarning, stacklevel=2
+        )
+        return self.images
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain data; the number of images is called `pictures` there."""
+        fields = asdict(self)
+        return {("pictures" if name == "images" else name): fields[name] for name in fields}
+
+
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits for a model and method."""
+    """Sixteen hexadecimal digits that identify a model and method."""
     text = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

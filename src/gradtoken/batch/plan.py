@@ -1,7 +1,7 @@
-"""The plan of a run: every picture listed once, cut into shards, kept on disk.
+"""The plan of a run: every image listed once, in shards, on disk.
 
-The listing is a Parquet file for every `SHARDS` shards with a row group for each shard, so that
-neither planning nor working holds more than one such file.
+The listing has a Parquet file for every `SHARDS` shards, with a row group for each shard, so that
+neither planning nor explaining holds more than one file in memory.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ from gradtoken.errors import DatasetError, OutputError
 from gradtoken.extras import needs
 
 SHARDS = 64
-"""Shards listed in one file."""
+"""Shards in each file of the listing."""
 FOLDER = "listing"
+"""Folder of the listing, in the folder of a run."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do.
+    """The shards of a run.
 
     Args:
-        shard_size: pictures of a shard; the last one may have fewer.
-        pictures: in all.
-        pieces: the SHA-256 of each file of the listing.
+        shard_size: number of images in each shard; the last one may have fewer.
+        images: number of all images.
+        pieces: SHA-256 of each file of the listing.
     """
 
     shard_size: int
-    pictures: int
+    images: int
     pieces: tuple[str, ...]
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
-        return -(-self.pictures // self.shard_size)
-
-    def size(self, shard: int) -> int:
-        """How many pictures a shard has."""
-        return min(self.shard_size, self.pictures - shard * self.shard_size)
+        """Number of shards."""
+        return -(-self.images // self.shard_size)
 
 
 def write_plan(folder: Folder, items: Iterable[Item], shard_size: int, unique: bool) -> Plan:
-    """List a source's pictures into a folder.
+    """Write the listing of a source into the folder of a run.
 
     Args:
+        folder: of the run.
+        items: the source's images, in order.
+        shard_size: number of images in each shard.
         unique: check that no id comes twice, where ids are from a column.
 
     Raises:
-        DatasetError: the source's, no picture at all, or an id that comes twice.
+        DatasetError: the source cannot be listed, has no image, or an id comes twice.
         OutputError: the listing cannot be written.
     """
     pieces, count = [], 0
-    ids = _Ids() if unique else None
+    ids = _UniqueIds() if unique else None
     for number, (content, part) in enumerate(_pieces(items, shard_size)):
         if ids:
             ids.add(part)
@@ -73,20 +73,20 @@ def write_plan(folder: Folder, items: Iterable[Item], shard_size: int, unique: b
 
 
 def check_plan(folder: Folder, items: Iterable[Item], plan: Plan) -> None:
-    """Compare a source with the plan made of it.
+    """Check that a source is as it was when the plan was made.
 
     Raises:
-        DatasetError: if it is not the same any more; names the first picture that differs.
+        DatasetError: names the first image that differs.
     """
-    found = 0
+    count = 0
     for number, (content, part) in enumerate(_pieces(items, plan.shard_size)):
         known = plan.pieces[number] if number < len(plan.pieces) else None
         if hashlib.sha256(content).hexdigest() != known:
             before = _read(folder, plan, number) if known else []
-            raise DatasetError(_changed(before, part))
-        found += 1
-    if found != len(plan.pieces):
-        raise DatasetError(_changed(_read(folder, plan, found), []))
+            raise DatasetError(_describe_change(before, part))
+        count += 1
+    if count != len(plan.pieces):
+        raise DatasetError(_describe_change(_read(folder, plan, count), []))
 
 
 def items_of(folder: Folder, plan: Plan, shard: int) -> list[Item]:
@@ -125,15 +125,17 @@ def _name(number: int) -> str:
 
 
 def _pieces(items: Iterable[Item], shard_size: int) -> Iterator[tuple[bytes, list[Item]]]:
+    """The content of each file of the listing, and the items in it."""
     pa, parquet = needs("pyarrow"), needs("pyarrow.parquet")
-    waiting = iter(items)
-    while part := list(islice(waiting, SHARDS * shard_size)):
+    remaining = iter(items)
+    while part := list(islice(remaining, SHARDS * shard_size)):
         sink = pa.BufferOutputStream()
         parquet.write_table(to_table(part), sink, row_group_size=shard_size, compression="zstd")
         yield sink.getvalue().to_pybytes(), part
 
 
-def _changed(before: list[Item], now: list[Item]) -> str:
+def _describe_change(before: list[Item], now: list[Item]) -> str:
+    """An error message that names the first item that differs."""
     begin = "the source has changed since the run began: "
     end = "; run it into another folder, or put the source back as it was."
     for old, new in zip(before, now, strict=False):
@@ -150,8 +152,8 @@ def _changed(before: list[Item], now: list[Item]) -> str:
     return f"{begin}its listing differs{end}"
 
 
-class _Ids:
-    """Finds ids that come twice with 16 bytes for each."""
+class _UniqueIds:
+    """Detects repeated ids; keeps 16 bytes for each."""
 
     def __init__(self) -> None:
         self._parts: list[Any] = []

@@ -1,4 +1,4 @@
-"""What `--targets` asks for: the same for every picture, or a column's value for each."""
+"""The targets of a batch job: the same for every image, or a column's value for each."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _MAX_PROMPTS_FILE = 1 << 22
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is explained of every picture.
+class TargetSpec:
+    """Which targets are explained for every image. One of the fields is set.
 
     Args:
-        top_k: so many predicted classes.
-        above: every class with a higher probability.
+        top_k: the number of predicted classes to explain.
         classes: class ids or names, or "all".
-        prompts: texts to compare pictures with.
-        column: the name of the column that says it.
+        prompts: texts to compare images with, for models such as CLIP.
+        column: the column of the source that names each image's own targets.
+        above: every class with a higher probability than this.
     """
 
     top_k: int | None = None
@@ -35,11 +35,11 @@ class Asked:
     above: float | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Asked:
-        """From the command line: one of `KINDS`.
+    def parse(cls, text: str) -> TargetSpec:
+        """Parse the value of `--targets`: one of `KINDS`.
 
         Raises:
-            TargetError: none of these, or a file of prompts that cannot be read.
+            TargetError: it is none of them, or a file of prompts that cannot be read.
         """
         kind, mark, rest = text.partition(":")
         if mark and kind == "top":
@@ -47,13 +47,13 @@ class Asked:
                 raise TargetError(f"--targets {text!r}: give a number of classes, as in top:3.")
             return cls(top_k=int(rest))
         if mark and kind == "above":
-            return cls.likely(_number(text, rest))
+            return cls.likely(_parse_probability(text, rest))
         if mark and kind == "column":
             if not rest:
                 raise TargetError("--targets column: needs a name, as in column:label.")
             return cls(column=rest)
         if mark and kind == "text":
-            return cls(prompts=_prompts(rest))
+            return cls(prompts=_read_prompts(rest))
         if text.strip() == "all":
             return cls(classes="all")
         names = tuple(name.strip() for name in text.split(",") if name.strip())
@@ -62,30 +62,36 @@ class Asked:
         return cls(classes=names)
 
     @classmethod
-    def likely(cls, probability: float) -> Asked:
-        """Every class with a probability above a number.
+    def likely(cls, probability: float) -> TargetSpec:
+        """Every class with a higher probability than this.
 
         Raises:
-            TargetError: no number from 0 up to, but not, 1.
+            TargetError: it is not in [0, 1).
         """
         from gradtoken.targets import above
 
         return cls(above=above(probability).probability)
 
     def settings(self) -> dict[str, Any]:
-        """As plain data."""
-        found: dict[str, Any] = {"top_k": self.top_k, "classes": self.classes}
-        found |= {"column": self.column, "prompts": self.prompts, "above": self.above}
-        return {k: v for k, v in found.items() if v is not None}
+        """The fields that are set, as plain data for the manifest."""
+        fields: dict[str, Any] = {"top_k": self.top_k, "classes": self.classes}
+        fields |= {"column": self.column, "prompts": self.prompts, "above": self.above}
+        return {name: value for name, value in fields.items() if value is not None}
 
     def check(
         self, labels: Labels, has_prompts: bool, spec: str, activation: Activation = "softmax"
     ) -> None:
-        """Refuse, before the work, what a model cannot be asked.
+        """Check, before any image is read, that a model has these targets.
+
+        Args:
+            labels: class names of the model.
+            has_prompts: whether the model compares images with text.
+            spec: name of the model, for errors.
+            activation: how the model's logits become probabilities.
 
         Raises:
-            TargetError: unknown classes, prompts for a model without a text side, or probabilities
-                of outputs that are none.
+            TargetError: unknown classes, prompts for a model without a text encoder, or `above` for
+                a model whose outputs are not probabilities.
         """
         if has_prompts and self.prompts is None and self.column is None:
             raise TargetError(
@@ -101,7 +107,6 @@ class Asked:
             raise TargetError(f"top_k is {self.top_k}; give a number of classes, as in top:3.")
         if self.top_k is not None and self.top_k > len(labels):
             raise TargetError(f"top:{self.top_k} is too many; {spec} has {len(labels)} classes.")
-
         if self.above is not None and activation == "none":
             raise TargetError(
                 f"above:{self.above:g} needs probabilities, and the outputs of {spec} are none "
@@ -109,7 +114,7 @@ class Asked:
             )
 
     def shared(self, labels: Labels) -> Any:
-        """The targets of all pictures, as `explain` takes them; None for the predicted classes."""
+        """The targets of every image, as `explain` takes them; None for the predicted classes."""
         from gradtoken.targets import above, text
 
         if self.prompts is not None:
@@ -121,21 +126,25 @@ class Asked:
         return self.classes
 
     def own(self, value: str | None, labels: Labels, has_prompts: bool) -> list[Any]:
-        """The targets of one picture, from its column's value as JSON: one, or a list of them.
+        """The targets of one image, from its value in the column.
 
-        A list of one bool, or one float 0.0 or 1.0, for each class marks the classes.
+        Args:
+            value: JSON of one target or a list of targets. A list with a bool, or a float 0.0 or
+                1.0, for each class is multi-hot.
+            labels: class names of the model.
+            has_prompts: whether the values are prompts, not classes.
 
         Raises:
-            TargetError: an empty value, an unknown class, or integers meant as marks.
+            TargetError: no value, an unknown class, or a multi-hot list of integers.
         """
         from gradtoken.targets import text
         from gradtoken.targets.multi_hot import row_of_targets
 
-        found: Any = json.loads(value) if value is not None else None
-        if isinstance(found, str) and found.lstrip().startswith("["):
-            found = _listed(found)
-        items: list[Any] = found if isinstance(found, list) else [found]
-        if isinstance(found, list) and not has_prompts:
+        parsed: Any = json.loads(value) if value is not None else None
+        if isinstance(parsed, str) and parsed.lstrip().startswith("["):
+            parsed = _parse_list(parsed)
+        items: list[Any] = parsed if isinstance(parsed, list) else [parsed]
+        if isinstance(parsed, list) and not has_prompts:
             items = row_of_targets(items, len(labels))
         items = [int(i) if isinstance(i, float) and i.is_integer() else i for i in items]
         if not items or any(item in (None, "") for item in items):
@@ -145,7 +154,7 @@ class Asked:
         return [labels.find(item) for item in items]
 
 
-def _number(text: str, number: str) -> float:
+def _parse_probability(text: str, number: str) -> float:
     try:
         return float(number)
     except ValueError:
@@ -154,14 +163,15 @@ def _number(text: str, number: str) -> float:
         ) from None
 
 
-def _listed(text: str) -> Any:
+def _parse_list(text: str) -> Any:
+    """A list in JSON, or the text itself where it is none."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
 
 
-def _prompts(name: str) -> tuple[str, ...]:
+def _read_prompts(name: str) -> tuple[str, ...]:
     path = Path(name)
     try:
         if not name or path.stat().st_size > _MAX_PROMPTS_FILE:
@@ -171,7 +181,7 @@ def _prompts(name: str) -> tuple[str, ...]:
         if isinstance(error, TargetError):
             raise
         raise TargetError(f"the prompts in {name!r} cannot be read: {error}.") from None
-    found = tuple(line.strip() for line in lines if line.strip())
-    if not found:
+    prompts = tuple(line.strip() for line in lines if line.strip())
+    if not prompts:
         raise TargetError(f"there is no prompt in {name}; write one on each line.")
-    return found
+    return prompts

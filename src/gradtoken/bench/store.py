@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gradtoken import atomic
 from gradtoken.bench.records import COLUMNS, Record, Records
 from gradtoken.errors import GradTokenError, OutputError
 
@@ -57,7 +57,9 @@ class Store:
             self._parts.mkdir(parents=True, exist_ok=True)
             before = _read_text(path) if path.exists() else None
             if before is None:
-                _write(path, text.encode())
+                atomic.write_bytes(path, text.encode(), f"to {folder}")
+        except OutputError:
+            raise
         except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
             reason = getattr(error, "strerror", None) or error
             raise OutputError(f"cannot write to {folder}: {reason}.") from None
@@ -108,12 +110,8 @@ class Store:
         table = table.replace_schema_metadata({_STAMP: json.dumps(stamp)})
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
-        try:
-            _write(self._path(image), sink.getvalue().to_pybytes())
-        except OSError as error:
-            raise OutputError(
-                f"cannot write the records of {image}: {error.strerror or error}."
-            ) from None
+        content = sink.getvalue().to_pybytes()
+        atomic.write_bytes(self._path(image), content, f"the records of {image}")
 
     def read(self, images: Iterable[str]) -> Records:
         """The records of some images, by their ids, in this order.
@@ -198,15 +196,6 @@ def _storable(record: Record) -> Record:
         name: getattr(record, name).encode("utf-8", "replace").decode("utf-8") for name in _TEXTS
     }
     return record._replace(**sound)
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _difference(before: str, now: Mapping[str, Any]) -> str:

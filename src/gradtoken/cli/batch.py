@@ -18,9 +18,8 @@ from gradtoken.cli.signature import as_command
 from gradtoken.errors import TargetError
 
 if TYPE_CHECKING:
-    from gradtoken.batch.job import Job
-    from gradtoken.batch.running import Summary
-    from gradtoken.batch.target_spec import Asked
+    from gradtoken.batch.job import Job, Summary
+    from gradtoken.batch.target_spec import TargetSpec
 
 HELP = (
     "Explain every picture of a data set, and go on after an interruption.\n\n"
@@ -172,7 +171,7 @@ def run(options: RunOptions) -> None:
     _print(summary, options)
     if summary.errors:
         complain(
-            f"{summary.errors} of {summary.pictures} pictures could not be explained; "
+            f"{summary.errors} of {summary.images} pictures could not be explained; "
             "gradtoken batch report names some, and the column error says why."
         )
         raise typer.Exit(1)
@@ -211,29 +210,29 @@ def _job(options: RunOptions) -> Job:
     )
 
 
-def _targets(targets: str | None, above: float | None) -> Asked:
+def _targets(targets: str | None, above: float | None) -> TargetSpec:
     """The targets of --targets or --above.
 
     Raises:
         TargetError: if both are given, or one that is not understood.
     """
-    from gradtoken.batch.target_spec import Asked
+    from gradtoken.batch.target_spec import TargetSpec
 
     if above is None:
-        return Asked.parse("top:1" if targets is None else targets)
+        return TargetSpec.parse("top:1" if targets is None else targets)
     if targets is not None:
         raise TargetError("--targets and --above both choose the classes; give one.")
-    return Asked.likely(above)
+    return TargetSpec.likely(above)
 
 
 def _print(summary: Summary, options: RunOptions) -> None:
     if options.json:
         typer.echo(jsons.dumps(summary.to_dict()))
     elif not options.quiet:
-        rate = (summary.pictures - summary.before) / max(summary.seconds, 1e-9)
+        rate = (summary.images - summary.before) / max(summary.seconds, 1e-9)
         shards = "1 shard" if summary.shards == 1 else f"{summary.shards:,} shards"
         console.print(
-            f"{summary.pictures:,} pictures, {summary.rows:,} rows in {shards} "
+            f"{summary.images:,} pictures, {summary.rows:,} rows in {shards} "
             f"({summary.resumed:,} from before), {rate:.1f} pictures/s: {escape(summary.out)}",
             soft_wrap=True,
             highlight=False,
@@ -244,7 +243,7 @@ class _Bar:
     """The progress bar of a run, on standard error where that is a terminal."""
 
     def __init__(self, *, hidden: bool) -> None:
-        from gradtoken.batch import running
+        from gradtoken.batch import job
 
         self._bar = Progress(
             TextColumn("explaining"),
@@ -257,7 +256,7 @@ class _Bar:
         )
         self._task = self._bar.add_task("", errors=0)
         self._errors = 0
-        self.progress = running.Progress(self._planned, self._advanced)
+        self.progress = job.Progress(self._planned, self._advanced)
 
     def __enter__(self) -> _Bar:
         self._bar.start()

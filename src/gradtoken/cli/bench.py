@@ -14,11 +14,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from gradtoken import atomic
 from gradtoken.cli import options as shared
 from gradtoken.cli.console import complain
 from gradtoken.cli.output import Output
 from gradtoken.cli.signature import Without
-from gradtoken.errors import DatasetError, MethodError, OutputError
+from gradtoken.errors import DatasetError, MethodError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -280,12 +281,6 @@ def _groups(text: str) -> list[str]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    part = path.with_suffix(".part.png")
-    try:
+    with atomic.writing(path) as part:
         figure.savefig(part, dpi=150)
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from None
-    finally:
-        part.unlink(missing_ok=True)
     return path

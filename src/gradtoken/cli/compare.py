@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from gradtoken import atomic
 from gradtoken.cli import options as shared
 from gradtoken.cli.output import Output
 from gradtoken.errors import MethodError, OutputError, TargetError
@@ -99,14 +100,11 @@ def _coupling(explanation: Explanation) -> float | None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    part = path.with_suffix(f".part{path.suffix or '.png'}")
     try:
-        figure.savefig(part, dpi=150)
-        part.replace(path)
-    except (OSError, ValueError) as error:
+        with atomic.writing(path) as part:
+            figure.savefig(part, dpi=150, format=path.suffix[1:] or "png")
+    except ValueError as error:  # a suffix that is no image format
         raise OutputError(f"cannot write {path}: {error}.") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _table(

@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from gradtoken import atomic
 from gradtoken.cli.options import ModelOptions, check_writable
 from gradtoken.cli.output import Output
-from gradtoken.errors import OutputError, TargetError
+from gradtoken.errors import TargetError
 
 if TYPE_CHECKING:
     from gradtoken.datasets import Scene, Scenes
@@ -144,10 +145,5 @@ def _draw(scene: Scene, explanations: Mapping[str, Explanation], path: Path) -> 
             axis.set_title(f"why {scene.names[k]}?", fontsize=11, parse_math=False)
         for axis in row:
             axis.set_axis_off()
-    part = path.with_suffix(".part.png")
-    try:
+    with atomic.writing(path) as part:
         figure.savefig(part, dpi=130)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from None

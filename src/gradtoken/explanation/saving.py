@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
-from gradtoken.explanation import style as display
-
-if TYPE_CHECKING:
-    pass
 import json
 import os
 import re
@@ -18,8 +9,14 @@ import shutil
 import stat
 import tempfile
 import unicodedata
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from gradtoken import atomic
 from gradtoken.errors import OutputError
+from gradtoken.explanation import style as display
 from gradtoken.explanation.interface import ExplanationLike
 
 MANIFEST = "manifest.json"
@@ -76,7 +73,7 @@ def _save_one(explanation: ExplanationLike, directory: Path, style: display.Styl
         _write(explanation, work, style)
         _remove_earlier(directory)
         for path in sorted(work.iterdir(), key=lambda path: path.name == MANIFEST):
-            os.replace(path, directory / path.name)
+            atomic.move(path, directory / path.name)
         whole = True
     except OutputError:
         raise

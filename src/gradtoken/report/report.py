@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import secrets
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,10 +16,13 @@ from typing import IO, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from gradtoken import atomic
 from gradtoken.errors import OutputError
 from gradtoken.explanation.explanation import Explanation
 from gradtoken.explanation.style import Style
 from gradtoken.report.entry import colour_maps, entry_of
+
+_ADVICE = "nothing was left half-written"
 
 
 class Report:
@@ -48,22 +51,21 @@ class Report:
     ) -> None:
         self.path = Path(path)
         self._title, self._style = title, style or Style()
-        self._part = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self._open = ExitStack()
         self._file: IO[str] | None = None
         self._count = 0
         self._failed: list[tuple[str, str]] = []
 
     def __enter__(self) -> Report:
-        try:
-            if self.path.is_dir():
-                raise OutputError(f"{self.path} is a folder; name a file for the report.")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open(
-                "x", encoding="utf-8", errors="backslashreplace", newline="\n"
+        if self.path.is_dir():
+            raise OutputError(f"{self.path} is a folder; name a file for the report.")
+        with ExitStack() as opening:
+            part = opening.enter_context(atomic.writing(self.path, advice=_ADVICE))
+            self._file = opening.enter_context(
+                part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
             )
-        except OSError as error:
-            raise self._cannot(error) from None
-        self._write("head.html", style=self._style, maps=colour_maps())
+            self._write("head.html", style=self._style, maps=colour_maps())
+            self._open = opening.pop_all()
         return self
 
     def __exit__(
@@ -72,13 +74,11 @@ class Report:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            if self._file is not None:
-                self._file.close()
-            self._part.unlink(missing_ok=True)
+        if kind is not None:
+            self._open.__exit__(kind, error, trace)
+            return
+        with self._open:
+            self._write("foot.html", failed=self._failed, count=self._count)
 
     def add(self, explanation: Explanation) -> None:
         """Write the images of an explanation.
@@ -106,25 +106,9 @@ class Report:
         try:
             self._file.write(text + "\n")
         except OSError as error:
-            raise self._cannot(error) from None
-
-    def _finish(self) -> None:
-        self._write("foot.html", failed=self._failed, count=self._count)
-        assert self._file is not None
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self._part, self.path)
-        except OSError as error:
-            raise self._cannot(error) from None
-
-    def _cannot(self, error: OSError) -> OutputError:
-        if isinstance(error, OutputError):
-            return error
-        return OutputError(
-            f"cannot write {self.path}: {error.strerror or error}; nothing was left half-written."
-        )
+            raise OutputError(
+                f"cannot write {self.path}: {atomic.reason(error)}; {_ADVICE}."
+            ) from None
 
 
 @cache

@@ -155,7 +155,7 @@ def _read(out: Path) -> None:
 def _resume(root: Path, out: Path) -> None:
     """A run that says it is whole has a row or more of every picture."""
     summary = run(str(root), out, _Small(), shard_size=2, resume=True, threads=1, decoders=1)
-    assert summary.pictures == _PICTURES
+    assert summary.images == _PICTURES
     assert sorted(p.name for p in (out / "data").glob("0000000[012].parquet")) == [
         f"0000000{shard}.parquet" for shard in range(3)
     ]

@@ -254,11 +254,11 @@ def attempt(rng: Random, folder: Path) -> None:
     secret = hashlib.sha256(_SECRET).hexdigest()
     count = 0
     for chunk in decoder(0, 0, items):
-        for entry in chunk.entries:
+        for image in chunk.images:
             count += 1
-            assert entry.sha256 != secret, "a name led out of the source"
-            assert (entry.pixels is None) != (entry.error is None)
-            assert entry.error is None or "\n" not in entry.error
+            assert image.sha256 != secret, "a name led out of the source"
+            assert (image.pixels is None) != (image.error is None)
+            assert image.error is None or "\n" not in image.error
     assert count == len(items)
 
 

@@ -1,1 +1,1 @@
-"""Running a batch job in one process, or on Ray."""
+"""The engines of a run: one process, or Ray."""

@@ -1,4 +1,4 @@
-"""From a shard's items to batches of model input, on a processor, beside the models at work."""
+"""Decoding: from a shard's items to batches of model input, on the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradtoken.batch.sources.fetch import Found, fetch
+from gradtoken.batch.sources.fetch import Content, fetch
 from gradtoken.batch.sources.item import Item
 from gradtoken.errors import GradTokenError
 from gradtoken.images.load_image import load_image
@@ -18,16 +18,16 @@ from gradtoken.images.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One picture, ready for the model, or the sentence that says why it is not.
+class DecodedImage:
+    """One image as model input, or the reason why there is none.
 
     Args:
-        item: where it is from.
-        sha256: of its file's bytes, where they were read.
-        size: (width, height) in pixels.
-        box: what of it the model's input covers.
-        pixels: (C, H, W) float32.
-        error: None or a sentence.
+        item: where the image is.
+        sha256: of its encoded bytes, if they were read.
+        size: (width, height) of the image in pixels.
+        box: (left, top, right, bottom) of the image that the model's input covers, in pixels.
+        pixels: the model's input (C, H, W), float32.
+        error: None, or a sentence; then there are no pixels.
     """
 
     item: Item
@@ -40,25 +40,34 @@ class Entry:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive pictures of a shard that go through the model together.
+    """Consecutive images of a shard that make one batch.
 
     Args:
-        shard: the shard's number.
-        number: the chunk's in the shard.
-        count: of chunks in the shard.
-        first: the number of its first picture in the run.
+        shard: number of the shard.
+        number: of the chunk in its shard.
+        count: number of chunks in the shard.
+        first: number of the chunk's first image in the run.
+        images: decoded.
     """
 
     shard: int
     number: int
     count: int
     first: int
-    entries: tuple[Entry, ...]
+    images: tuple[DecodedImage, ...]
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Reads and prepares pictures for a model."""
+    """Reads, decodes and preprocesses images.
+
+    Args:
+        preprocess: of the model.
+        batch_size: images in each chunk.
+        max_pixels: larger images are an error.
+        image_column: of Parquet and Hugging Face sources.
+        options: for fsspec.
+    """
 
     preprocess: Preprocess
     batch_size: int
@@ -67,35 +76,33 @@ class Decoder:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __call__(self, shard: int, first: int, items: Sequence[Item]) -> Iterator[Chunk]:
-        """The chunks of a shard, in order.
+        """Yield the chunks of a shard, in order.
 
         Args:
-            first: the number of the shard's first picture in the run.
+            shard: its number.
+            first: number of the shard's first image in the run.
+            items: of the shard.
 
         Raises:
-            DatasetError: if the place where the pictures are does not answer.
+            DatasetError: the source cannot be reached.
         """
-        found = fetch(items, self.options, self.image_column)
+        contents = fetch(items, self.options, self.image_column)
         count = -(-len(items) // self.batch_size)
         for number in range(count):
-            part = islice(found, self.batch_size)
-            entries = tuple(self._entry(item, content) for item, content in part)
-            yield Chunk(shard, number, count, first + number * self.batch_size, entries)
+            part = islice(contents, self.batch_size)
+            images = tuple(self._decode(item, content) for item, content in part)
+            yield Chunk(shard, number, count, first + number * self.batch_size, images)
 
-    def _entry(self, item: Item, content: Found) -> Entry:
+    def _decode(self, item: Item, content: Content) -> DecodedImage:
         if not isinstance(content, bytes):
-            return Entry(item, error=_sentence(content))
+            return DecodedImage(item, error=str(content))
         digest = hashlib.sha256(content).hexdigest()
         size = None
         try:
-            picture = load_image(content, max_pixels=self.max_pixels)
-            size = picture.size
-            tensor = self.preprocess(picture)
+            image = load_image(content, max_pixels=self.max_pixels)
+            size = image.size
+            tensor = self.preprocess(image)
             box = tuple(float(edge) for edge in self.preprocess.box(size))
         except GradTokenError as error:
-            return Entry(item, digest, size, error=_sentence(error))
-        return Entry(item, digest, size, box, tensor.numpy())
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())
+            return DecodedImage(item, digest, size, error=str(error))
+        return DecodedImage(item, digest, size, box, tensor.numpy())

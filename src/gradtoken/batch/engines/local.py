@@ -1,17 +1,18 @@
-"""The local engine: one model in this process, pictures decoded beside it in threads."""
+"""The local engine: one model in this process, and threads that decode images."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from gradtoken.batch.engines.decoding import Chunk, Decoder
-from gradtoken.batch.engines.worker import Explained, Explainer
+from gradtoken.batch.engines.worker import Explainer
+from gradtoken.batch.results.shards import ChunkRows
 from gradtoken.batch.sources.item import Item
 
 Load = Callable[[int], tuple[int, list[Item]]]
-"""From a shard's number to the number of its first picture and its items."""
+"""From a shard's number to the number of its first image in the run and its items."""
 _END = object()
 
 
@@ -20,61 +21,82 @@ def run_local(
     decoder: Decoder,
     shards: Iterable[int],
     load: Load,
-    add: Callable[[Explained], None],
+    add: Callable[[ChunkRows], None],
     *,
     decoders: int,
 ) -> None:
-    """Explain shards; `add` gets their chunks as they come.
+    """Explain shards.
 
     Args:
-        decoders: threads that decode, each its own shard. Those that are ahead wait, so that no
-            more than a few chunks are in memory.
+        explainer: the model and method.
+        decoder: reads and decodes images.
+        shards: their numbers.
+        load: the items of a shard.
+        add: called with the rows of each chunk.
+        decoders: number of threads that decode, each its own shard. They wait for the model, so
+            that only a few chunks are in memory.
 
     Raises:
-        whatever decoding, the model or `add` raises, once the threads have ended.
+        Exception: whatever decoding, the model or `add` raises, after the threads have ended.
     """
-    decoded: queue.Queue[object] = queue.Queue(maxsize=max(2, decoders))
-    stop = threading.Event()
-    todo, lock = iter(shards), threading.Lock()
+    with _DecodingThreads(decoder, shards, load, decoders) as threads:
+        for chunk in threads.chunks():
+            add(explainer(chunk))
 
-    def put(thing: object) -> bool:
-        while not stop.is_set():
+
+class _DecodingThreads:
+    """Threads that decode shards and put the chunks into a queue of limited length."""
+
+    def __init__(self, decoder: Decoder, shards: Iterable[int], load: Load, count: int) -> None:
+        self._decoder, self._load = decoder, load
+        self._remaining, self._lock = iter(shards), threading.Lock()
+        self._queue: queue.Queue[object] = queue.Queue(maxsize=max(2, count))
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._decode, daemon=True) for _ in range(count)]
+
+    def __enter__(self) -> _DecodingThreads:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield chunks as they are decoded; raise what a thread raised."""
+        running = len(self._threads)
+        while running:
+            message = self._queue.get()
+            if isinstance(message, Chunk):
+                yield message
+            elif message is _END:
+                running -= 1
+            else:
+                assert isinstance(message, BaseException)
+                raise message
+
+    def _decode(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with self._lock:
+                    shard = next(self._remaining, None)
+                if shard is None:
+                    break
+                for chunk in self._decoder(shard, *self._load(shard)):
+                    if not self._put(chunk):
+                        return
+            self._put(_END)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, message: object) -> bool:
+        """Wait for room in the queue; False if the threads are to end."""
+        while not self._stop.is_set():
             try:
-                decoded.put(thing, timeout=0.1)
+                self._queue.put(message, timeout=0.1)
                 return True
             except queue.Full:
                 continue
         return False
-
-    def decode() -> None:
-        try:
-            while not stop.is_set():
-                with lock:
-                    shard = next(todo, None)
-                if shard is None:
-                    break
-                for chunk in decoder(shard, *load(shard)):
-                    if not put(chunk):
-                        return
-            put(_END)
-        except BaseException as error:
-            put(error)
-
-    threads = [threading.Thread(target=decode, daemon=True) for _ in range(decoders)]
-    for thread in threads:
-        thread.start()
-    try:
-        running = len(threads)
-        while running:
-            thing = decoded.get()
-            if isinstance(thing, Chunk):
-                add(explainer(thing))
-            elif thing is _END:
-                running -= 1
-            else:
-                assert isinstance(thing, BaseException)
-                raise thing
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()

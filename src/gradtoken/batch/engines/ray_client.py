@@ -1,52 +1,57 @@
 """A run on a cluster that is reached from outside, through Ray Client (`ray://HOST:PORT`).
 
-Ray Data works inside a cluster alone. So the run is one task there, from the listing to the last
-shard, and this process waits for it and says how far it is.
+Ray Data works inside a cluster only. So the whole run is one task there, from the listing to the
+last shard, and this process waits for it and reports its progress.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gradtoken.batch.engines.ray_data import cause, connect, settle
+from gradtoken.batch.engines.ray_data import cause, connect, set_environment
+from gradtoken.batch.job import Progress, Summary
+from gradtoken.batch.settings import RunSettings
 from gradtoken.errors import GradTokenError
 from gradtoken.extras import needs
 
-if TYPE_CHECKING:
-    from gradtoken.batch.job import Job
-    from gradtoken.batch.running import Progress, Summary
-
 _SECONDS = 1.0
-"""Between two looks at how far it is."""
+"""Between two reports of progress."""
+
+Execute = Callable[[RunSettings, Progress], Summary]
+"""A function of a module, which the cluster imports."""
+_Events = list[tuple[str, int, int]]
+"""The name of a callback of `Progress` and its arguments."""
 
 
-def run_there(address: str, asked: Mapping[str, Any], progress: Progress) -> Summary:
-    """`run` on the cluster at an address.
+def run_as_task(execute: Execute, settings: RunSettings, progress: Progress) -> Summary:
+    """Do a run as one task of the cluster at `settings.address`.
 
     Args:
-        address: `ray://HOST:PORT`.
-        asked: the arguments of `run`.
-        progress: is told here how far it is there.
+        execute: does the run from a process of the cluster.
+        settings: of the run.
+        progress: callbacks in this process.
 
     Raises:
-        GradTokenError: no cluster, a connection that is lost, or what the run raised.
+        GradTokenError: no cluster, a lost connection, or what the run raised.
     """
-    settle(address)
+    address = settings.address
+    set_environment(address)
     ray = needs("ray")
     connect(ray, address=address)
     try:
-        asked = {**asked, **devices(asked["job"], asked["num_gpus"], ray.cluster_resources())}
-        log = ray.remote(_Log).options(num_cpus=0).remote()
-        task = ray.remote(_run).options(num_cpus=0, max_retries=0).remote(log, dict(asked))
+        settings = choose_device(settings, ray.cluster_resources())
+        log = ray.remote(_ProgressLog).options(num_cpus=0).remote()
+        task = ray.remote(_execute).options(num_cpus=0, max_retries=0)
+        running = task.remote(log, execute, replace(settings, address=None))
         try:
-            while not ray.wait([task], timeout=_SECONDS)[0]:
-                _tell(ray.get(log.taken.remote()), progress)
-            summary: Summary = ray.get(task)
-            _tell(ray.get(log.taken.remote()), progress)
+            while not ray.wait([running], timeout=_SECONDS)[0]:
+                _report(ray.get(log.take.remote()), progress)
+            summary: Summary = ray.get(running)
+            _report(ray.get(log.take.remote()), progress)
         except KeyboardInterrupt:
-            ray.cancel(task)
+            ray.cancel(running)
             raise
         return summary
     except ray.exceptions.RayError as error:
@@ -61,51 +66,51 @@ def run_there(address: str, asked: Mapping[str, Any], progress: Progress) -> Sum
         ray.shutdown()
 
 
-def devices(job: Job, num_gpus: float | None, there: Mapping[str, float]) -> dict[str, Any]:
-    """On what the workers of a run compute, as arguments of `run`.
+def choose_device(settings: RunSettings, resources: Mapping[str, float]) -> RunSettings:
+    """The settings with the device and number of GPUs of the workers.
 
-    The task that starts them may lie on a machine without a GPU, or is shown none, so it is not
-    asked.
+    They are chosen by the cluster's resources: the task that starts the workers may run on a
+    machine without a GPU, or see none.
 
     Args:
-        job: what is asked for.
-        num_gpus: of each worker, as asked for.
-        there: the cluster's resources.
+        settings: of the run.
+        resources: of the cluster, as `ray.cluster_resources` has them.
     """
+    job, num_gpus = settings.job, settings.num_gpus
     if num_gpus is None:
-        wanted = job.device or ("cuda" if there.get("GPU") else "cpu")
-        num_gpus = 1.0 if wanted.startswith("cuda") else 0.0
+        device = job.device or ("cuda" if resources.get("GPU") else "cpu")
+        num_gpus = 1.0 if device.startswith("cuda") else 0.0
     if not num_gpus:
         job = replace(job, device=job.device or "cpu")
-    return {"job": job, "num_gpus": num_gpus}
+    return replace(settings, job=job, num_gpus=num_gpus)
 
 
-def _tell(heard: list[tuple[str, int, int]], progress: Progress) -> None:
-    for what, pictures, other in heard:
-        getattr(progress, what)(pictures, other)
+def _report(events: _Events, progress: Progress) -> None:
+    for callback, images, other in events:
+        getattr(progress, callback)(images, other)
 
 
-class _Log:
-    """An actor that hears how far the run is, until somebody asks."""
+class _ProgressLog:
+    """An actor that keeps the progress of a run until it is taken."""
 
     def __init__(self) -> None:
-        self._heard: list[tuple[str, int, int]] = []
+        self._events: _Events = []
 
-    def hear(self, what: str, pictures: int, other: int) -> None:
-        self._heard.append((what, pictures, other))
+    def add(self, callback: str, images: int, other: int) -> None:
+        self._events.append((callback, images, other))
 
-    def taken(self) -> list[tuple[str, int, int]]:
-        heard, self._heard = self._heard, []
-        return heard
+    def take(self) -> _Events:
+        events, self._events = self._events, []
+        return events
 
 
-def _run(log: Any, asked: dict[str, Any]) -> Summary:
-    from gradtoken.batch.running import Progress, run
+def _execute(log: Any, execute: Execute, settings: RunSettings) -> Summary:
+    """In the cluster: do the run and log its progress."""
 
-    def planned(pictures: int, done: int) -> None:
-        log.hear.remote("planned", pictures, done)
+    def planned(images: int, done: int) -> None:
+        log.add.remote("planned", images, done)
 
-    def advanced(pictures: int, errors: int) -> None:
-        log.hear.remote("advanced", pictures, errors)
+    def advanced(images: int, errors: int) -> None:
+        log.add.remote("advanced", images, errors)
 
-    return run(**asked, progress=Progress(planned, advanced))
+    return execute(settings, Progress(planned, advanced))

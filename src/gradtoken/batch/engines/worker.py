@@ -1,15 +1,16 @@
-"""From batches of model input to rows of results, where a model is."""
+"""The worker: from batches of model input to rows of results."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gradtoken.batch.engines.decoding import Chunk, Entry
+from gradtoken.batch.engines.decoding import Chunk, DecodedImage
 from gradtoken.batch.job import Job, fingerprint
 from gradtoken.batch.results.schema import as_shares, to_ipc, to_table
+from gradtoken.batch.results.shards import ChunkRows
 from gradtoken.errors import GradTokenError, ModelError, TargetError
 from gradtoken.explaining import explain_each
 from gradtoken.images.crop_box import Box
@@ -19,40 +20,17 @@ if TYPE_CHECKING:
     from gradtoken.models import Model
 
 
-@dataclass(frozen=True)
-class Explained:
-    """The rows of one chunk.
-
-    Args:
-        shard: the chunk's shard.
-        number: the chunk's number in its shard.
-        count: how many chunks the shard has.
-        rows: an Arrow table, as the bytes of `to_ipc`.
-        pictures: how many it had.
-        errors: how many of them could not be explained.
-        problem: what the first of these says.
-    """
-
-    shard: int
-    number: int
-    count: int
-    rows: bytes
-    pictures: int
-    errors: int
-    problem: str | None
-
-
 class Explainer:
     """One model that explains chunk after chunk.
 
     Args:
-        job: what to do.
-        identity: what the weights and all else must be; None takes what is found.
-        model: one that is loaded already.
+        job: model, method and targets.
+        identity: the `Job.identity` that the run began with; None accepts any.
+        model: the job's model, if it is loaded already.
 
     Raises:
-        GradTokenError: if the model, the method or the targets cannot be served, found out on a
-            picture of noise, or if the model is not the one that `identity` names.
+        GradTokenError: the model is not that of `identity`, or model, method and targets do not
+            work together. This is found by explaining an image of noise.
     """
 
     def __init__(
@@ -77,10 +55,10 @@ class Explainer:
             "method": job.method,
             "fingerprint": fingerprint(self.identity),
         }
-        self._try()
+        self._check_by_running()
 
-    def _try(self) -> None:
-        """Explain noise, so that what no picture could mend is refused before the work."""
+    def _check_by_running(self) -> None:
+        """Explain noise, so that what fails for every image raises before the work."""
         targets = None if self._job.targets.above is not None else self._shared
         if self._job.targets.column is not None:
             targets = (
@@ -88,80 +66,81 @@ class Explainer:
             )
         self._explain(self.model.preprocess.sample()[None], targets)
 
-    def __call__(self, chunk: Chunk) -> Explained:
-        """The rows of a chunk; a picture that fails is a row with its error."""
-        errors = {n: e.error for n, e in enumerate(chunk.entries) if e.error is not None}
+    def __call__(self, chunk: Chunk) -> ChunkRows:
+        """The rows of a chunk; an image that fails is a row with its error."""
+        errors = {n: i.error for n, i in enumerate(chunk.images) if i.error is not None}
         rows: dict[int, list[dict[str, Any]]] = {}
-        for places, targets in self._groups(chunk, errors):
-            self._serve(chunk, places, targets, rows, errors)
-        for place, error in errors.items():
-            rows[place] = [{"rank": 0, "error": error}]
-        whole = [
-            {**self._common(chunk, place), **row}
-            for place in range(len(chunk.entries))
-            for row in rows[place]
+        for positions, targets in self._batches(chunk, errors):
+            self._explain_batch(chunk, positions, targets, rows, errors)
+        for position, error in errors.items():
+            rows[position] = [{"rank": 0, "error": error}]
+        table = [
+            {**self._image_columns(chunk, position), **row}
+            for position in range(len(chunk.images))
+            for row in rows[position]
         ]
-        return Explained(
-            chunk.shard,
-            chunk.number,
-            chunk.count,
-            to_ipc(to_table(whole)),
-            len(chunk.entries),
-            len(errors),
-            f"{chunk.entries[min(errors)].item.id}: {errors[min(errors)]}" if errors else None,
+        first = min(errors, default=None)
+        return ChunkRows(
+            shard=chunk.shard,
+            number=chunk.number,
+            count=chunk.count,
+            rows=to_ipc(to_table(table)),
+            images=len(chunk.images),
+            errors=len(errors),
+            problem=None if first is None else f"{chunk.images[first].item.id}: {errors[first]}",
         )
 
-    def _groups(self, chunk: Chunk, errors: dict[int, str]) -> list[tuple[list[int], Any]]:
-        """Places in the chunk that make one batch: the same shape and as many targets."""
+    def _batches(self, chunk: Chunk, errors: dict[int, str]) -> list[tuple[list[int], Any]]:
+        """Positions in the chunk with the same input shape and number of targets, and targets."""
         groups: dict[Any, list[int]] = {}
         own: dict[int, list[Any]] = {}
-        for place, entry in enumerate(chunk.entries):
-            if entry.pixels is None:
+        for position, image in enumerate(chunk.images):
+            if image.pixels is None:
                 continue
             if self._job.targets.column is not None:
                 try:
-                    own[place] = self._job.targets.own(
-                        entry.item.targets, self.model.labels, self._prompts
+                    own[position] = self._job.targets.own(
+                        image.item.targets, self.model.labels, self._prompts
                     )
                 except TargetError as error:
-                    errors[place] = " ".join(str(error).split())
+                    errors[position] = str(error)
                     continue
-            key = (entry.pixels.shape, len(own.get(place, ())))
-            groups.setdefault(key, []).append(place)
+            key = (image.pixels.shape, len(own.get(position, ())))
+            groups.setdefault(key, []).append(position)
         return [
-            (places, [own[p] for p in places] if places[0] in own else self._shared)
-            for places in groups.values()
+            (positions, [own[p] for p in positions] if positions[0] in own else self._shared)
+            for positions in groups.values()
         ]
 
-    def _serve(
+    def _explain_batch(
         self,
         chunk: Chunk,
-        places: list[int],
+        positions: list[int],
         targets: Any,
         rows: dict[int, list[dict[str, Any]]],
         errors: dict[int, str],
     ) -> None:
-        """Explain some pictures together, or one by one where together they fail."""
-        pixels = torch.from_numpy(_stacked([chunk.entries[place] for place in places]))
+        """Explain images in one batch, or individually if the batch fails."""
+        pixels = torch.from_numpy(_stack([chunk.images[position] for position in positions]))
         try:
-            found = self._explain(pixels, targets)
+            results = self._explain(pixels, targets)
         except GradTokenError as error:
-            if len(places) == 1:
-                errors[places[0]] = " ".join(str(error).split())
+            if len(positions) == 1:
+                errors[positions[0]] = str(error)
                 return
-            for n, place in enumerate(places):
-                one = [targets[n]] if self._job.targets.column is not None else targets
-                self._serve(chunk, [place], one, rows, errors)
+            for n, position in enumerate(positions):
+                own = [targets[n]] if self._job.targets.column is not None else targets
+                self._explain_batch(chunk, [position], own, rows, errors)
             return
-        for place, one in zip(places, found, strict=True):
-            if isinstance(one, GradTokenError):
-                errors[place] = " ".join(str(one).split())
+        for position, result in zip(positions, results, strict=True):
+            if isinstance(result, GradTokenError):
+                errors[position] = str(result)
             else:
-                rows[place] = _rows(one, chunk.entries[place])
+                rows[position] = _rows(result, chunk.images[position])
 
     def _explain(self, pixels: torch.Tensor, targets: Any) -> list[Explanation | GradTokenError]:
-        """What comes of each image, in order: an error where no class is above p."""
-        refused: dict[int, GradTokenError] = {}
+        """The explanation of each image, in order, or its error where no class is above p."""
+        errors: dict[int, GradTokenError] = {}
         explanations = explain_each(
             self.model,
             pixels.to(self.model.device, self.model.dtype),
@@ -169,48 +148,50 @@ class Explainer:
             method=self._method,
             top_k=1 if self._job.targets.top_k is None else self._job.targets.top_k,
             batch_size=len(pixels),
-            on_error=refused.__setitem__,
+            on_error=errors.__setitem__,
         )
-        made = list(explanations)
-        others = iter(made)
-        return [refused[n] if n in refused else next(others) for n in range(len(pixels))]
+        explained = iter(list(explanations))  # only then are all errors known
+        return [errors[n] if n in errors else next(explained) for n in range(len(pixels))]
 
-    def _common(self, chunk: Chunk, place: int) -> dict[str, Any]:
-        entry = chunk.entries[place]
-        width, height = entry.size or (None, None)
+    def _image_columns(self, chunk: Chunk, position: int) -> dict[str, Any]:
+        """The columns that all rows of an image share."""
+        image = chunk.images[position]
+        width, height = image.size or (None, None)
         return {
             **self._constant,
-            "index": chunk.first + place,
-            "id": entry.item.id,
-            "source": entry.item.source,
-            "sha256": entry.sha256,
+            "index": chunk.first + position,
+            "id": image.item.id,
+            "source": image.item.source,
+            "sha256": image.sha256,
             "width": width,
             "height": height,
         }
 
 
-def _stacked(entries: list[Entry]) -> Any:
+def _stack(images: list[DecodedImage]) -> Any:
     import numpy as np
 
-    return np.stack([entry.pixels for entry in entries if entry.pixels is not None])
+    return np.stack([image.pixels for image in images if image.pixels is not None])
 
 
-def _rows(found: Explanation, entry: Entry) -> list[dict[str, Any]]:
-    tokens = found.tokens[0].detach().cpu().numpy()
-    evidence = found.evidence[0]
-    scores, shares = found.scores[0].tolist(), found.probabilities[0].tolist()
-    box = None if entry.box is None else [*found.boxes.grid.on(Box(*entry.box))]
+def _rows(explanation: Explanation, image: DecodedImage) -> list[dict[str, Any]]:
+    """The columns of each target's map, of an explanation of one image."""
+    tokens = explanation.tokens[0].detach().cpu().numpy()
+    evidence = explanation.evidence[0]
+    logits = explanation.scores[0].tolist()
+    probabilities = explanation.probabilities[0].tolist()
+    box = None if image.box is None else [*explanation.boxes.grid.on(Box(*image.box))]
     rows = []
-    for rank, target in enumerate(found.targets.rows[0]):
+    for rank, target in enumerate(explanation.targets.rows[0]):
         scale, relevance = as_shares(tokens[rank])
-        about = target.to_dict()
+        probability = probabilities[rank]
         rows.append(
             {
                 "rank": rank,
-                "target_id": about.get("id"),
-                "target_name": found.labels[0][rank],
-                "logit": scores[rank],
-                "probability": None if shares[rank] != shares[rank] else shares[rank],
+                "target_id": target.to_dict().get("id"),
+                "target_name": explanation.labels[0][rank],
+                "logit": logits[rank],
+                "probability": None if math.isnan(probability) else probability,
                 "grid_height": tokens.shape[-2],
                 "grid_width": tokens.shape[-1],
                 "box": box,

@@ -1,4 +1,4 @@
-"""The folder a run is written to: files appear whole or not at all."""
+"""The folder of a run, on this machine or in an object store."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gradtoken import atomic
 from gradtoken.batch.sources.files import Files, reason
 from gradtoken.errors import OutputError
 
-_PART = ".part-"
+LOCK = ".lock"
+"""The file whose lock keeps other runs out."""
+_ADVICE = "what was finished before is kept, make room and run again with --resume"
 
 
 class Folder:
@@ -35,7 +38,7 @@ class Folder:
 
     @property
     def filesystem(self) -> Any:
-        """The fsspec file system that it is on."""
+        """The fsspec file system of the folder."""
         return self._files.fs
 
     def path(self, name: str) -> str:
@@ -43,29 +46,27 @@ class Folder:
         return posixpath.join(self._root, name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file: under another name first, to the disk, and then renamed.
+        """Write a file whole or not at all.
 
         An object store shows an object only when it is complete, so there it is put as it is.
 
         Raises:
-            OutputError: a full disk, no permission, …; nothing is left half-written.
+            OutputError: a full disk, no permission, …
         """
+        path = self.path(name)
+        if self.local:
+            atomic.write_bytes(Path(path), content, advice=_ADVICE)
+            return
         try:
-            if self.local:
-                _write_durably(Path(self.path(name)), content)
-            else:
-                self._files.fs.pipe_file(self.path(name), content)
+            self._files.fs.pipe_file(path, content)
         except OSError as error:
-            raise OutputError(
-                f"cannot write {self.path(name)}: {reason(error)}; what was finished before is "
-                "kept, make room and run again with --resume."
-            ) from None
+            raise OutputError(f"cannot write {path}: {reason(error)}; {_ADVICE}.") from None
 
     def read(self, name: str) -> bytes | None:
-        """A file's content, or None if there is no such file.
+        """A file's content; None if there is no such file.
 
         Raises:
-            OutputError: if it is there but cannot be read.
+            OutputError: it exists but cannot be read.
         """
         try:
             return self._files.content(self.path(name))
@@ -75,7 +76,7 @@ class Folder:
             raise OutputError(f"cannot read {self.path(name)}: {reason(error)}.") from None
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """The files of a sub-folder and their sizes in bytes; those half-written are left out."""
+        """The files of a sub-folder and their sizes in bytes, without temporary files."""
         path = self.path(folder)
         try:
             self._files.fs.invalidate_cache(path)
@@ -92,7 +93,7 @@ class Folder:
         return {name: size for name, size in names.items() if not name.startswith(".")}
 
     def is_empty(self) -> bool:
-        """Whether nothing is in it, or it is not there."""
+        """Whether it is empty or does not exist."""
         try:
             names = [
                 posixpath.basename(e.rstrip("/")) for e in self._files.fs.ls(self._root, False)
@@ -105,20 +106,20 @@ class Folder:
         """Remove a file."""
         self._files.fs.rm_file(self.path(name))
 
-    def sweep(self, folder: str) -> None:
-        """Remove what a killed run left half-written in a sub-folder."""
+    def remove_temporary_files(self, folder: str) -> None:
+        """Remove the temporary files of a killed run from a sub-folder."""
         if self.local and os.path.isdir(self.path(folder)):
-            for path in Path(self.path(folder)).glob(f"{_PART}*"):
+            for path in Path(self.path(folder)).glob(f"{atomic.PREFIX}*"):
                 path.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out while one writes here, if it is on this machine.
+        """Lock the folder for one run, if it is on this machine.
 
-        The lock is the system's, so it is gone with a process that was killed.
+        The lock is the operating system's, so it ends with a process that is killed.
 
         Raises:
-            OutputError: if another run is writing, or the folder cannot be made.
+            OutputError: another run is writing, or the folder cannot be made.
         """
         if not self.local or os.name == "nt":
             yield
@@ -136,27 +137,5 @@ class Folder:
             except OSError:
                 raise OutputError(f"another run is writing to {self.name}; wait for it.") from None
             yield
-        finally:
-            os.close(handle)
-
-
-LOCK = ".lock"
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(_PART + path.name)
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    if os.name != "nt":
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
         finally:
             os.close(handle)

@@ -1,8 +1,9 @@
-"""Reading a run's results back: as maps one by one, or as Arrow tables."""
+"""Reading the results of a run: as maps, or as Arrow tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from gradtoken.batch.damage import damage
 from gradtoken.batch.results.folder import Folder
 from gradtoken.batch.results.manifest import DATA, read_manifest
 from gradtoken.batch.results.schema import results_schema
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("logit", "probability", "total", "positive", "evidence")
 _ROWS = 1024
-"""Rows in memory at once while maps are read one by one."""
+"""Rows in each batch while maps are read."""
 
 
 @dataclass(frozen=True)
 class Map:
-    """One picture's map for one target, or why there is none.
+    """The map of one image and target, or the reason why there is none.
 
     Args:
-        index: the picture's number in the run.
-        id: the image's, unique in the run.
+        index: number of the image in the run.
+        id: of the image, unique in the run.
         source: the file or archive member that it was read from.
-        sha256: of the image's bytes.
-        size: (width, height) of the picture in pixels.
-        rank: which of the picture's targets it is.
+        sha256: of the image's encoded bytes.
+        size: (width, height) of the image in pixels.
+        rank: position of the target among the image's targets.
         target_id: the class id; None for a prompt.
         target_name: the class name, or the prompt.
         logit: the target's score.
@@ -66,13 +66,13 @@ class Map:
     error: str | None
 
     def relevance(self, size: tuple[int, int] | None = None) -> np.ndarray[Any, Any]:
-        """The map on the picture's pixels, (height, width); 0 where the model never looked.
+        """The map upsampled to pixels (height, width); 0 outside the model's input.
 
         Args:
-            size: (width, height) to draw it at; None for the picture's own.
+            size: (width, height) of the result; None for that of the image.
 
         Raises:
-            DatasetError: if the picture could not be explained.
+            DatasetError: the image could not be explained.
         """
         import torch
 
@@ -80,34 +80,38 @@ class Map:
 
         if self.tokens is None or self.size is None or self.box is None:
             raise DatasetError(f"{self.id} has no map: {self.error}")
-        wanted = size or self.size
-        box = Box(*(edge * wanted[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box)))
-        return lay_out(torch.from_numpy(self.tokens)[None], box, wanted)[0].numpy()
+        out = size or self.size
+        box = Box(*(edge * out[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box)))
+        return lay_out(torch.from_numpy(self.tokens)[None], box, out)[0].numpy()
 
     def overlay(self, picture: Image.Image, style: Style | None = None) -> Image.Image:
-        """The map in colour over its picture, which is not part of the results.
+        """The map in colour over its image.
+
+        Args:
+            picture: the image, which is not part of the results.
+            style: display choices; None for the default ones.
 
         Raises:
-            DatasetError: if the picture could not be explained.
+            DatasetError: the image could not be explained.
         """
         import torch
 
         from gradtoken.explanation.style import MAX_SIDE, Style, fitted_to, overlay
         from gradtoken.images.crop_box import Box
 
-        shown = picture.convert("RGB")
-        shown.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-        values = self.relevance(shown.size)
+        image = picture.convert("RGB")
+        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        values = self.relevance(image.size)
         assert self.size is not None
         assert self.box is not None
-        scaled = (edge * shown.size[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box))
+        scaled = (edge * image.size[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box))
         assert self.tokens is not None
-        drawn_in = fitted_to(torch.from_numpy(self.tokens), style or Style())
-        return overlay(shown, values, Box(*scaled), drawn_in)
+        fitted = fitted_to(torch.from_numpy(self.tokens), style or Style())
+        return overlay(image, values, Box(*scaled), fitted)
 
 
 class Results:
-    """The rows of a run, perhaps only some of them. Made by `read`.
+    """The rows of a run, or those that fit a filter. Made by `read`.
 
     Args:
         folder: of the run.
@@ -130,21 +134,24 @@ class Results:
         )
 
     def __len__(self) -> int:
-        with damage(self._place):
+        with dataset_errors(self._place):
             return int(self.dataset.count_rows(filter=self._where))
 
     def __iter__(self) -> Iterator[Map]:
         for batch in self.batches():
             for row in batch.to_pylist():
-                with damage(self._place):
-                    found = _map(row)
-                yield found
+                with dataset_errors(self._place):
+                    result = _map(row)
+                yield result
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Arrow record batches in the order of the run, a few in memory at once.
 
+        Args:
+            columns: names of the columns to read; None for all.
+
         Raises:
-            DatasetError: a column that there is not.
+            DatasetError: there is no such column, or the results are damaged.
         """
         for name in columns or ():
             if name not in self.dataset.schema.names:
@@ -160,22 +167,25 @@ class Results:
         return self._scanned(scanner)
 
     def _scanned(self, scanner: Any) -> Iterator[Any]:
-        with damage(self._place):
+        with dataset_errors(self._place):
             yield from (batch for batch in scanner.to_batches() if batch.num_rows)
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """All rows as one Arrow table; `.to_pandas()` makes a data frame of it.
 
+        Args:
+            columns: names of the columns to read; None for all.
+
         Raises:
-            DatasetError: a column that there is not.
+            DatasetError: there is no such column, or the results are damaged.
         """
         schema = self.dataset.schema
         if columns:
-            found = list(self.batches(columns))
+            batches = list(self.batches(columns))
             schema = needs("pyarrow").schema([schema.field(name) for name in columns])
         else:
-            found = list(self.batches())
-        return needs("pyarrow").Table.from_batches(found, schema)
+            batches = list(self.batches())
+        return needs("pyarrow").Table.from_batches(batches, schema)
 
 
 def read(
@@ -187,16 +197,16 @@ def read(
     where: Any = None,
     options: Mapping[str, Any] | None = None,
 ) -> Results:
-    """The results of `gradtoken batch`, to iterate over as maps or to take as a table.
+    """Read the results of `gradtoken batch`, as maps or as a table.
 
-    What does not fit is skipped by the statistics in the files where they tell. A run that is not
-    finished gives its finished shards.
+    Rows that do not fit the filters are skipped by the statistics in the files where possible. A
+    run that is not finished has its finished shards.
 
     Args:
         folder: a path or a URL.
         targets: only these classes, by id or name as in the results.
-        ids: only these pictures.
-        errors: False for maps only, True for pictures without one only, None for both.
+        ids: only these images.
+        errors: False for maps only, True for images without one only, None for both.
         where: an Arrow expression such as `pyarrow.compute.field("probability") < 0.5`.
         options: for fsspec.
 
@@ -204,8 +214,8 @@ def read(
         DatasetError: there is no run in the folder.
 
     Example:
-        >>> for one in gradtoken.batch.read("maps", targets="banana"):
-        ...     print(one.id, one.probability, one.tokens.shape)
+        >>> for result in gradtoken.batch.read("maps", targets="banana"):
+        ...     print(result.id, result.probability, result.tokens.shape)
     """
     place = Folder(str(folder), options)
     if read_manifest(place) is None:
@@ -221,15 +231,34 @@ def read(
             )
         )
     if targets is not None:
-        wanted = [targets] if isinstance(targets, (int, str)) else list(targets)
+        classes = [targets] if isinstance(targets, (int, str)) else list(targets)
         pa = needs("pyarrow")
-        numbers = pa.array([t for t in wanted if isinstance(t, int)], pa.int32())
-        names = pa.array([t for t in wanted if isinstance(t, str)], pa.string())
+        numbers = pa.array([t for t in classes if isinstance(t, int)], pa.int32())
+        names = pa.array([t for t in classes if isinstance(t, str)], pa.string())
         terms.append(field("target_id").isin(numbers) | field("target_name").isin(names))
-    whole = None
+    combined = None
     for term in terms:
-        whole = term if whole is None else whole & term
-    return Results(place, whole)
+        combined = term if combined is None else combined & term
+    return Results(place, combined)
+
+
+@contextmanager
+def dataset_errors(place: str) -> Iterator[None]:
+    """Turn what damaged files or rows raise into a `DatasetError`.
+
+    Args:
+        place: where the results are; the message begins with it.
+    """
+    try:
+        yield
+    except (
+        *(needs("pyarrow").ArrowException, OSError),
+        *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
+    ) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise DatasetError(
+            f"{place} are damaged, not of gradtoken batch, or do not fit the filter: {cause}."
+        ) from None
 
 
 def _map(row: Mapping[str, Any]) -> Map:

@@ -1,4 +1,4 @@
-"""`gradtoken batch report`: a page and a picture that help to find a model's shortcuts."""
+"""`gradtoken batch report`: a page and a figure that help to find a model's shortcuts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from typing import Any
 
 from PIL import Image
 
-from gradtoken.batch.plan import Plan, items_of
+from gradtoken import atomic
+from gradtoken.batch.plan import items_of
 from gradtoken.batch.results.folder import Folder
-from gradtoken.batch.results.manifest import read_manifest
+from gradtoken.batch.results.manifest import Manifest, read_manifest
 from gradtoken.batch.results.plots import draw
 from gradtoken.batch.results.read import Map, read
-from gradtoken.batch.results.summarising import BORDER, CENTRE, COLUMNS, Example, Figures, summarise
+from gradtoken.batch.results.summarising import (
+    BORDER,
+    CENTRE,
+    COLUMNS,
+    Example,
+    Statistics,
+    summarise,
+)
 from gradtoken.batch.sources.fetch import fetch
 from gradtoken.errors import DatasetError, GradTokenError, OutputError
 from gradtoken.explanation.evidence import LEAST
 from gradtoken.images.load_image import load_image
 
-PAGE, PICTURE = "report.md", "report.png"
+PAGE, FIGURE = "report.md", "report.png"
+_CLASS_ROWS = 50
+"""Rows of the table of classes at least."""
 
 
 def report(
@@ -38,55 +48,43 @@ def report(
     Args:
         folder: of the run, a path or a URL.
         out: folder for report.md and report.png; None for the run's, if it is on this machine.
-        classes: how many of the most frequent classes are shown.
-        examples: how many of the most border-driven predictions are shown, with their pictures
-            where these are still where they were.
+        classes: number of classes, the most frequent ones.
+        examples: number of predictions, the most border-driven ones, with their images if these
+            are unchanged.
         options: for fsspec.
 
     Returns:
         The files written.
 
     Raises:
-        DatasetError: no run, or no map in it.
+        DatasetError: there is no run in the folder, or no map in the run.
         OutputError: the page cannot be written.
     """
     place = Folder(str(folder), options)
     if out is None and not place.local:
         raise OutputError(f"{folder} is not on this machine; give --out for the report.")
-    figures = summarise(read(folder, errors=None, options=options).batches(COLUMNS), examples)
-    if not figures.maps:
+    statistics = summarise(read(folder, errors=None, options=options).batches(COLUMNS), examples)
+    if not statistics.maps:
         raise DatasetError(f"there is no map in {folder} to report on.")
-    found = read_manifest(place)
-    assert found is not None
-    settings, plan = found
+    manifest = read_manifest(place)
+    assert manifest is not None
     target = Path(out if out is not None else place.path(""))
-    shown = [_picture(place, plan, settings, one, options) for one in figures.examples]
-    paths = [target / PICTURE, target / PAGE]
-    part = target / f".part-{PICTURE}"
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        draw(figures, shown, classes).savefig(part, dpi=110, format="png")
-        part.replace(paths[0])
-        page = target / f".part-{PAGE}"
-        page.write_text(_page(figures, settings, plan, classes), "utf-8")
-        page.replace(paths[1])
-    except OSError as error:
-        raise OutputError(f"cannot write to {target}: {error.strerror or error}.") from None
-    finally:
-        part.unlink(missing_ok=True)
+    overlays = [_overlay(place, manifest, example, options) for example in statistics.examples]
+    paths = [target / FIGURE, target / PAGE]
+    with atomic.writing(paths[0], f"to {target}") as part:
+        draw(statistics, overlays, classes).savefig(part, dpi=110)
+    page = _page(statistics, manifest, classes)
+    atomic.write_bytes(paths[1], page.encode(), f"to {target}")
     return paths
 
 
-def _picture(
-    folder: Folder,
-    plan: Plan,
-    settings: Mapping[str, Any],
-    example: Example,
-    options: Mapping[str, Any] | None,
+def _overlay(
+    folder: Folder, manifest: Manifest, example: Example, options: Mapping[str, Any] | None
 ) -> Image.Image | None:
-    """An example's overlay, or None if its picture is not there or not the same any more."""
-    shard, place = divmod(example.number, plan.shard_size)
-    item = items_of(folder, plan, shard)[place]
+    """An example's overlay, or None if its image is missing or has changed."""
+    settings, plan = manifest
+    shard, position = divmod(example.number, plan.shard_size)
+    item = items_of(folder, plan, shard)[position]
     column = settings["source"].get("image")
     try:
         ((_, content),) = fetch([item], options or {}, column)
@@ -94,69 +92,100 @@ def _picture(
             return None
         if hashlib.sha256(content).hexdigest() != example.sha256:
             return None
-        picture = load_image(content, max_pixels=settings["max_pixels"])
-        return _map_of(folder, example, options).overlay(picture)
+        image = load_image(content, max_pixels=settings["max_pixels"])
+        return _map_of(folder, example, options).overlay(image)
     except GradTokenError:
         return None
 
 
 def _map_of(folder: Folder, example: Example, options: Mapping[str, Any] | None) -> Map:
-    found = read(folder.name, ids=example.id, options=options)
-    return next(one for one in found if one.index == example.number and one.rank == example.rank)
+    place = (example.number, example.rank)
+    results = read(folder.name, ids=example.id, options=options)
+    return next(result for result in results if (result.index, result.rank) == place)
 
 
-def _page(figures: Figures, settings: Mapping[str, Any], plan: Plan, classes: int) -> str:
-    border = 1 - (1 - 2 * BORDER) ** 2
+def _page(statistics: Statistics, manifest: Manifest, classes: int) -> str:
+    """The report in Markdown."""
     lines = [
+        *_introduction(statistics, manifest),
+        *_class_table(statistics, max(classes, _CLASS_ROWS)),
+        *_example_table(statistics),
+        *_error_table(statistics),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _introduction(statistics: Statistics, manifest: Manifest) -> list[str]:
+    settings, plan = manifest
+    border = 1 - (1 - 2 * BORDER) ** 2
+    return [
         "# Relevance over a data set",
         "",
         f"Model {_cell(settings['model'])}, method {_cell(settings['method'])}, source "
-        f"{_cell(settings['source']['spec'])}: {figures.pictures:,} of {plan.pictures:,} pictures, "
-        f"{figures.maps:,} maps, {figures.failed:,} failed.",
+        f"{_cell(settings['source']['spec'])}: {statistics.images:,} of {plan.images:,} pictures, "
+        f"{statistics.maps:,} maps, {statistics.failed:,} failed.",
         "",
         f"Maps without positive evidence (less than {LEAST:.0%} of their absolute relevance is "
-        f"positive): {figures.maps - figures.weighed:,}. They are left out of all that follows but "
-        "the numbers of maps.",
+        f"positive): {statistics.maps - statistics.with_evidence:,}. They are left out of all that "
+        "follows but the numbers of maps.",
         "",
         f"The centre is the middle {CENTRE:.0%} of the model's input in height and in width. "
         "Shares are of a map's positive relevance. A map that is the same everywhere has "
-        f"{figures.uniform[0]:.0%} outside the centre and {border:.0%} in the border, the outer "
+        f"{statistics.uniform[0]:.0%} outside the centre and {border:.0%} in the border, the outer "
         f"{BORDER:.1%} on each side. Classes or predictions far above that deserve a look: is it "
         "the object, or a frame, a caption, a background?",
         "",
-        f"![Report]({PICTURE})",
+        f"![Report]({FIGURE})",
+    ]
+
+
+def _class_table(statistics: Statistics, rows: int) -> list[str]:
+    """The most frequent classes."""
+    lines = [
         "",
         "## Classes",
         "",
         "| class | maps | without evidence | outside the centre | in the border |",
         "|---|---:|---:|---:|---:|",
     ]
-    frequent = sorted(figures.classes.items(), key=lambda item: (-item[1].maps, item[0]))
-    for name, found in frequent[: max(classes, 50)]:
+    frequent = sorted(statistics.classes.items(), key=lambda item: (-item[1].maps, item[0]))
+    for name, of_class in frequent[:rows]:
+        count = of_class.with_evidence
         shares = [
-            f"{value / found.weighed:.1%}" if found.weighed else "–"
-            for value in (found.outside, found.border)
+            f"{value / count:.1%}" if count else "–"
+            for value in (of_class.outside, of_class.border)
         ]
-        counts = f"{found.maps:,} | {found.maps - found.weighed:,}"
+        counts = f"{of_class.maps:,} | {of_class.maps - count:,}"
         lines.append(f"| {_cell(name)} | {counts} | {shares[0]} | {shares[1]} |")
-    if len(frequent) > max(classes, 50):
+    if len(frequent) > rows:
         lines.append(f"\n{len(frequent):,} classes in all; the most frequent are shown.")
-    lines += ["", "## Most border-driven predictions", ""]
+    return lines
+
+
+def _example_table(statistics: Statistics) -> list[str]:
+    lines = ["", "## Most border-driven predictions", ""]
     lines += ["| picture | class | probability | in the border |", "|---|---|---:|---:|"]
-    for one in figures.examples:
-        said = f"y = {one.score:.3f}" if isnan(one.probability) else f"{one.probability:.3f}"
-        row = (_cell(one.id), _cell(one.target), said, f"{one.border:.1%}")
+    for example in statistics.examples:
+        no_probability = isnan(example.probability)
+        score = f"y = {example.score:.3f}" if no_probability else f"{example.probability:.3f}"
+        row = (_cell(example.id), _cell(example.target), score, f"{example.border:.1%}")
         lines.append("| " + " | ".join(row) + " |")
-    if figures.errors:
-        lines += ["", "## Errors", "", "| picture | error |", "|---|---|"]
-        lines += [f"| {_cell(name)} | {_cell(why)} |" for name, why in figures.errors]
-        if figures.failed > len(figures.errors):
-            lines.append(f"\nThe first {len(figures.errors)} of {figures.failed:,}.")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _error_table(statistics: Statistics) -> list[str]:
+    """The first images that failed, if any did."""
+    if not statistics.errors:
+        return []
+    lines = ["", "## Errors", "", "| picture | error |", "|---|---|"]
+    lines += [f"| {_cell(name)} | {_cell(error)} |" for name, error in statistics.errors]
+    if statistics.failed > len(statistics.errors):
+        lines.append(f"\nThe first {len(statistics.errors)} of {statistics.failed:,}.")
+    return lines
 
 
 def _cell(text: Any) -> str:
-    """Text that cannot break a table or be taken for markup."""
+    """Text escaped for a cell of a table."""
     plain = " ".join(str(text).split())
     for mark in "\\|`*_[]<>":
         plain = plain.replace(mark, "&#" + str(ord(mark)) + ";")

@@ -1,4 +1,4 @@
-"""The columns of a run's results: one row for each picture and target, or a picture's error."""
+"""The columns of the results: one row for each image and target, or an image's error."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def results_schema() -> Any:
 
     `total` and `positive` are the map's evidence (`gradtoken.explanation.evidence`): the signed
     sum, and the share of the absolute relevance that is positive; `evidence` is whether that is
-    enough.
-    `relevance` holds a map's tokens row by row as shares of its largest absolute value, which is
-    `scale`, so that half precision loses nothing of small maps: the raw map is their product.
+    enough. `relevance` has a map's tokens row by row, divided by their largest absolute value,
+    which is `scale`, so that half precision is enough for small maps too. The raw map is their
+    product.
     """
     pa = needs("pyarrow")
     return pa.schema(
@@ -61,7 +61,7 @@ def to_table(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def to_ipc(table: Any) -> bytes:
-    """A table as bytes, to send from one process to another."""
+    """A table as bytes, to send to another process."""
     pa = needs("pyarrow")
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -70,12 +70,12 @@ def to_ipc(table: Any) -> bytes:
 
 
 def from_ipc(content: bytes) -> Any:
-    """The table that `to_ipc` made bytes."""
+    """The table from the bytes of `to_ipc`."""
     return needs("pyarrow").ipc.open_stream(io.BytesIO(content)).read_all()
 
 
 def to_parquet(table: Any) -> bytes:
-    """A table as a Parquet file: the same bytes for the same rows, with no date in it."""
+    """A table as the bytes of a Parquet file, which are the same for the same rows."""
     pa, parquet = needs("pyarrow"), needs("pyarrow.parquet")
     sink = pa.BufferOutputStream()
     parquet.write_table(
@@ -90,7 +90,7 @@ def to_parquet(table: Any) -> bytes:
 
 
 def as_shares(tokens: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-    """A map (h, w) as its largest absolute value and float16 shares (h * w,) of it."""
+    """The largest absolute value of a map (h, w), and the map divided by it, float16 (h * w,)."""
     scale = float(np.abs(tokens).max())
     shares = tokens.ravel() / scale if scale > 0 else tokens.ravel()
     return scale, shares.astype(np.float16)

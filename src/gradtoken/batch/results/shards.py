@@ -1,11 +1,11 @@
-"""Chunks that come in any order become shards that are written whole."""
+"""Rows of chunks, in any order, become shards that are written whole."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from gradtoken.batch.engines.worker import Explained
 from gradtoken.batch.results.folder import Folder
 from gradtoken.batch.results.manifest import Journal, write_shard
 from gradtoken.batch.results.schema import from_ipc, to_parquet
@@ -13,14 +13,37 @@ from gradtoken.errors import DatasetError
 from gradtoken.extras import needs
 
 
-class Writer:
-    """Gathers the chunks of shards and writes each shard when its last one has come.
+@dataclass(frozen=True)
+class ChunkRows:
+    """The rows of one chunk.
 
     Args:
-        folder: the run's.
-        journal: what is done.
-        max_errors: more pictures with an error stop the run; None for no limit.
-        progress: called with the pictures and the errors of each chunk.
+        shard: number of the chunk's shard.
+        number: of the chunk in its shard.
+        count: number of chunks in the shard.
+        rows: an Arrow table, as the bytes of `to_ipc`.
+        images: number of images in the chunk.
+        errors: number of them that could not be explained.
+        problem: id and error of the first of these.
+    """
+
+    shard: int
+    number: int
+    count: int
+    rows: bytes
+    images: int
+    errors: int
+    problem: str | None
+
+
+class ShardWriter:
+    """Collects the chunks of shards and writes each shard when its last one has come.
+
+    Args:
+        folder: of the run.
+        journal: of the shards that are done.
+        max_errors: more images than this with an error stop the run; None for no limit.
+        progress: called with the number of images and of errors of each chunk.
     """
 
     def __init__(
@@ -28,29 +51,29 @@ class Writer:
         folder: Folder,
         journal: Journal,
         max_errors: int | None = None,
-        progress: Callable[[int, int], None] = lambda pictures, errors: None,
+        progress: Callable[[int, int], None] = lambda images, errors: None,
     ) -> None:
-        self._folder, self._journal = folder, journal
+        self.folder, self.journal = folder, journal
         self._max_errors, self._progress = max_errors, progress
-        self._waiting: dict[int, dict[int, Explained]] = {}
+        self._incomplete: dict[int, dict[int, ChunkRows]] = {}
         self._errors = sum(done.errors for done in journal.done.values())
 
-    def add(self, chunk: Explained) -> None:
-        """Take a chunk.
+    def add(self, chunk: ChunkRows) -> None:
+        """Take the rows of a chunk; those of a chunk that came before are dropped.
 
         Raises:
             OutputError: a shard cannot be written.
-            DatasetError: too many pictures could not be explained.
+            DatasetError: too many images could not be explained.
         """
-        if chunk.shard in self._journal.done:
+        if chunk.shard in self.journal.done:
             return
-        parts = self._waiting.setdefault(chunk.shard, {})
-        if chunk.number in parts:
+        chunks = self._incomplete.setdefault(chunk.shard, {})
+        if chunk.number in chunks:
             return
-        parts[chunk.number] = chunk
+        chunks[chunk.number] = chunk
         self._errors += chunk.errors
-        self._progress(chunk.pictures, chunk.errors)
-        if len(parts) == chunk.count:
+        self._progress(chunk.images, chunk.errors)
+        if len(chunks) == chunk.count:
             self._write(chunk.shard)
         if self._max_errors is not None and self._errors > self._max_errors:
             raise DatasetError(
@@ -60,9 +83,9 @@ class Writer:
             )
 
     def _write(self, shard: int) -> None:
-        parts = self._waiting.pop(shard)
-        ordered = [parts[number] for number in sorted(parts)]
-        table: Any = needs("pyarrow").concat_tables([from_ipc(part.rows) for part in ordered])
-        counts = (sum(p.pictures for p in ordered), sum(p.errors for p in ordered))
-        done = write_shard(self._folder, shard, to_parquet(table), table.num_rows, counts)
-        self._journal.add(done)
+        chunks = self._incomplete.pop(shard)
+        ordered = [chunks[number] for number in sorted(chunks)]
+        table: Any = needs("pyarrow").concat_tables([from_ipc(chunk.rows) for chunk in ordered])
+        counts = (sum(c.images for c in ordered), sum(c.errors for c in ordered))
+        done = write_shard(self.folder, shard, to_parquet(table), table.num_rows, counts)
+        self.journal.add(done)

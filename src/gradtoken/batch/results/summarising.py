@@ -1,4 +1,4 @@
-"""What many maps say together, in one pass that holds a few rows and one map for each class."""
+"""Statistics over all maps of a run, in one pass that keeps one map for each class in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from gradtoken.batch.damage import damage
+from gradtoken.batch.results.read import dataset_errors
 from gradtoken.explanation.evidence import evidence_of
 from gradtoken.extras import needs
 
@@ -29,7 +29,7 @@ _ERRORS = 20
 class Example(NamedTuple):
     """A prediction and its map as shares of the largest value, (h, w).
 
-    `probability` is NaN where the outputs are no probabilities; then `score` is to be shown.
+    `probability` is NaN where the outputs are not probabilities; the report shows `score` then.
     """
 
     border: float
@@ -45,19 +45,19 @@ class Example(NamedTuple):
 
 
 @dataclass
-class ClassFigures:
-    """Sums over one class's maps; all but `maps` over those with positive evidence.
+class ClassStatistics:
+    """Sums over the maps of a class; all but `maps` over those with positive evidence.
 
     Args:
-        maps: all of them.
-        weighed: those with positive evidence (`gradtoken.explanation.evidence`).
-        outside: of their positive relevance, what lies outside the centre.
-        border: of their positive relevance, what lies in the border.
-        tokens: their maps (h, w), each with its positive relevance scaled to a sum of one.
+        maps: number of all maps.
+        with_evidence: number of maps with positive evidence (`gradtoken.explanation.evidence`).
+        outside: shares of positive relevance outside the centre.
+        border: shares of positive relevance in the border.
+        tokens: positive relevance (h, w), each map scaled to a sum of one.
     """
 
     maps: int = 0
-    weighed: int = 0
+    with_evidence: int = 0
     outside: float = 0.0
     border: float = 0.0
     tokens: np.ndarray[Any, Any] | None = None
@@ -65,103 +65,104 @@ class ClassFigures:
     def mean(self) -> np.ndarray[Any, Any]:
         """The mean map (h, w) of those with positive evidence."""
         assert self.tokens is not None
-        return self.tokens / self.weighed
+        return self.tokens / self.with_evidence
 
 
 @dataclass
-class Figures:
-    """What the report shows.
+class Statistics:
+    """The content of the report.
 
     Args:
-        pictures: number of images.
+        images: number of images.
         maps: number of maps.
-        weighed: number of maps with positive evidence; the others count for nothing that follows.
-        failed: number of images that could not be read.
-        outside: of maps, the positive relevance outside the centre, in `BINS` bins from 0 to 1.
-        uniform: (outside, border) of a map that is the same everywhere.
-        classes: figures by name.
+        with_evidence: number of maps with positive evidence; all that follows is over these.
+        failed: number of images that could not be explained.
+        outside: histogram of the share of positive relevance outside the centre, in `BINS` bins
+            from 0 to 1.
+        uniform: these shares (outside, border) of a map that is the same everywhere.
+        classes: statistics of each class, by its name.
         examples: the most border-driven predictions, most first.
-        errors: (id, sentence) of the first pictures that failed.
+        errors: (id, message) of the first images that failed.
     """
 
-    pictures: int = 0
+    images: int = 0
     maps: int = 0
-    weighed: int = 0
+    with_evidence: int = 0
     failed: int = 0
     outside: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
     uniform: tuple[float, float] = (0.0, 0.0)
-    classes: dict[str, ClassFigures] = field(default_factory=dict)
+    classes: dict[str, ClassStatistics] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     errors: list[tuple[str, str]] = field(default_factory=list)
 
 
-def summarise(batches: Iterable[Any], examples: int) -> Figures:
-    """Go through rows once.
+def summarise(batches: Iterable[Any], examples: int) -> Statistics:
+    """Compute the statistics of a run.
 
     Args:
         batches: record batches of `COLUMNS` in the order of the run, with errors.
-        examples: how many predictions to keep. A picture's prediction is the most probable of its
-            targets (the one with the largest score where outputs are no probabilities), and is
-            left out where its map has no positive evidence.
+        examples: number of predictions to keep. An image's prediction is the most probable of its
+            targets (that with the largest logit where there are no probabilities), and is left
+            out if its map has no positive evidence.
 
     Raises:
-        DatasetError: if they are no results.
+        DatasetError: the batches are not results of a run.
     """
-    figures = Figures()
+    statistics = Statistics()
     kept: list[tuple[float, int, Example]] = []
-    for table in _whole_pictures(batches):
-        with damage("the results"):
-            _add_table(figures, table, kept, examples)
-    figures.examples = [example for _, _, example in sorted(kept, key=lambda k: (-k[0], -k[1]))]
-    return figures
+    for table in _whole_images(batches):
+        with dataset_errors("the results"):
+            _add_table(statistics, table, kept, examples)
+    statistics.examples = [example for _, _, example in sorted(kept, key=lambda k: (-k[0], -k[1]))]
+    return statistics
 
 
 def _add_table(
-    figures: Figures, table: Any, kept: list[tuple[float, int, Example]], examples: int
+    statistics: Statistics, table: Any, kept: list[tuple[float, int, Example]], examples: int
 ) -> None:
-    """Rows of whole pictures."""
+    """Add rows, all of each image."""
     failed = [row is not None for row in table["error"].to_pylist()]
-    figures.pictures += len(set(table["index"].to_pylist()))
-    figures.failed += sum(failed)
-    for place in np.flatnonzero(failed)[: _ERRORS - len(figures.errors)]:
+    statistics.images += len(set(table["index"].to_pylist()))
+    statistics.failed += sum(failed)
+    for place in np.flatnonzero(failed)[: _ERRORS - len(statistics.errors)]:
         row = table.slice(int(place), 1).to_pylist()[0]
-        figures.errors.append((row["id"], row["error"]))
+        statistics.errors.append((row["id"], row["error"]))
     for part in _by_grid(table):
-        _add(figures, part, kept, examples)
+        _add(statistics, part, kept, examples)
 
 
 def _add(
-    figures: Figures, part: Any, kept: list[tuple[float, int, Example]], examples: int
+    statistics: Statistics, part: Any, kept: list[tuple[float, int, Example]], examples: int
 ) -> None:
-    """Rows of one grid."""
+    """Add maps of one grid size."""
     height, width = part["grid_height"][0].as_py(), part["grid_width"][0].as_py()
     tokens = np.asarray(part["relevance"].combine_chunks().flatten(), dtype=np.float32)
     tokens = tokens.reshape(-1, height, width)
     names = np.array(part["target_name"].to_pylist(), dtype=object)
     for name in names.tolist():
-        figures.classes.setdefault(str(name), ClassFigures()).maps += 1
-    figures.maps += len(tokens)
+        statistics.classes.setdefault(str(name), ClassStatistics()).maps += 1
+    statistics.maps += len(tokens)
     predictions = set(_predictions(part))
     rows = np.flatnonzero(~evidence_of(torch.from_numpy(tokens)).none.numpy())
     predicted = [place for place, row in enumerate(rows.tolist()) if row in predictions]
     part, tokens, names = part.take(rows), tokens[rows], names[rows]
-    figures.weighed += len(tokens)
+    statistics.with_evidence += len(tokens)
     positive = tokens.clip(min=0).astype(np.float64)
     positive /= positive.sum(axis=(1, 2), keepdims=True)
     areas = 1 - inside((height, width), CENTRE), 1 - inside((height, width), 1 - 2 * BORDER)
     outside, border = ((positive * area).sum(axis=(1, 2)) for area in areas)
-    figures.uniform = float(areas[0].mean()), float(areas[1].mean())
-    figures.outside += np.histogram(outside, BINS, (0, 1 + 1e-9))[0]
+    statistics.uniform = float(areas[0].mean()), float(areas[1].mean())
+    statistics.outside += np.histogram(outside, BINS, (0, 1 + 1e-9))[0]
     for name in dict.fromkeys(names.tolist()):
-        of_class = names == name
-        found = figures.classes[str(name)]
-        found.weighed += int(of_class.sum())
-        found.outside += float(outside[of_class].sum())
-        found.border += float(border[of_class].sum())
-        total_map = positive[of_class].sum(axis=0)
-        if found.tokens is not None:
-            total_map = found.tokens + _on_grid(total_map, found.tokens.shape)
-        found.tokens = total_map
+        selected = names == name
+        of_name = statistics.classes[str(name)]
+        of_name.with_evidence += int(selected.sum())
+        of_name.outside += float(outside[selected].sum())
+        of_name.border += float(border[selected].sum())
+        total = positive[selected].sum(axis=0)
+        if of_name.tokens is not None:
+            total = of_name.tokens + _on_grid(total, of_name.tokens.shape)
+        of_name.tokens = total
     _keep(part, predicted, border, tokens, kept, examples)
 
 
@@ -197,10 +198,7 @@ def _keep(
 
 
 def _predictions(part: Any) -> list[int]:
-    """The row of each picture with the largest probability, the first of these.
-
-    Where the outputs are no probabilities, that with the largest score.
-    """
+    """The row of each image with the largest probability, or logit where there are none."""
     columns = (part[name].to_pylist() for name in ("index", "probability", "logit"))
     best: dict[int, tuple[tuple[float, float], int]] = {}
     for place, (index, probability, score) in enumerate(zip(*columns, strict=True)):
@@ -211,7 +209,7 @@ def _predictions(part: Any) -> list[int]:
 
 
 def inside(grid: tuple[int, int], share: float) -> np.ndarray[Any, Any]:
-    """How much of each token (h, w) lies in the middle box that has this share of each side."""
+    """The share of each token (h, w) inside a box in the middle with this share of each side."""
 
     def covered(length: int) -> np.ndarray[Any, Any]:
         edges = np.arange(length + 1) / length
@@ -222,7 +220,7 @@ def inside(grid: tuple[int, int], share: float) -> np.ndarray[Any, Any]:
 
 
 def _on_grid(tokens: np.ndarray[Any, Any], grid: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """A map on another grid, with its sum kept."""
+    """A map resampled to another grid, with the same sum."""
     if tokens.shape == grid:
         return tokens
     rows, columns = (_overlaps(a, b) for a, b in zip(tokens.shape, grid, strict=True))
@@ -230,14 +228,14 @@ def _on_grid(tokens: np.ndarray[Any, Any], grid: tuple[int, ...]) -> np.ndarray[
 
 
 def _overlaps(before: int, after: int) -> np.ndarray[Any, Any]:
-    """(after, before): which share of each old token lies in each new one, along one axis."""
+    """(after, before): the share of each old token that lies in each new one, along one axis."""
     old, new = np.arange(before + 1) / before, np.arange(after + 1) / after
     low = np.maximum(old[None, :-1], new[:-1, None])
     high = np.minimum(old[None, 1:], new[1:, None])
     return (high - low).clip(min=0) * before
 
 
-def _whole_pictures(batches: Iterable[Any]) -> Iterator[Any]:
+def _whole_images(batches: Iterable[Any]) -> Iterator[Any]:
     """Tables that end where a picture ends."""
     pa = needs("pyarrow")
     waiting = None
@@ -257,8 +255,8 @@ def _whole_pictures(batches: Iterable[Any]) -> Iterator[Any]:
 def _by_grid(table: Any) -> Iterator[Any]:
     """The rows with a map, by the size of their grid."""
     pc = needs("pyarrow.compute")
-    served = table.filter(pc.is_valid(table["relevance"]))
-    heights, widths = served["grid_height"].to_pylist(), served["grid_width"].to_pylist()
+    maps = table.filter(pc.is_valid(table["relevance"]))
+    heights, widths = maps["grid_height"].to_pylist(), maps["grid_width"].to_pylist()
     grids = np.array(list(zip(heights, widths, strict=True))).reshape(-1, 2)
     for grid in np.unique(grids, axis=0):
-        yield served.take(np.flatnonzero((grids == grid).all(axis=1)))
+        yield maps.take(np.flatnonzero((grids == grid).all(axis=1)))

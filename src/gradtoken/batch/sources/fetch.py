@@ -1,4 +1,4 @@
-"""The bytes of items, in their order, with each file opened once."""
+"""Reading the bytes of items, with each file opened once."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from gradtoken.errors import DatasetError, ImageError
 from gradtoken.extras import needs
 
 MAX_BYTES = 1 << 28
-"""Encoded pictures of more bytes than this are refused before they are read."""
+"""Encoded images with more bytes are an error, and are not read."""
 _TRIES = 3
 _ROWS = 32
-_PASSING = (errno.EIO, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EMFILE)
+"""Rows of a table in memory at once."""
+_TRANSIENT = (errno.EIO, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EMFILE)
 
-Found = bytes | ImageError
+Content = bytes | ImageError
+"""An encoded image, or the reason why it cannot be read."""
 
 
 def fetch(
     items: Sequence[Item], options: Mapping[str, Any], image_column: str | None
-) -> Iterator[tuple[Item, Found]]:
-    """Each item with its bytes, or with the error that says why there are none.
+) -> Iterator[tuple[Item, Content]]:
+    """Yield each item with its bytes, or with an error if they cannot be read.
 
     Args:
-        items: of one shard; those of one file lie together.
+        items: of one shard; those of one file are consecutive.
         options: for fsspec.
         image_column: of Parquet and Arrow files.
 
     Raises:
-        DatasetError: if the place where the pictures are does not answer after three tries, which
-            says nothing about a picture.
+        DatasetError: the source cannot be reached after three tries, which is no fault of an image.
     """
-    for (file, kind), run in groupby(items, lambda item: (item.file, _kind(item))):
-        group = list(run)
+    for (file, kind), consecutive in groupby(items, lambda item: (item.file, _kind(item))):
+        group = list(consecutive)
         if kind == "problem":
             yield from ((item, ImageError(f"{item.source}: {item.problem}")) for item in group)
         elif kind == "row":
@@ -56,21 +57,21 @@ def _kind(item: Item) -> str:
 
 def _ranges(
     file: str, items: Sequence[Item], options: Mapping[str, Any]
-) -> Iterator[tuple[Item, Found]]:
+) -> Iterator[tuple[Item, Content]]:
     """Whole files, or members of a tar file."""
     if items[0].offset is None:
         for item in items:
-            yield item, _guarded(item, partial(_whole, item, options))
+            yield item, _read_with_retries(item, partial(_read_file, item, options))
         return
     try:
         with opened(file, options) as stream:
             for item in items:
-                yield item, _guarded(item, partial(_part, stream, item))
+                yield item, _read_with_retries(item, partial(_read_range, stream, item))
     except OSError as error:
-        raise _silent(file, error) from None
+        raise _unreachable(file, error) from None
 
 
-def _whole(item: Item, options: Mapping[str, Any]) -> bytes:
+def _read_file(item: Item, options: Mapping[str, Any]) -> bytes:
     _check_size(item, item.size)
     with opened(item.file, options, unpack=False) as stream:
         content = bytes(stream.read(MAX_BYTES + 1))
@@ -80,7 +81,7 @@ def _whole(item: Item, options: Mapping[str, Any]) -> bytes:
     return content
 
 
-def _part(stream: Any, item: Item) -> bytes:
+def _read_range(stream: Any, item: Item) -> bytes:
     assert item.size is not None
     _check_size(item, item.size)
     stream.seek(item.offset)
@@ -92,32 +93,30 @@ def _part(stream: Any, item: Item) -> bytes:
 
 def _rows(
     file: str, items: Sequence[Item], options: Mapping[str, Any], column: str | None
-) -> Iterator[tuple[Item, Found]]:
+) -> Iterator[tuple[Item, Content]]:
     """Rows of a Parquet file's row groups or of an Arrow file's record batches."""
     pa = needs("pyarrow")
-    left = list(items)
+    remaining = list(items)
     try:
         with opened(file, options) as stream:
             for item, value in _values(stream, file, items, column):
-                left.pop(0)
-                yield (
-                    item,
-                    _guarded(item, partial(_cell, item, value, options)),
-                )
+                remaining.pop(0)
+                yield item, _read_with_retries(item, partial(_read_cell, item, value, options))
     except (pa.ArrowException, ValueError) as error:
-        for item in left:
+        for item in remaining:
             yield item, ImageError(f"{item.source} cannot be read: {error}.")
     except OSError as error:
-        if left and type(error) is OSError and error.errno is None:  # pyarrow's word for damage
-            for item in left:
+        if remaining and type(error) is OSError and error.errno is None:  # pyarrow's, for damage
+            for item in remaining:
                 yield item, ImageError(f"{item.source} cannot be read: {error}.")
         else:
-            raise _silent(file, error) from None
+            raise _unreachable(file, error) from None
 
 
 def _values(
     stream: Any, file: str, items: Sequence[Item], column: str | None
 ) -> Iterator[tuple[Item, Any]]:
+    """Each item with its value in the image column."""
     pa, parquet = needs("pyarrow"), needs("pyarrow.parquet")
     is_parquet = stream.read(4) == b"PAR1"
     stream.seek(0)
@@ -127,39 +126,41 @@ def _values(
     else:
         schema = pa.ipc.open_stream(stream).schema
     name = column or usual_column(schema, schema.names, file)
-    for place, run in groupby(items, lambda item: item.offset):
-        group = list(run)
+    for place, consecutive in groupby(items, lambda item: item.offset):
+        group = list(consecutive)
         if is_parquet:
             batches = table.iter_batches(_ROWS, row_groups=[place], columns=[name])
         else:
             stream.seek(place)
             message = pa.ipc.read_message(stream)
             batches = iter([pa.ipc.read_record_batch(message, schema)])
-        yield from _wanted(batches, group, name)
+        yield from _select(batches, group, name)
 
 
-def _wanted(batches: Iterator[Any], items: list[Item], name: str) -> Iterator[tuple[Item, Any]]:
-    waiting, start = iter(items), 0
-    item = next(waiting, None)
+def _select(batches: Iterator[Any], items: list[Item], name: str) -> Iterator[tuple[Item, Any]]:
+    """The values of a column in the rows of some items."""
+    remaining, start = iter(items), 0
+    item = next(remaining, None)
     for batch in batches:
         values = batch.column(name)
         while item is not None and item.row is not None and item.row < start + len(values):
             yield item, values[item.row - start].as_py()
-            item = next(waiting, None)
+            item = next(remaining, None)
         if item is None:
             return
         start += len(values)
     raise ValueError("it has fewer rows than when the run was planned")
 
 
-def _cell(item: Item, value: Any, options: Mapping[str, Any]) -> bytes:
+def _read_cell(item: Item, value: Any, options: Mapping[str, Any]) -> bytes:
+    """The encoded image in a cell: bytes, or a struct of bytes or path."""
     if isinstance(value, dict):
         content, path = value.get("bytes"), value.get("path")
         if content is None and isinstance(path, str) and path:
-            whole = inside(item.file.rpartition("/")[0] or ".", path)
-            if whole is None:
+            file = inside(item.file.rpartition("/")[0] or ".", path)
+            if file is None:
                 raise ImageError(f"{item.source}: {path!r} leads out of the data set's folder.")
-            return _whole(item._replace(file=whole, size=None), options)
+            return _read_file(item._replace(file=file, size=None), options)
         value = content
     if not isinstance(value, bytes):
         raise ImageError(f"{item.source} holds no picture.")
@@ -175,29 +176,33 @@ def _check_size(item: Item, size: int | None) -> None:
         )
 
 
-def _guarded(item: Item, read: Callable[[], bytes]) -> Found:
-    """What `read` gives; what passes by itself is tried again, what does not is the picture's."""
+def _read_with_retries(item: Item, read: Callable[[], bytes]) -> Content:
+    """The result of `read`, which is tried again after transient errors.
+
+    Raises:
+        DatasetError: the error is still there; other errors are returned.
+    """
     for attempt in range(_TRIES):
         try:
             return read()
         except ImageError as error:
             return error
         except (OSError, ValueError) as error:
-            if not _passing(error):
+            if not _is_transient(error):
                 return ImageError(f"{item.source} cannot be read: {reason(error)}.")
             if attempt == _TRIES - 1:
-                raise _silent(item.source, error) from None
+                raise _unreachable(item.source, error) from None
             time.sleep(0.2 * 4**attempt)
     raise AssertionError
 
 
-def _passing(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError)) or (
-        isinstance(error, OSError) and error.errno in _PASSING
+        isinstance(error, OSError) and error.errno in _TRANSIENT
     )
 
 
-def _silent(name: str, error: Exception) -> DatasetError:
+def _unreachable(name: str, error: Exception) -> DatasetError:
     return DatasetError(
         f"{name} cannot be reached: {reason(error)}; what is finished is kept, run again with "
         "--resume."

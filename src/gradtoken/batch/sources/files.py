@@ -14,14 +14,21 @@ from gradtoken.errors import DatasetError
 from gradtoken.extras import needs
 
 MAX_DEPTH = 64
-"""Folders inside folders; more are a link that leads back."""
+"""Depth of nested folders; a greater one comes from a link that leads back."""
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MAX_RANGE = 1_000_000
+"""Names that a range such as {000..127} can have."""
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
 
 
 class File(NamedTuple):
-    """A file found, with what tells it from a later one of the same name."""
+    """A file.
+
+    Args:
+        path: in its file system.
+        size: in bytes.
+        stamp: size and time or ETag, which tell it from a later file of the same name.
+    """
 
     path: str
     size: int
@@ -29,14 +36,14 @@ class File(NamedTuple):
 
 
 class Files:
-    """The file system that a path or URL is on.
+    """The file system of a path or URL.
 
     Args:
         spec: a path, or a URL such as s3://bucket/folder.
-        options: what fsspec's file system takes, such as {"anon": True}.
+        options: of fsspec's file system, such as {"anon": True}.
 
     Raises:
-        DatasetError: fsspec knows no such protocol, or cannot open it.
+        DatasetError: fsspec does not know the protocol, or cannot open it.
     """
 
     def __init__(self, spec: str, options: Mapping[str, Any] | None = None) -> None:
@@ -48,42 +55,43 @@ class Files:
             raise DatasetError(f"{spec} cannot be opened: {error}.") from None
         local = needs("fsspec.implementations.local")
         self.local = isinstance(self.fs, local.LocalFileSystem)
-        self.fs.invalidate_cache()  # others may have written since this process looked
+        self.fs.invalidate_cache()  # other processes may have written since
 
     def url(self, path: str) -> str:
-        """What `fsspec.open` takes for a path of this file system."""
+        """The path or URL that `fsspec.open` takes for a path of this file system."""
         return path if self.local else str(self.fs.unstrip_protocol(path))
 
     def content(self, path: str) -> bytes:
         """All bytes of a small file.
 
         Raises:
-            OSError: it is not there, cannot be read, or is a pipe or device.
+            OSError: it does not exist, cannot be read, or is a pipe or device.
         """
         if self.local:
             check_plain(path)
         return bytes(self.fs.cat_file(path))
 
     def is_dir(self, path: str) -> bool:
+        """Whether there is a folder at a path."""
         return bool(self.fs.isdir(path))
 
     def info(self, path: str) -> File:
-        """One file.
+        """The file at a path.
 
         Raises:
-            DatasetError: if there is none.
+            DatasetError: there is none.
         """
         try:
-            found = self.fs.info(path)
+            entry = self.fs.info(path)
         except (OSError, ValueError) as error:
             raise DatasetError(f"{path} cannot be read: {reason(error)}.") from None
-        return _file(found)
+        return _file(entry)
 
     def walk(self, path: str, depth: int = 0) -> Iterator[File]:
-        """Every file below a folder, in the order of the names, without holding all at once.
+        """Yield every file below a folder, sorted by name; hidden ones are skipped.
 
         Raises:
-            DatasetError: a folder that cannot be read, or a link that leads back to itself.
+            DatasetError: a folder cannot be read, or a link leads back to a folder above it.
         """
         if depth > MAX_DEPTH:
             raise DatasetError(
@@ -104,28 +112,32 @@ class Files:
                 yield _file(entry)
 
     def glob(self, pattern: str) -> list[File]:
-        """Files that match a pattern with *, **, ? or {000..127}, in order."""
-        found: dict[str, File] = {}
-        for one in expand_ranges(pattern):
-            if not any(mark in one for mark in "*?["):
-                found[one] = self.info(one)
+        """Files that match a pattern with *, **, ? or {000..127}, sorted by name.
+
+        Raises:
+            DatasetError: a range is too long, or one of its files does not exist.
+        """
+        files: dict[str, File] = {}
+        for name in expand_ranges(pattern):
+            if not any(mark in name for mark in "*?["):
+                files[name] = self.info(name)
                 continue
-            for entry in self.fs.glob(one, detail=True).values():
+            for entry in self.fs.glob(name, detail=True).values():
                 if entry["type"] != "directory":
-                    found[entry["name"]] = _file(entry)
-        return [found[name] for name in sorted(found)]
+                    files[entry["name"]] = _file(entry)
+        return [files[name] for name in sorted(files)]
 
 
 def has_pattern(spec: str) -> bool:
-    """Whether a name is a pattern of names."""
+    """Whether a name is a pattern."""
     return any(mark in spec for mark in "*?[") or bool(_RANGE.search(spec))
 
 
 def expand_ranges(pattern: str) -> list[str]:
-    """`a-{08..10}.tar` as a-08.tar, a-09.tar, a-10.tar.
+    """Expand `a-{08..10}.tar` to a-08.tar, a-09.tar, a-10.tar.
 
     Raises:
-        DatasetError: if it makes more than a million names.
+        DatasetError: there are more than a million names.
     """
     match = _RANGE.search(pattern)
     if not match:
@@ -144,67 +156,70 @@ def expand_ranges(pattern: str) -> list[str]:
 def opened(
     file: str, options: Mapping[str, Any] | None = None, *, unpack: bool = True
 ) -> Iterator[Any]:
-    """A file to read, by path or URL.
+    """Open a file to read.
 
     Args:
-        options: for fsspec, where it is a URL.
-        unpack: on the way, what is compressed by its name.
+        file: a path or URL.
+        options: for fsspec, if it is a URL.
+        unpack: decompress a file whose name says that it is compressed.
 
     Raises:
-        OSError: it is not there, cannot be read, or is a pipe or device.
+        OSError: it does not exist, cannot be read, or is a pipe or device.
     """
     fsspec = needs("fsspec")
     remote = "://" in file
     if not remote:
         check_plain(file)
-    packing = None
+    compression = None
     if unpack:
-        packing = "gzip" if file.lower().endswith(".tgz") else "infer"
+        compression = "gzip" if file.lower().endswith(".tgz") else "infer"
     with fsspec.open(
-        file, "rb", compression=packing, **(options or {} if remote else {})
+        file, "rb", compression=compression, **(options or {} if remote else {})
     ) as stream:
         yield stream
 
 
 def check_plain(path: str) -> None:
-    """See that a local path is a file whose end can be waited for.
+    """Check that a local path is a regular file, since reading others may never end.
 
     Raises:
-        OSError: it is not there, or is a pipe, device or folder.
+        OSError: it does not exist, or is a pipe, device or folder.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(f"{path} is a pipe, device or folder, not a file")
 
 
 def inside(root: str, name: str) -> str | None:
-    """The path or URL of a name given in a manifest, or None if it leads out of `root`.
+    """The path or URL of a name in a table, or None if it leads out of `root`.
 
-    A relative name is below `root`; an absolute one must lie there.
+    Args:
+        root: a folder, as path or URL.
+        name: relative to `root`, or absolute and below it.
     """
     if not name or "\0" in name:
         return None
     base = _normal(root)
-    whole = _normal(name if "://" in name or name.startswith("/") else posixpath.join(root, name))
+    path = _normal(name if "://" in name or name.startswith("/") else posixpath.join(root, name))
     if os.name == "nt":
-        whole = whole.replace("\\", "/")
+        path = path.replace("\\", "/")
     stem = base if base.endswith("/") else base + "/"
-    return whole if whole.startswith(stem) else None
+    return path if path.startswith(stem) else None
 
 
 def absolute(path: str) -> str:
-    """A local path from the root on; a URL as it is."""
+    """The absolute form of a local path; a URL as it is."""
     return path if "://" in path else os.path.abspath(path).replace(os.sep, "/")
 
 
 def file_stamp(path: str) -> str:
-    """Tells a local file from a later one of its name; empty for a URL, which is not asked."""
+    """Size and time of a local file, which tell it from a later one; empty for a URL."""
     if "://" in path:
         return ""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _normal(path: str) -> str:
@@ -213,7 +228,7 @@ def _normal(path: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why, in the system's words."""
+    """The cause of an error, in the system's words."""
     if isinstance(error, FileNotFoundError):
         return "it does not exist"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

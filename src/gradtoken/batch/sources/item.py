@@ -1,4 +1,4 @@
-"""One picture of a source before it is read, and the table that lists many."""
+"""An image of a source before it is read, and tables of such items."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from gradtoken.extras import needs
 
 
 class Item(NamedTuple):
-    """Where a picture's bytes are.
+    """Where the bytes of an image are.
 
     Args:
         id: unique in the run.
-        source: what to call it for people: a path, or an archive's path, "::" and a member.
+        source: its name for people: a path, or an archive's path, "::" and a member.
         file: the file to open; a path or a URL that fsspec reads.
         offset: first byte in a tar file or Arrow file, or row group in a Parquet file.
-        size: of the picture in bytes, where the listing tells.
+        size: of the encoded image in bytes, if the listing has it.
         row: in the row group or record batch.
-        stamp: tells the file from a later one of the same name: its size and time, or its ETag.
+        stamp: size and time, or ETag, which tell the file from a later one of the same name.
         targets: the value of the target column as JSON.
-        problem: why it can never be read, found while listing.
+        problem: why it cannot be read, if the listing shows that.
     """
 
     id: str

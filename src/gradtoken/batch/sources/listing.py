@@ -1,4 +1,4 @@
-"""A source of pictures by name: what kind it is, and the items in it."""
+"""Sources of images: their kind, and the list of their items."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _HF = ("dataset_dict.json", "state.json")
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures are from.
+    """Where the images of a run are.
 
     Args:
         spec: a folder, file or pattern; a path or a URL.
-        kind: one of `KINDS`; None finds it out.
-        columns: which columns are what, for tables; `columns.targets` also for tar files.
-        options: what fsspec's file system takes; never written down, since it may hold keys.
+        kind: one of `KINDS`; None detects it.
+        columns: the columns of tables; `columns.targets` also for tar files.
+        options: of fsspec's file system; never written to the results, since it may hold keys.
     """
 
     spec: str
@@ -37,23 +37,23 @@ class Source:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def settings(self) -> dict[str, Any]:
-        """What decides which pictures it lists, as plain data."""
+        """Everything the list of images depends on, as plain data."""
         return {"spec": self.spec, "kind": self.kind, **asdict(self.columns)}
 
 
 def list_items(source: Source) -> Iterator[Item]:
-    """Every picture of a source, in an order that is always the same.
+    """Yield every image of a source, always in the same order.
 
     Raises:
-        DatasetError: nothing there, nothing readable, or a kind that does not fit.
+        DatasetError: the source does not exist, cannot be read, or is of another kind.
     """
     if not source.spec.strip():
         raise DatasetError("an empty name is no source; name a folder, file or pattern.")
     if source.kind not in (None, *KINDS):
         raise DatasetError(f"--kind {source.kind!r} is unknown; it can be {', '.join(KINDS)}.")
     files = Files(source.spec, source.options)
-    found, root = _find(files, source.spec)
-    kind = source.kind or _kind(files, found, root)
+    matches, root = _find(files, source.spec)
+    kind = source.kind or _detect_kind(files, matches, root)
     if kind == "hf":
         yield from _hf(files, root or files.path, source)
         return
@@ -63,9 +63,9 @@ def list_items(source: Source) -> Iterator[Item]:
             "with a CSV, Parquet, tar or Hugging Face source."
         )
     count = 0
-    chosen: Iterator[File] | list[File] = files.walk(root) if root is not None else found
-    base = root if root is not None else _common(found)
-    for file in chosen:
+    candidates: Iterator[File] | list[File] = files.walk(root) if root is not None else matches
+    base = root if root is not None else _common_folder(matches)
+    for file in candidates:
         if not _fits(file.path, kind):
             if root is None:
                 raise DatasetError(f"{file.path} is no {_NAMES[kind]} by its name; pass --kind.")
@@ -87,18 +87,18 @@ _NAMES = {
 
 
 def _find(files: Files, spec: str) -> tuple[list[File], str | None]:
-    """The files a name means, or the folder it names."""
+    """The files that a name or pattern matches, or the folder with that name."""
     if has_pattern(spec) and not files.fs.exists(files.path):
-        found = files.glob(files.path)
-        if not found:
+        matches = files.glob(files.path)
+        if not matches:
             raise DatasetError(f"no file matches {spec!r}.")
-        return found, None
+        return matches, None
     if files.is_dir(files.path):
         return [], files.path
     return [files.info(files.path)], None
 
 
-def _kind(files: Files, found: list[File], root: str | None) -> str:
+def _detect_kind(files: Files, matches: list[File], root: str | None) -> str:
     if root is not None:
         if any(files.fs.exists(posixpath.join(root, name)) for name in _HF):
             return "hf"
@@ -109,10 +109,10 @@ def _kind(files: Files, found: list[File], root: str | None) -> str:
         raise DatasetError(
             f"there is no picture, tar file, Parquet file or Hugging Face data set in {root}."
         )
-    kind = _kind_by_name(found[0].path)
+    kind = _kind_by_name(matches[0].path)
     if kind is None:
         raise DatasetError(
-            f"{found[0].path} is no source by its name (a picture, .tar, .parquet, .csv); pass "
+            f"{matches[0].path} is no source by its name (a picture, .tar, .parquet, .csv); pass "
             "--kind."
         )
     return kind
@@ -144,7 +144,7 @@ def _items(files: Files, file: File, name: str, kind: str, source: Source) -> It
 
 
 def _hf(files: Files, root: str, source: Source) -> Iterator[Item]:
-    """The rows of a data set that `datasets` saved to disk, or of all its splits."""
+    """The rows of a data set that `save_to_disk` of `datasets` wrote, or of all its splits."""
     splits = _json(files, posixpath.join(root, "dataset_dict.json"))
     names = splits.get("splits", []) if splits else [""]
     if not isinstance(names, list) or not all(_plain(name) for name in names if name):
@@ -169,21 +169,21 @@ def _hf(files: Files, root: str, source: Source) -> Iterator[Item]:
 
 def _json(files: Files, path: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(files.content(path))
+        record = json.loads(files.content(path))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def _plain(name: Any) -> bool:
-    """Whether a name from a file is one of a file beside it."""
+    """Whether a name is that of a file or folder, not a path."""
     return (
         isinstance(name, str) and name not in ("", ".", "..") and posixpath.basename(name) == name
     )
 
 
-def _common(found: list[File]) -> str:
-    folders = {posixpath.dirname(file.path) for file in found}
+def _common_folder(files: list[File]) -> str:
+    folders = {posixpath.dirname(file.path) for file in files}
     return posixpath.commonpath(folders) if len(folders) > 1 else next(iter(folders))
 
 

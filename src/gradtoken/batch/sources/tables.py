@@ -1,6 +1,6 @@
-"""Pictures in tables: Parquet files, Hugging Face data sets on disk and CSV manifests.
+"""Images in tables: Parquet files, Hugging Face data sets on disk and CSV files.
 
-A picture column holds bytes (or a struct of `bytes` and `path`), or the paths of picture files.
+An image column holds bytes, structs of `bytes` and `path`, or paths of image files.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ USUAL = (
     *("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes"),
     *("path", "image_path", "file", "file_name", "filename", "filepath", "url"),
 )
-"""Names of picture columns, the first one found is taken."""
+"""Usual names of image columns; the first that a table has is used."""
 _ROWS = 4096
 _MAX_FIELD = 1 << 20
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are what.
+    """The columns of a table.
 
     Args:
-        image: pictures or their paths; None for the first of the usual names.
-        id: ids; None for the file's name and the row.
-        targets: what to explain, where it differs from row to row.
-        root: the folder that paths are relative to and must not lead out of.
+        image: the column of images or their paths; None for the first with a usual name.
+        id: the column of ids; None makes ids of the file's name and the row.
+        targets: the column of each row's own targets.
+        root: the folder that paths are relative to, and that they must not lead out of; None for
+            the table's.
     """
 
     image: str | None = None
@@ -46,10 +47,10 @@ class Columns:
 def list_parquet(
     files: Files, file: File, name: str, options: dict[str, Any], columns: Columns
 ) -> Iterator[Item]:
-    """The rows of a Parquet file; of the pictures themselves nothing is read yet.
+    """Yield the rows of a Parquet file, without reading the images.
 
     Raises:
-        DatasetError: a damaged file, or a column that is not there.
+        DatasetError: the file is damaged or lacks a column.
     """
     pa, parquet = needs("pyarrow"), needs("pyarrow.parquet")
     url = files.url(file.path)
@@ -57,14 +58,14 @@ def list_parquet(
         with opened(url, options) as stream:
             table = parquet.ParquetFile(stream)
             schema = table.schema_arrow
-            maker = _Maker(schema, schema.names, file, url, name, columns)
+            maker = _ItemMaker(schema, schema.names, file, url, name, columns)
             for group in range(table.num_row_groups):
                 start = 0
-                if not maker.wanted:
+                if not maker.needed:
                     rows = table.metadata.row_group(group).num_rows
                     yield from maker.items(group, 0, [{}] * rows)
                     continue
-                for batch in table.iter_batches(_ROWS, row_groups=[group], columns=maker.wanted):
+                for batch in table.iter_batches(_ROWS, row_groups=[group], columns=maker.needed):
                     yield from maker.items(group, start, batch.to_pylist())
                     start += batch.num_rows
     except (pa.ArrowException, OSError) as error:
@@ -74,17 +75,17 @@ def list_parquet(
 def list_arrow(
     files: Files, file: File, name: str, options: dict[str, Any], columns: Columns
 ) -> Iterator[Item]:
-    """The rows of an Arrow stream file, as Hugging Face's `save_to_disk` writes them.
+    """Yield the rows of an Arrow stream file, as Hugging Face's `save_to_disk` writes it.
 
     Raises:
-        DatasetError: a damaged file, or a column that is not there.
+        DatasetError: the file is damaged or lacks a column.
     """
     pa = needs("pyarrow")
     url = files.url(file.path)
     try:
         with opened(url, options) as stream:
             reader = pa.ipc.open_stream(stream)
-            maker = _Maker(
+            maker = _ItemMaker(
                 reader.schema,
                 reader.schema.names,
                 file,
@@ -95,7 +96,7 @@ def list_arrow(
             )
             place = stream.tell()
             for batch in reader:
-                rows = batch.select(maker.wanted).to_pylist() or [{}] * batch.num_rows
+                rows = batch.select(maker.needed).to_pylist() or [{}] * batch.num_rows
                 yield from maker.items(place, 0, rows)
                 place = stream.tell()
     except (pa.ArrowException, OSError) as error:
@@ -105,10 +106,10 @@ def list_arrow(
 def list_csv(
     files: Files, file: File, name: str, options: dict[str, Any], columns: Columns
 ) -> Iterator[Item]:
-    """The rows of a CSV file (TSV by its name) whose first row names its columns.
+    """Yield the rows of a CSV file (TSV by its name) whose first row names its columns.
 
     Raises:
-        DatasetError: a damaged file, or a column that is not there.
+        DatasetError: the file is damaged or lacks a column.
     """
     url = files.url(file.path)
     delimiter = "\t" if ".tsv" in file.path.lower() else ","
@@ -118,19 +119,24 @@ def list_csv(
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
             rows = csv.DictReader(text, delimiter=delimiter, strict=True)
             names = list(rows.fieldnames or [])
-            maker = _Maker(None, names, file, url, name, columns)
+            maker = _ItemMaker(None, names, file, url, name, columns)
             for number, row in enumerate(rows):
                 yield from maker.items(None, number, [row])
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DatasetError(f"{file.path} is no readable CSV file: {error}.") from None
 
 
-class _Maker:
+class _ItemMaker:
     """Makes the items of one table.
 
     Args:
-        schema: an Arrow schema, or None where all columns hold text.
-        names: of the columns.
+        schema: an Arrow schema, or None if all columns are text.
+        names: of all columns.
+        file: of the table.
+        url: of the file.
+        name: that ids begin with.
+        columns: which of them to use.
+        classes: class names by column, if the table has them.
     """
 
     def __init__(
@@ -148,26 +154,33 @@ class _Maker:
         self._columns, self._classes = columns, classes or {}
         self._count = 0
         self._root = absolute(columns.root) if columns.root else url.rpartition("/")[0] or "."
-        self.image = self._find(columns.image, "--image-column") or usual_column(
+        self.image = self._check(columns.image, "--image-column") or usual_column(
             schema, names, file.path
         )
         self.holds_bytes = schema is not None and holds_bytes(schema, self.image)
-        self._find(columns.id, "--id-column")
-        self._find(columns.targets, "--targets column:")
-        asked = [columns.id, columns.targets, None if self.holds_bytes else self.image]
-        self.wanted = list(dict.fromkeys(column for column in asked if column))
+        self._check(columns.id, "--id-column")
+        self._check(columns.targets, "--targets column:")
+        used = [columns.id, columns.targets, None if self.holds_bytes else self.image]
+        self.needed = list(dict.fromkeys(column for column in used if column))
 
     def items(
         self, group: int | None, start: int, rows: Sequence[dict[str, Any]]
     ) -> Iterator[Item]:
+        """The items of some rows.
+
+        Args:
+            group: offset of the rows' record batch, or number of their row group.
+            start: number of the first row in its group.
+            rows: the values in the needed columns.
+        """
         for row, values in enumerate(rows, start):
-            at = str(self._count)
+            number = str(self._count)
             self._count += 1
-            given = values.get(self._columns.id) if self._columns.id else None
-            name = f"{self._name}#{at}" if given is None else str(given)
+            id_value = values.get(self._columns.id) if self._columns.id else None
+            name = f"{self._name}#{number}" if id_value is None else str(id_value)
             targets = self._targets(values)
             if self.holds_bytes:
-                source = f"{self._file.path}::{at}"
+                source = f"{self._file.path}::{number}"
                 yield Item(name, source, self._url, group, None, row, self._file.stamp, targets)
             else:
                 yield self._by_path(name, values.get(self.image), targets)
@@ -197,7 +210,8 @@ class _Maker:
         except TypeError:
             return json.dumps(str(value), ensure_ascii=False)
 
-    def _find(self, column: str | None, option: str) -> str | None:
+    def _check(self, column: str | None, option: str) -> str | None:
+        """The column, if the table has it."""
         if column is not None and column not in self._names:
             known = did_you_mean(column, self._names) or f"; it has {', '.join(self._names)}."
             raise DatasetError(f"{self._file.path} has no column {column!r} ({option}){known}")
@@ -205,13 +219,15 @@ class _Maker:
 
 
 def usual_column(schema: Any, names: Sequence[str], file: str) -> str:
-    """The column that holds pictures or their paths, where nobody names it.
+    """Detect the column that holds images or their paths.
 
     Args:
-        schema: an Arrow schema, or None where all columns hold text.
+        schema: an Arrow schema, or None if all columns are text.
+        names: of all columns.
+        file: name of the table, for errors.
 
     Raises:
-        DatasetError: if it is not clear.
+        DatasetError: no column has a usual name, and not exactly one holds bytes.
     """
     folded = {name.casefold(): name for name in names}
     for name in USUAL:
@@ -227,7 +243,7 @@ def usual_column(schema: Any, names: Sequence[str], file: str) -> str:
 
 
 def holds_bytes(schema: Any, name: str) -> bool:
-    """Whether a column of an Arrow schema holds pictures themselves."""
+    """Whether a column of an Arrow schema holds encoded images, not paths."""
     pa = needs("pyarrow")
     kind = schema.field(name).type
     if pa.types.is_struct(kind):
@@ -236,14 +252,13 @@ def holds_bytes(schema: Any, name: str) -> bool:
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:
-    """Names of classes by column, from the features that `datasets` notes in a schema."""
+    """Class names by column, from the metadata that `datasets` writes to a schema."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        found = {
+        return {
             str(column): [str(name) for name in feature["names"]]
             for column, feature in features.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}
-    return found

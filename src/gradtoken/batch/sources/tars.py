@@ -1,4 +1,4 @@
-"""Pictures in tar files, such as WebDataset's shards. Nothing is ever unpacked to disk."""
+"""Images in tar files, such as WebDataset's shards. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -15,57 +15,60 @@ from gradtoken.images.load_image import SUFFIXES
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MAX_SIDECAR = 1 << 20
-"""Bytes of a text or JSON member that are read for its target."""
+"""Largest text or JSON member, in bytes, that is read for targets."""
 
 
 def list_tar(
     files: Files, file: File, name: str, options: dict[str, Any], column: str | None
 ) -> Iterator[Item]:
-    """The pictures of a tar file in their order, found by reading its headers.
+    """Yield the images of a tar file in their order, by reading its headers.
 
     Args:
-        name: what ids begin with.
-        column: where targets are: the ending of a text member beside the picture (`cls`), or a key
+        files: the file system.
+        file: the tar file.
+        name: that ids begin with.
+        options: for fsspec.
+        column: where targets are: the extension of a text member beside the image (`cls`), or a key
             of its `json` member.
 
     Raises:
-        DatasetError: if it is no tar file, or a damaged one.
+        DatasetError: it is no tar file, or is damaged.
     """
     url = files.url(file.path)
-    seen: dict[str, int] = {}
-    waiting: list[Item] = []
-    notes: dict[str, bytes] = {}
+    counts: dict[str, int] = {}
+    images: list[Item] = []
+    sidecars: dict[str, bytes] = {}
     key = None
     try:
         with opened(url, options) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             headers: Any = archive
             for member in archive:
-                headers.members = []  # or every header would be kept
+                headers.members = []  # tarfile would keep every header
                 if not member.isfile():
                     continue
-                stem, ending = _split(member.name)
+                stem, extension = _split(member.name)
                 if stem != key:
-                    yield from _with_targets(waiting, notes, column)
-                    waiting, notes, key = [], {}, stem
-                if "." + ending.rpartition(".")[2].lower() in SUFFIXES:
-                    count = seen[member.name] = seen.get(member.name, 0) + 1
-                    again = f"#{count}" if count > 1 else ""
-                    waiting.append(_item(url, file, name, member, again))
-                elif column and ending in (column, "json") and member.size <= _MAX_SIDECAR:
-                    found = archive.extractfile(member)
-                    notes[ending] = found.read() if found else b""
-            yield from _with_targets(waiting, notes, column)
+                    yield from _with_targets(images, sidecars, column)
+                    images, sidecars, key = [], {}, stem
+                if "." + extension.rpartition(".")[2].lower() in SUFFIXES:
+                    count = counts[member.name] = counts.get(member.name, 0) + 1
+                    repetition = f"#{count}" if count > 1 else ""
+                    images.append(_item(url, file, name, member, repetition))
+                elif column and extension in (column, "json") and member.size <= _MAX_SIDECAR:
+                    content = archive.extractfile(member)
+                    sidecars[extension] = content.read() if content else b""
+            yield from _with_targets(images, sidecars, column)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise DatasetError(f"{file.path} is no readable tar file: {error}.") from None
 
 
-def _item(url: str, file: File, name: str, member: tarfile.TarInfo, again: str) -> Item:
+def _item(url: str, file: File, name: str, member: tarfile.TarInfo, repetition: str) -> Item:
     printable = member.name.encode("utf-8", "replace").decode("utf-8")
     problem = None
     if member.issparse():
         problem = "it is stored with holes, which is not read here; pack it again as a plain file."
     return Item(
-        id=f"{name}/{printable}{again}",
+        id=f"{name}/{printable}{repetition}",
         source=f"{file.path}::{printable}",
         file=url,
         offset=member.offset_data,
@@ -76,22 +79,25 @@ def _item(url: str, file: File, name: str, member: tarfile.TarInfo, again: str) 
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The key and the ending of a member, as WebDataset has it: at the first dot of its name."""
+    """The key and the extension of a member, which WebDataset splits at the first dot."""
     folder, _, last = name.rpartition("/")
-    stem, _, ending = last.partition(".")
-    return posixpath.join(folder, stem), ending
+    stem, _, extension = last.partition(".")
+    return posixpath.join(folder, stem), extension
 
 
-def _with_targets(items: list[Item], notes: dict[str, bytes], column: str | None) -> Iterator[Item]:
+def _with_targets(
+    items: list[Item], sidecars: dict[str, bytes], column: str | None
+) -> Iterator[Item]:
+    """The images of one key, with the targets from their sidecar files."""
     if column is None:
         yield from items
         return
     value: Any = None
     try:
-        if column in notes:
-            value = notes[column].decode("utf-8").strip()
-        elif "json" in notes:
-            record = json.loads(notes["json"])
+        if column in sidecars:
+            value = sidecars[column].decode("utf-8").strip()
+        elif "json" in sidecars:
+            record = json.loads(sidecars["json"])
             value = record.get(column) if isinstance(record, dict) else None
     except (ValueError, RecursionError):
         value = None

@@ -1,4 +1,4 @@
-"""A cluster reached from outside through Ray Client, with pictures and results in buckets."""
+"""A cluster reached from outside through Ray Client, with images and results in buckets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from gradtoken.batch import Job, Source
-from gradtoken.batch.engines.ray_client import devices
+from gradtoken.batch.engines.ray_client import choose_device
+from gradtoken.batch.settings import RunSettings
 from tests.batch.conftest import COUNT, start
 from tests.waiting import PATIENCE, until
 
@@ -31,16 +32,16 @@ SETTINGS = {
 
 
 def free_port() -> int:
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-def await_port(port: int, process: subprocess.Popen[bytes], said: Path) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     def open() -> bool:
-        assert process.poll() is None, said.read_text()
-        with socket.socket() as tried:
-            return tried.connect_ex(("127.0.0.1", port)) == 0
+        assert process.poll() is None, log.read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
 
     until(open, "Ray did not begin to serve")
 
@@ -56,13 +57,13 @@ def address() -> Iterator[str]:
         *("--include-dashboard", "false", "--object-store-memory", str(200 << 20)),
         *("--temp-dir", folder),
     ]
-    said = Path(folder, "said.txt")
-    with said.open("wb") as sink:
+    log = Path(folder, "log.txt")
+    with log.open("wb") as sink:
         cluster = subprocess.Popen(
             command, env={**os.environ, **SETTINGS}, stdout=sink, stderr=subprocess.STDOUT
         )
     try:
-        await_port(port, cluster, said)
+        await_port(port, cluster, log)
         yield f"ray://127.0.0.1:{port}"
     finally:
         cluster.kill()  # what it started goes with it, at once
@@ -71,11 +72,11 @@ def address() -> Iterator[str]:
 
 
 def batch(address: str, options: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
-    given = [f"--storage-option={name}={value}" for name, value in options.items()]
+    storage = [f"--storage-option={name}={value}" for name, value in options.items()]
     command = [
         *(sys.executable, "-m", "gradtoken", "batch", "s3://photos", "--out", "s3://maps/run"),
         *("--targets", "top:2", "--batch-size", "3", "--shard-size", "4", "--threads", "1"),
-        *("--engine", "ray", "--address", address, *given, *more),
+        *("--engine", "ray", "--address", address, *storage, *more),
     ]
     environment = {**os.environ, **SETTINGS, "COLUMNS": "300"}
     return subprocess.run(
@@ -83,7 +84,7 @@ def batch(address: str, options: dict[str, Any], *more: str) -> subprocess.Compl
     )
 
 
-def test_the_run_happens_there_and_gives_the_bytes_of_here(
+def test_run_on_cluster_gives_the_bytes_of_the_local_engine(
     address: str, buckets: Any, bucket_options: dict[str, Any]
 ) -> None:
     source = Source("s3://photos", options=bucket_options)
@@ -97,7 +98,7 @@ def test_the_run_happens_there_and_gives_the_bytes_of_here(
         assert here == there
 
 
-def test_results_have_to_be_where_both_can_reach(address: str, folder: Path) -> None:
+def test_run_on_cluster_rejects_a_local_folder(address: str, folder: Path) -> None:
     command = [sys.executable, "-m", "gradtoken", "batch", str(folder), "--out", "maps"]
     done = subprocess.run(
         [*command, "--engine", "ray", "--address", address],
@@ -110,7 +111,7 @@ def test_results_have_to_be_where_both_can_reach(address: str, folder: Path) -> 
     assert "cannot read maps on this machine; give a folder that both reach" in done.stderr
 
 
-def test_a_token_that_is_missing_is_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_run_names_a_missing_token(folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "gradtoken", "batch", str(folder)),
@@ -128,7 +129,7 @@ def test_a_token_that_is_missing_is_asked_for(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("device", "num_gpus", "there", "expected"),
+    ("device", "num_gpus", "resources", "expected"),
     [
         (None, None, {"CPU": 4.0}, ("cpu", 0.0)),
         (None, None, {"CPU": 4.0, "GPU": 2.0}, (None, 1.0)),
@@ -138,11 +139,14 @@ def test_a_token_that_is_missing_is_asked_for(folder: Path, tmp_path: Path) -> N
         (None, 0.0, {"GPU": 2.0}, ("cpu", 0.0)),
     ],
 )
-def test_the_cluster_decides_on_what_workers_compute(
+def test_choose_device_by_resources_of_the_cluster(
     device: str | None,
     num_gpus: float | None,
-    there: dict[str, float],
+    resources: dict[str, float],
     expected: tuple[str | None, float],
 ) -> None:
-    found = devices(Job(device=device), num_gpus, there)
-    assert (found["job"].device, found["num_gpus"]) == expected
+    settings = RunSettings(
+        Source("s3://photos"), "s3://maps", Job(device=device), num_gpus=num_gpus
+    )
+    chosen = choose_device(settings, resources)
+    assert (chosen.job.device, chosen.num_gpus) == expected

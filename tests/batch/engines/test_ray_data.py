@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradtoken.batch import Progress
-from gradtoken.batch.engines.ray_client import run_there
+from gradtoken.batch import Progress, Source
+from gradtoken.batch.engines.ray_client import run_as_task
+from gradtoken.batch.running import execute
+from gradtoken.batch.settings import RunSettings
 from gradtoken.errors import DatasetError, GradTokenError, ModelError, OutputError
 from tests.batch.conftest import COUNT, JOB, shards, start
 
@@ -35,13 +37,13 @@ def address() -> Iterator[str]:
         cluster.shutdown()
 
 
-def test_two_workers_on_two_nodes_give_the_bytes_of_one(
+def test_two_workers_on_two_nodes_give_the_bytes_of_the_local_engine(
     address: str, folder: Path, tmp_path: Path
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     start(folder, whole)
     summary = start(folder, out, engine="ray", workers=2, address=address)
-    assert (summary.pictures, summary.errors, summary.shards) == (COUNT, 1, 3)
+    assert (summary.images, summary.errors, summary.shards) == (COUNT, 1, 3)
     assert shards(out) == shards(whole)
     (out / "data" / "00000001.parquet").unlink()
     summary = start(folder, out, engine="ray", workers=1, address=address, resume=True)
@@ -49,7 +51,9 @@ def test_two_workers_on_two_nodes_give_the_bytes_of_one(
     assert shards(out) == shards(whole)
 
 
-def test_what_a_cluster_cannot_hold_is_refused(address: str, folder: Path, tmp_path: Path) -> None:
+def test_run_rejects_workers_the_cluster_has_no_room_for(
+    address: str, folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match=r"room for 3 workers of 1 threads.*ask for fewer"):
         start(folder, tmp_path / "a", engine="ray", workers=50, address=address)
     with pytest.raises(ModelError, match="has 4 CPUs and 0 GPUs"):
@@ -64,29 +68,20 @@ def test_two_workers_share_a_gpu(folder: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     start(folder, whole, job=job, engine="ray", workers=1, num_gpus=1)
     summary = start(folder, out, job=job, engine="ray", workers=2, num_gpus=0.5)
-    assert (summary.pictures, summary.errors) == (COUNT, 1)
+    assert (summary.images, summary.errors) == (COUNT, 1)
     assert shards(out) == shards(whole)
 
 
-def test_errors_of_workers_reach_the_caller(address: str, folder: Path, tmp_path: Path) -> None:
+def test_run_raises_errors_of_workers(address: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"^1 pictures could not be explained, more than"):
         start(folder, tmp_path / "a", engine="ray", workers=1, address=address, max_errors=0)
 
 
-def test_a_refusal_of_a_run_in_the_cluster_reaches_the_caller(
-    address: str, folder: Path, tmp_path: Path
-) -> None:
+def test_run_as_task_raises_errors_of_the_run(address: str, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     start(folder, out)
-    asked = {"source": str(folder), "out": str(out), "job": JOB, "engine": "ray", "num_gpus": 0}
+    settings = RunSettings(
+        Source(str(folder)), str(out), JOB, engine="ray", num_gpus=0, address=address
+    )
     with pytest.raises(OutputError, match="holds a run already; pass --resume"):
-        run_there(address, asked, Progress())
-
-
-def test_questions_for_the_wrong_engine_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(GradTokenError, match="--engine 'spark' is unknown"):
-        start(folder, tmp_path / "a", engine="spark")
-    with pytest.raises(GradTokenError, match="local engine has one model"):
-        start(folder, tmp_path / "a", workers=2)
-    with pytest.raises(GradTokenError, match="local engine has one model"):
-        start(folder, tmp_path / "a", num_gpus=1, job=replace(JOB, device="cpu"))
+        run_as_task(execute, settings, Progress())
