@@ -33,7 +33,7 @@ def coupling(model: Model, shown: Scene) -> TextFigure:
         for method in ("raw-attention", "rollout", "gradtoken")
     }
     titled = {f"{name}\ncoupling {gradtoken.coupling(e):.2f}": e for name, e in rows.items()}
-    return _rows(titled, Style(), picture=True)
+    return _rows(titled, Style(), show_image=True)
 
 
 def relations(model: Model, shown: Scene) -> TextFigure:
@@ -47,7 +47,7 @@ def relations(model: Model, shown: Scene) -> TextFigure:
         "the default\n(β = ½, rivals, near)": {},
     }
     made = {title: gradtoken.explain(model, shown.image, names, **o) for title, o in rows.items()}
-    return _rows(made, _SIGNED, picture=False)
+    return _rows(made, _SIGNED, show_image=False)
 
 
 def blocks(model: Model, shown: Scene) -> TextFigure:
@@ -79,21 +79,21 @@ def contrast(model: Model, shown: Scene) -> TextFigure:
 FIGURES = {"coupling": coupling, "relations": relations, "blocks": blocks, "contrast": contrast}
 
 
-def _rows(made: Mapping[str, Explanation], style: Style, *, picture: bool) -> TextFigure:
+def _rows(made: Mapping[str, Explanation], style: Style, *, show_image: bool) -> TextFigure:
     """A row per explanation with its title at the left, a column per target."""
     first = next(iter(made.values()))
-    columns = len(first.labels[0]) + picture
+    columns = len(first.labels[0]) + show_image
     size = (_PANEL * columns + 2.3, (_PANEL + 0.25) * len(made))
     figure = TextFigure(figsize=size, layout="constrained")
     axes = figure.subplots(len(made), columns, squeeze=False)
     for line, (title, one) in zip(axes, made.items(), strict=True):
-        one.plot(line, style=style, picture=picture, colorbar=False)
+        one.plot(line, style=style, show_image=show_image, colorbar=False)
         line[0].text(
             -0.08, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9
         )
-        for axis, name in zip(line[int(picture) :], one.labels[0], strict=True):
+        for axis, name in zip(line[int(show_image) :], one.labels[0], strict=True):
             axis.set_title(name, fontsize=9)
-        if picture:
+        if show_image:
             line[0].set_title("")
     return figure
 

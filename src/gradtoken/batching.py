@@ -1,4 +1,4 @@
-"""How many pictures go through the model at once, so that what they keep fits."""
+"""Batches of images, of a size whose traces fit into memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,25 +19,25 @@ from gradtoken.trace.trace import Trace
 
 T = TypeVar("T")
 
-_FIRST = 4
-"""Pictures in the first batch, which shows what one needs."""
+FIRST_SIZE = 4
+"""Images in the first batch, which measures the memory of an image."""
 
-_MOST = 256
+_MAX_SIZE = 256
 
-_CPU_BYTES = 96 << 20
-"""What a batch's forward may keep on a CPU, where larger batches are no faster."""
+CPU_BUDGET = 96 << 20
+"""Bytes that a batch's trace may keep on a CPU, where larger batches are no faster."""
 
 _GPU_SHARE = 0.25
-"""The share of a GPU's free memory for the same; activations and gradients take the rest."""
+"""The share of a GPU's free memory for a trace; the rest is for activations and gradients."""
 
 MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures in a row: their positions, where they are from, and the model's input."""
+    """Consecutive images: their positions, their origins, and the model's inputs (C, H, W)."""
 
-    at: list[int]
+    indices: list[int]
     sources: list[Source]
     tensors: list[Tensor]
 
@@ -50,44 +50,49 @@ class Batch:
 
     @property
     def shape(self) -> torch.Size:
-        """That of each tensor, (C, H, W)."""
+        """The shape (C, H, W) of each tensor."""
         return self.tensors[0].shape
 
     def add(self, index: int, item: Input) -> None:
-        """One more picture."""
-        self.at.append(index)
+        """Append an image."""
+        self.indices.append(index)
         self.sources.append(item.source)
         self.tensors.append(item.tensor)
 
     def halves(self) -> tuple[Batch, Batch]:
         """The first and the second half."""
-        middle = len(self.at) // 2
+        middle = len(self.indices) // 2
         return self._part(slice(0, middle)), self._part(slice(middle, None))
 
-    def _part(self, some: slice) -> Batch:
-        return Batch(self.at[some], self.sources[some], self.tensors[some])
+    def _part(self, part: slice) -> Batch:
+        return Batch(self.indices[part], self.sources[part], self.tensors[part])
 
 
 class BatchSize:
-    """A number of pictures, or "auto": what fits, judged by what the first ones kept.
+    """The number of images in a batch.
+
+    Args:
+        requested: a number, or "auto" for what fits by the memory of the images so far.
 
     Raises:
-        ImageError: if it is neither.
+        ImageError: it is neither.
     """
 
-    def __init__(self, asked: int | str) -> None:
-        if asked != "auto" and (type(asked) is not int or asked < 1):
-            raise ImageError(f'batch_size is {asked!r}; it must be "auto" or a number from 1 up.')
-        self.automatic = asked == "auto"
-        self.now = _FIRST if isinstance(asked, str) else asked
+    def __init__(self, requested: int | str) -> None:
+        if requested != "auto" and (type(requested) is not int or requested < 1):
+            raise ImageError(
+                f'batch_size is {requested!r}; it must be "auto" or a number from 1 up.'
+            )
+        self.automatic = requested == "auto"
+        self.current = FIRST_SIZE if isinstance(requested, str) else requested
 
-    def judge(self, trace: Trace) -> None:
-        """Choose the size of the batches that follow."""
+    def adapt(self, trace: Trace) -> None:
+        """Set the size of the batches that follow, unless a number was requested."""
         if self.automatic:
             device = trace.model.device
-            budget = int(_GPU_SHARE * free_bytes(device)) if device.type == "cuda" else _CPU_BYTES
-            each = max(kept_bytes(trace) // len(trace.images), 1)
-            self.now = min(max(budget // each, 1), _MOST)
+            budget = int(_GPU_SHARE * free_bytes(device)) if device.type == "cuda" else CPU_BUDGET
+            per_image = max(kept_bytes(trace) // len(trace.images), 1)
+            self.current = min(max(budget // per_image, 1), _MAX_SIZE)
 
 
 def batches(
@@ -97,14 +102,17 @@ def batches(
     one_shape: bool,
     on_error: Callable[[int, ImageError], None] | None,
 ) -> Iterator[Batch]:
-    """Inputs of one shape in batches; a picture of another shape begins a new one.
+    """Inputs of one shape in batches; an input of another shape begins a new batch.
 
     Args:
+        inputs: of the model.
+        size: of the batches; it may change between them.
         one_shape: whether another shape is an error.
-        on_error: told of each picture that cannot be read, which is then left out.
+        on_error: called with the position and the error of each image that cannot be read, which
+            is then left out.
 
     Raises:
-        ImageError: of the first picture that cannot be read, where nobody is told.
+        ImageError: of the first image that cannot be read, without `on_error`.
     """
     batch, shape = Batch([], [], []), None
     for index, item in enumerate(inputs):
@@ -119,27 +127,45 @@ def batches(
                 "and cannot be one result; take them picture by picture with explain_each()."
             )
         shape = item.tensor.shape
-        if batch.at and shape != batch.shape:
+        if batch.indices and shape != batch.shape:
             yield batch
             batch = Batch([], [], [])
         batch.add(index, item)
-        if len(batch.at) >= size.now:
+        if len(batch.indices) >= size.current:
             yield batch
             batch = Batch([], [], [])
-    if batch.at:
+    if batch.indices:
         yield batch
 
 
+def read_batch(model: Model, images: Any) -> tuple[list[Source], Tensor]:
+    """Images of any supported type as a preprocessed batch (B, C, H, W), with their sources.
+
+    Raises:
+        ImageError: of the first image that cannot be read.
+    """
+    batch = Batch([], [], [])
+    for index, item in enumerate(Inputs(model.preprocess, images)):
+        if isinstance(item, ImageError):
+            raise item
+        batch.add(index, item)
+    return batch.sources, batch.pixels(model)
+
+
 def run_fitting(batch: Batch, size: BatchSize, run: Callable[[Batch], T]) -> Iterator[T]:
-    """What `run` makes of a batch; of its halves, where it does not fit and the size is ours."""
+    """The result of a batch, or the results of its halves where it does not fit into memory.
+
+    Raises:
+        OutOfMemoryError: a single image does not fit, or a batch of a requested size.
+    """
     try:
-        done = run(batch)
+        result = run(batch)
     except torch.OutOfMemoryError:
-        if not size.automatic or len(batch.at) == 1:
+        if not size.automatic or len(batch.indices) == 1:
             raise
-        size.now = len(batch.at) // 2
+        size.current = len(batch.indices) // 2
     else:
-        yield done
+        yield result
         return
     for half in batch.halves():
         yield from run_fitting(half, size, run)
@@ -147,14 +173,14 @@ def run_fitting(batch: Batch, size: BatchSize, run: Callable[[Batch], T]) -> Ite
 
 def kept_bytes(trace: Trace) -> int:
     """Bytes that a trace keeps of its forward's attention calls."""
-    calls = [call for one in trace.backbones for call in one.calls]
+    calls = [call for backbone in trace.backbones for call in backbone.calls]
     parts = (p for call in calls for p in (call.query, call.key, call.value, call.output))
     storages = [part.untyped_storage() for part in parts if part is not None]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be had on a device, what torch holds in reserve included."""
+    """Bytes that are free on a device, including those that torch holds in reserve."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

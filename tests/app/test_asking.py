@@ -26,7 +26,7 @@ def test_blocks_are_those_of_the_method(demo: Model, blocks: tuple[int, int]) ->
     found = asked.of_blocks(*blocks)
     low, high = (min(max(one, 1), 6) for one in sorted(blocks))
     layers = list(range(low - 1, high))
-    expected = gradtoken.explain(demo, source.picture, list(WANTED), layers=layers)
+    expected = gradtoken.explain(demo, source.image, list(WANTED), layers=layers)
     torch.testing.assert_close(found.tokens, expected.tokens, rtol=1e-4, atol=1e-6)
     options = found.about["method"]["options"]
     assert options == {**expected.about["method"]["options"], "layers": options["layers"]}
@@ -54,14 +54,14 @@ def test_a_readout_after_the_blocks_has_none_to_choose() -> None:
 
 def test_probabilities_of_classes(demo: Model) -> None:
     found = asking.probabilities(demo, scene_source(0))
-    expected = gradtoken.explain(demo, scene_source(0).picture, "all").probabilities[0]
+    expected = gradtoken.explain(demo, scene_source(0).image, "all").probabilities[0]
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_probabilities_by_the_activation() -> None:
     model = gradtoken.load("demo", device="cpu", activation="sigmoid")
     source = scene_source(0)
-    logits = model(model.preprocess(source.picture)[None])[0]
+    logits = model(model.preprocess(source.image)[None])[0]
     torch.testing.assert_close(torch.tensor(asking.probabilities(model, source)), logits.sigmoid())
 
 
@@ -71,7 +71,7 @@ def test_probabilities_of_prompts() -> None:
     prompts = ("a cat", "a dog", "a boat")
     assert asking.probabilities(clip, source) == ()
     found = asking.probabilities(clip, source, prompts)
-    expected = gradtoken.explain(clip, source.picture, text(*prompts)).probabilities[0]
+    expected = gradtoken.explain(clip, source.image, text(*prompts)).probabilities[0]
     torch.testing.assert_close(torch.tensor(found).double(), expected, rtol=1e-4, atol=1e-6)
     assert asking.count_blocks(clip, source) > 0
 
@@ -79,7 +79,7 @@ def test_probabilities_of_prompts() -> None:
 def test_compare(demo: Model) -> None:
     found = asking.compare(demo, scene_source(0), [3, 7], ["gae", "rollout"])
     for name, result in found.items():
-        expected = gradtoken.explain(demo, scene_source(0).picture, [3, 7], method=name)
+        expected = gradtoken.explain(demo, scene_source(0).image, [3, 7], method=name)
         torch.testing.assert_close(result.tokens, expected.tokens.cpu())
     assert torch.equal(found["rollout"].tokens[0, 0], found["rollout"].tokens[0, 1])
     with pytest.raises(MethodError, match="'rise' is not among the methods to compare"):

@@ -43,7 +43,7 @@ def heats(html: str) -> list[np.ndarray]:
 
 def test_a_scene_shows_what_is_likely(do: Callbacks, demo: Model) -> None:
     found = do.open_scene("a", 0, "", PLAIN)
-    expected = gradtoken.explain(demo, scene_source(0).picture, found.ticked)
+    expected = gradtoken.explain(demo, scene_source(0).image, found.ticked)
     assert found.ticked == [index for _, index in found.choices][: len(found.ticked)]
     assert found.drawn.says == f"Maps of {', '.join(expected.labels[0])}."
     np.testing.assert_allclose(
@@ -161,7 +161,7 @@ def test_download(do: Callbacks, demo: Model) -> None:
     view = View(first=3, last=5, threshold=0.4, signed=True)
     made = do.download("a", view)
     assert made.name == "gradtoken-scene.zip"
-    expected = gradtoken.explain(demo, scene_source(2).picture, [4, 8], layers=[2, 3, 4])
+    expected = gradtoken.explain(demo, scene_source(2).image, [4, 8], layers=[2, 3, 4])
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(made.data))) as archive:
         manifest = json.loads(archive.read("manifest.json"))
         assert manifest["method"] == expected.about["method"]

@@ -18,7 +18,7 @@ from tests.app.test_clients import LOOK
 
 def test_a_session_does_not_grow(demo: Model, pages: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    scene_source(0).picture.save(path)
+    scene_source(0).image.save(path)
     with serving(demo) as url:
         client = Client(url, verbose=False)
         for _ in range(3):

@@ -14,7 +14,7 @@ from PIL import Image
 from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import SCENES, Shown, Uploads, scene, scene_source
 from gradtoken.errors import ImageError
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 from gradtoken.models import Model
 
 SMALL = Limits(file_bytes=100_000, pixels=10_000, idle_seconds=60)
@@ -37,7 +37,7 @@ def test_a_picture_is_read_and_deleted(arrived: Path) -> None:
     Image.new("RGB", (40, 30), "red").save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = Uploads(arrived.parent, SMALL).take(str(path))
-    assert source.picture.size == (40, 30)
+    assert source.image.size == (40, 30)
     assert source.name == "my cat.jpg"
     assert source.to_dict()["file"] == "my cat.jpg"
     assert source.sha256 == digest
@@ -146,7 +146,7 @@ def test_what_is_shown_is_small_and_has_its_box() -> None:
 def test_the_model_knows_the_scenes(demo: Model) -> None:
     for index in range(len(SCENES)):
         source = scene_source(index)
-        found = demo(demo.preprocess(source.picture)[None])
+        found = demo(demo.preprocess(source.image)[None])
         count = len(scene(index).labels)
         hits = set(scene(index).labels) & set(torch.topk(found[0], count + 1).indices.tolist())
         assert len(hits) >= count - 1, index

@@ -86,7 +86,7 @@ def test_gradio_forgets_pictures_too(
     monkeypatch.setattr(callbacks, "Sessions", lambda limits: Sessions(limits, lambda: clock))
     monkeypatch.setattr(server, "_SWEEP_SECONDS", 0.1)
     path = tmp_path / "a.png"
-    scene_source(0).picture.save(path)
+    scene_source(0).image.save(path)
 
     def kept(client: Client) -> str:
         session = pages[0].state_holder.session_data[client.session_hash]

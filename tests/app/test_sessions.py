@@ -9,7 +9,7 @@ from gradtoken.app.limits import Limits
 from gradtoken.app.pictures import Shown
 from gradtoken.app.sessions import Session, Sessions
 from gradtoken.errors import AppError
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 from gradtoken.images.source import Source
 
 

@@ -67,7 +67,7 @@ def test_cases_masks_follow_crop() -> None:
     ((_, case),) = cases(model, [sample], whole=False)
     assert case.classes == (5,)
     assert case.names == (label.split(",")[0],)
-    white = model.preprocess.picture(case.pixels[0])
+    white = model.preprocess.to_image(case.pixels[0])
     visible = torch.from_numpy(np.asarray(white)[..., 0] > 127)
     assert (visible == case.masks[0]).double().mean() > 0.98
     left, _, right, _ = model.preprocess.box(image.size)

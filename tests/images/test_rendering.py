@@ -1,4 +1,4 @@
-"""How images of any number of channels are shown."""
+"""Showing images of any number of channels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(int)
 
 
-def test_one_channel_is_grey_and_three_are_rgb() -> None:
+def test_render_one_and_three_channels() -> None:
     grey = pixels(render(ramp(1), None))
     assert grey.shape == (4, 11, 3)
     assert np.abs(grey[0, :, 0] - np.linspace(0, 1, 11) * 255).max() <= 0.51
@@ -33,17 +33,17 @@ def test_one_channel_is_grey_and_three_are_rgb() -> None:
     assert pixels(render(ramp(3), None))[0, -1].tolist() == [85, 170, 255]
 
 
-def test_of_more_the_first_three_and_of_two_the_mean() -> None:
+def test_render_two_and_five_channels() -> None:
     assert pixels(render(ramp(5), None))[0, -1].tolist() == [51, 102, 153]
     assert pixels(render(ramp(2), None))[0, -1].tolist() == [191] * 3
 
 
-def test_indices_of_ones_own() -> None:
+def test_render_by_indices() -> None:
     assert pixels(render(ramp(5), (4, 2, 0)))[0, -1].tolist() == [255, 153, 51]
     assert pixels(render(ramp(5), (1,)))[0, -1].tolist() == [102] * 3
 
 
-def test_other_units_are_brought_into_what_can_be_shown() -> None:
+def test_render_scales_other_units() -> None:
     shown = pixels(render(ramp(4, 4000.0), (3, 2, 1)))
     assert shown[0, -1].tolist() == [255, 191, 128]
     assert shown[0, 0].tolist() == [0, 0, 0]
@@ -51,10 +51,10 @@ def test_other_units_are_brought_into_what_can_be_shown() -> None:
     assert pixels(render(torch.full((4, 2, 2), 7.0), None)).max() == 255
 
 
-def test_a_function_of_ones_own() -> None:
+def test_render_by_function() -> None:
     def index(values: Tensor) -> Image.Image:
-        found = (values[1] - values[0]).clamp(0, 1) * 255
-        return Image.fromarray(found.byte().numpy())
+        result = (values[1] - values[0]).clamp(0, 1) * 255
+        return Image.fromarray(result.byte().numpy())
 
     assert pixels(render(ramp(4), index))[0, -1].tolist() == [63] * 3
     for wrong, words in [
@@ -76,6 +76,6 @@ def test_a_function_of_ones_own() -> None:
         ((0, 1, 4), "shows channel 4, and there are 4, 0 to 3"),
     ],
 )
-def test_renderings_of_channels_that_are_not_there(rendering: Any, words: str) -> None:
+def test_check_rendering_rejects_missing_channels(rendering: Any, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         Preprocess(lambda x: x, channels=4, rendering=rendering)

@@ -121,7 +121,7 @@ def test_page_maps_equal_library(page: Any, explanations: list[Explanation]) -> 
     assert difference(pixels(page, 1), explanations[0].overlay(1, style=style)) < 3
     page.check("input[value=picture]")
     drawn(page, '"overlay":false')
-    assert difference(pixels(page, 1), explanations[0].sources[0].picture) < 3
+    assert difference(pixels(page, 1), explanations[0].sources[0].image) < 3
 
 
 def test_page_shared_scale(page: Any, explanations: list[Explanation]) -> None:

@@ -1,4 +1,4 @@
-"""Names of classes as users have them: lists, id2label and label2id."""
+"""Class names from lists, id2label and label2id, and their look-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ["cat", "dog", "crane"]
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         NAMES,
         tuple(NAMES),
@@ -30,18 +30,18 @@ NAMES = ["cat", "dog", "crane"]
         {"crane": 2, "cat": 0, "dog": 1},
     ],
 )
-def test_lists_and_complete_maps(given: Any) -> None:
-    assert list(Labels.given(given, 3, "mine")) == NAMES
+def test_from_names_lists_and_maps(value: Any) -> None:
+    assert list(Labels.from_names(value, 3, "mine")) == NAMES
 
 
-def test_names_that_are_digits() -> None:
-    assert list(Labels.given({0: "1", 1: "0"}, 2, "mine")) == ["1", "0"]
-    assert list(Labels.given({"0": "1", "1": "0"}, 2, "mine")) == ["1", "0"]
-    assert list(Labels.given({"1": 0, "0": 1}, 2, "mine")) == ["1", "0"]
+def test_from_names_digits() -> None:
+    assert list(Labels.from_names({0: "1", 1: "0"}, 2, "mine")) == ["1", "0"]
+    assert list(Labels.from_names({"0": "1", "1": "0"}, 2, "mine")) == ["1", "0"]
+    assert list(Labels.from_names({"1": 0, "0": 1}, 2, "mine")) == ["1", "0"]
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("value", "words"),
     [
         ({0: "cat", 2: "crane"}, r"no name for class 1 \(1 missing\): mine has 3 classes, 0 to 2"),
         ({1: "cat", 2: "dog", 3: "crane"}, r"no name for class 0 \(1 missing\)"),
@@ -62,12 +62,12 @@ def test_names_that_are_digits() -> None:
         (["cat", "dog"], "2 labels were given for the 3 classes of mine"),
     ],
 )
-def test_what_gives_no_name_to_each_class_is_refused(given: Any, words: str) -> None:
+def test_from_names_rejects_incomplete_names(value: Any, words: str) -> None:
     with pytest.raises(ModelError, match=words):
-        Labels.given(given, 3, "mine")
+        Labels.from_names(value, 3, "mine")
 
 
-def test_wrap_takes_id2label_of_every_kind_of_module() -> None:
+def test_wrap_with_id2label_of_any_module() -> None:
     names = {index: f"n{index}" for index in range(10)}
     model = gradtoken.wrap(tiny_vit(), labels=names)
     assert gradtoken.explain(model, images_for((64, 64)), [0, 7]).labels == [["n0", "n7"]] * 2
@@ -76,11 +76,17 @@ def test_wrap_takes_id2label_of_every_kind_of_module() -> None:
         *"baced".replace(" ", "")
     ]
     own = torch.nn.Sequential(tiny_vit())
-    found = gradtoken.wrap(own, preprocess=model.preprocess, labels=names)
-    assert list(found.labels) == list(names.values())
+    result = gradtoken.wrap(own, preprocess=model.preprocess, labels=names)
+    assert list(result.labels) == list(names.values())
 
 
-def test_a_model_of_prompts_has_no_labels_to_give() -> None:
+def test_wrap_rejects_labels_of_prompt_model() -> None:
     clip = seeded(ZOO["open_clip ViT"].build)
     with pytest.raises(ModelError, match="has no classes to label"):
         gradtoken.wrap(clip, labels=["a cat"])
+
+
+def test_find_ignores_case_and_separators() -> None:
+    labels = Labels(["tabby, tabby cat", "Egyptian cat", "dog", "crane", "crane"])
+    for name in ("tabby", "Tabby Cat", "tabby_cat", "tabby-cat", "tabby, tabby cat"):
+        assert labels.find(name) == 0

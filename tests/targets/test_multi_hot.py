@@ -1,4 +1,4 @@
-"""Multi-hot targets mean the classes that are set, and are never read as ids 0 and 1."""
+"""Multi-hot rows mean the classes that are set, and are never read as ids 0 and 1."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LOGITS = torch.arange(20.0).view(2, 10)
 ROWS = [[0, 1, 0, 0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 1, 0, 0, 0, 0, 0, 0]]
 
 
-def ids(given: Any, logits: torch.Tensor = LOGITS) -> list[list[int]]:
+def ids(value: Any, logits: torch.Tensor = LOGITS) -> list[list[int]]:
     labels = Labels.numbered(logits.shape[-1])
-    return [[c for t in row for c in t.classes()] for row in resolve(given, logits, labels).rows]
+    return [[c for t in row for c in t.classes()] for row in resolve(value, logits, labels).rows]
 
 
 @pytest.mark.parametrize(
@@ -38,21 +38,21 @@ def ids(given: Any, logits: torch.Tensor = LOGITS) -> list[list[int]]:
         lambda rows: torch.tensor(rows).float().tolist(),
     ],
 )
-def test_bools_and_floats_mark_classes(kind: Any) -> None:
+def test_row_of_targets_bool_and_float_marks(kind: Any) -> None:
     assert ids(kind(ROWS)) == [[1, 9], [0, 3]]
     assert ids(kind(ROWS)[0]) == [[1, 9], [1, 9]]
 
 
-def test_marks_of_two_classes_and_of_one() -> None:
-    two, one = torch.zeros(2, 2), torch.zeros(2, 1)
+def test_row_of_targets_one_and_two_classes() -> None:
+    two, item = torch.zeros(2, 2), torch.zeros(2, 1)
     assert ids(torch.tensor([[False, True], [True, False]]), two) == [[1], [0]]
     assert ids(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), two) == [[1], [0]]
-    assert ids(torch.ones(2, 1), one) == [[0], [0]]
+    assert ids(torch.ones(2, 1), item) == [[0], [0]]
     assert ids(torch.tensor([[1, 0], [0, 1]]), two) == [[1, 0], [0, 1]]  # integers are ids
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         torch.tensor(ROWS),
         np.array(ROWS, dtype=np.uint8),
@@ -64,12 +64,12 @@ def test_marks_of_two_classes_and_of_one() -> None:
         torch.zeros(2, 10, dtype=torch.long),
     ],
 )
-def test_integers_that_can_only_be_marks_are_not_ids(given: Any) -> None:
+def test_check_integer_ids_rejects_marks(value: Any) -> None:
     with pytest.raises(TargetError, match=r"integers are read as class ids.*nonzero\(\)"):
-        ids(given)
+        ids(value)
 
 
-def test_as_many_ids_as_classes_are_ids() -> None:
+def test_check_integer_ids_accepts_ids_of_all_classes() -> None:
     order = torch.tensor([[3, 1, 2, 0, 9, 8, 7, 6, 5, 4], list(range(10))])
     assert ids(order) == order.tolist()
     assert ids(list(range(10))) == [list(range(10))] * 2
@@ -77,7 +77,7 @@ def test_as_many_ids_as_classes_are_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("value", "words"),
     [
         (torch.tensor([[True, False, True]] * 2), r"3 targets of bool are neither class ids"),
         (torch.tensor([[1.0, 2.0]] * 2), r"2 targets of float32 are neither class ids"),
@@ -93,36 +93,36 @@ def test_as_many_ids_as_classes_are_ids() -> None:
         (torch.zeros(2, 10).to_sparse(), "cannot be read"),
     ],
 )
-def test_what_is_neither_ids_nor_marks_is_refused(given: Any, words: str) -> None:
+def test_row_of_targets_rejects_other_rows(value: Any, words: str) -> None:
     with pytest.raises(TargetError, match=words):
-        ids(given)
+        ids(value)
 
 
-def test_images_with_different_numbers_of_marks_are_refused() -> None:
+def test_resolve_rejects_unequal_numbers_of_marks() -> None:
     ragged = torch.tensor(ROWS).bool()
     ragged[0, 5] = True
     with pytest.raises(TargetError, match=r"different numbers of targets \(2, 3\)"):
         ids(ragged)
 
 
-def test_explain_takes_marks(model: Model, batch: torch.Tensor) -> None:
-    found = gradtoken.explain(model, batch, torch.tensor(ROWS).bool())
+def test_explain_with_marks(model: Model, batch: torch.Tensor) -> None:
+    explanation = gradtoken.explain(model, batch, torch.tensor(ROWS).bool())
     expected = gradtoken.explain(model, batch, [[1, 9], [0, 3]])
-    assert found.labels == [["class 1", "class 9"], ["class 0", "class 3"]]
-    assert torch.equal(found.tokens, expected.tokens)
+    assert explanation.labels == [["class 1", "class 9"], ["class 0", "class 3"]]
+    assert torch.equal(explanation.tokens, expected.tokens)
     by_one = [
         gradtoken.explain(model, x, torch.tensor(r).bool())
         for x, r in zip(batch, ROWS, strict=True)
     ]
-    assert [one.labels[0] for one in by_one] == found.labels
+    assert [item.labels[0] for item in by_one] == explanation.labels
 
 
-def test_a_column_of_marks(model: Model) -> None:
-    asked = TargetSpec(column="y")
-    assert asked.own(
+def test_target_spec_with_column_of_marks(model: Model) -> None:
+    requested = TargetSpec(column="y")
+    assert requested.own(
         "[false, true, false, false, false, false, false, false, false, true]", LABELS, False
     ) == [1, 9]
-    assert asked.own(str([float(v) for v in ROWS[1]]), LABELS, False) == [0, 3]
-    assert asked.own("[1, 9]", LABELS, False) == [1, 9]
+    assert requested.own(str([float(v) for v in ROWS[1]]), LABELS, False) == [0, 3]
+    assert requested.own("[1, 9]", LABELS, False) == [1, 9]
     with pytest.raises(TargetError, match="integers are read as class ids"):
-        asked.own(str(ROWS[0]), LABELS, False)
+        requested.own(str(ROWS[0]), LABELS, False)

@@ -1,4 +1,4 @@
-"""Every class above a probability: as many targets as each image has."""
+"""Every class above a probability: as sigmoid_model targets as each image has."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, -2.0, -4.0], [0.1, 0.2, 0.3]])
 
 
 @pytest.fixture(scope="module")
-def many() -> Model:
+def sigmoid_model() -> Model:
     return gradtoken.wrap(tiny_vit(), activation="sigmoid")
 
 
@@ -37,7 +37,7 @@ def counts_above(model: Model, images: Tensor, p: float) -> list[int]:
     return (model.module(images).sigmoid() > p).sum(1).tolist()
 
 
-def test_the_likeliest_come_first() -> None:
+def test_above_orders_by_probability() -> None:
     rows = resolve_rows(above(0.5), LOGITS, LABELS, activation="sigmoid")
     assert [[t.id for t in row] for row in rows] == [[0, 2], [], [2, 1, 0]]
     shares = LOGITS.softmax(-1)
@@ -45,22 +45,22 @@ def test_the_likeliest_come_first() -> None:
     assert [sorted(t.id for t in row) for row in rows] == [
         [i for i in range(3) if shares[b, i] > 0.3] for b in range(3)
     ]
-    said = above(0.5).none(LOGITS[1], "sigmoid", LABELS)
+    said = above(0.5).absence(LOGITS[1], "sigmoid", LABELS)
     assert said == "no class has a probability above 0.5; the largest is 0.119 (dog)."
 
 
-def test_a_probability_that_is_reached_is_not_above() -> None:
+def test_above_excludes_equal_probability() -> None:
     rows = resolve_rows(above(0.5), torch.zeros(1, 3), LABELS, activation="sigmoid")
     assert rows == [[]]
 
 
-@pytest.mark.parametrize("given", [1, 1.5, -0.1, float("nan"), "0.5", None, True])
-def test_what_is_no_probability(given: Any) -> None:
+@pytest.mark.parametrize("value", [1, 1.5, -0.1, float("nan"), "0.5", None, True])
+def test_above_rejects_other_values(value: Any) -> None:
     with pytest.raises(TargetError, match=r"a probability is from 0 up to, but not, 1"):
-        above(given)
+        above(value)
 
 
-def test_where_it_cannot_be_asked(images: Tensor) -> None:
+def test_above_rejects_unsupported_models_and_lists(images: Tensor) -> None:
     with pytest.raises(TargetError, match=r"above\(0.5\) needs probabilities"):
         resolve(above(0.5), LOGITS, LABELS, activation="none")
     with pytest.raises(TargetError, match="it is given alone"):
@@ -71,92 +71,104 @@ def test_where_it_cannot_be_asked(images: Tensor) -> None:
     assert text("a cat")
 
 
-def test_each_image_has_its_own_number(many: Model, images: Tensor) -> None:
-    counts = counts_above(many, images, 0.6)
+def test_explain_each_above_with_different_numbers(sigmoid_model: Model, images: Tensor) -> None:
+    counts = counts_above(sigmoid_model, images, 0.6)
     assert len(set(counts)) > 2
     assert min(counts) > 0
-    found = list(gradtoken.explain_each(many, images, above(0.6)))
-    assert [one.tokens.shape[1] for one in found] == counts
-    for image, one in zip(images, found, strict=True):
-        alone = gradtoken.explain(many, image, above(0.6))
-        assert one.labels == alone.labels
-        assert one.targets.count == len(one.labels[0]) == one.scores.shape[1]
-        p = many.module(image[None]).detach().sigmoid()[0]
-        assert one.probabilities[0].tolist() == pytest.approx(
+    explanations = list(gradtoken.explain_each(sigmoid_model, images, above(0.6)))
+    assert [item.tokens.shape[1] for item in explanations] == counts
+    for image, item in zip(images, explanations, strict=True):
+        alone = gradtoken.explain(sigmoid_model, image, above(0.6))
+        assert item.labels == alone.labels
+        assert item.targets.count == len(item.labels[0]) == item.scores.shape[1]
+        p = sigmoid_model.module(image[None]).detach().sigmoid()[0]
+        assert item.probabilities[0].tolist() == pytest.approx(
             sorted((float(v) for v in p if v > 0.6), reverse=True)
         )
-        ids = [target.id for target in one.targets.rows[0]]
-        named = gradtoken.explain(many, image, ids)
-        torch.testing.assert_close(one.tokens, named.tokens)
+        ids = [target.id for target in item.targets.rows[0]]
+        named = gradtoken.explain(sigmoid_model, image, ids)
+        torch.testing.assert_close(item.tokens, named.tokens)
 
 
-def test_one_forward_for_a_batch(many: Model, images: Tensor) -> None:
-    seen = []
-    handle = many.module.patch_embed.register_forward_hook(lambda _, a, out: seen.append(len(out)))
-    list(gradtoken.explain_each(many, images, above(0.6), batch_size=5))
+def test_explain_each_above_runs_one_forward(sigmoid_model: Model, images: Tensor) -> None:
+    observed = []
+    handle = sigmoid_model.module.patch_embed.register_forward_hook(
+        lambda _, a, out: observed.append(len(out))
+    )
+    list(gradtoken.explain_each(sigmoid_model, images, above(0.6), batch_size=5))
     handle.remove()
-    assert seen == [5]
+    assert observed == [5]
 
 
-def test_several_images_as_one_result(many: Model, images: Tensor) -> None:
-    counts = sorted(set(counts_above(many, images, 0.6)))
+def test_explain_above_rejects_different_numbers(sigmoid_model: Model, images: Tensor) -> None:
+    counts = sorted(set(counts_above(sigmoid_model, images, 0.6)))
     words = rf"\({', '.join(map(str, counts))}\), and their maps.*explain_each\(\)"
     with pytest.raises(TargetError, match=words):
-        gradtoken.explain(many, images, above(0.6))
+        gradtoken.explain(sigmoid_model, images, above(0.6))
     with pytest.raises(TargetError, match=r"different numbers of targets.*explain_each\(\)"):
-        gradtoken.explain(many, images, above(0.6), batch_size=1)
-    everything = gradtoken.explain(many, images, above(0))
+        gradtoken.explain(sigmoid_model, images, above(0.6), batch_size=1)
+    everything = gradtoken.explain(sigmoid_model, images, above(0))
     assert everything.tokens.shape[:2] == (5, 10)
 
 
-def test_an_image_without_such_a_class(many: Model, images: Tensor) -> None:
-    p = many.module(images).detach().sigmoid().amax(1)
+def test_explain_each_above_without_class(sigmoid_model: Model, images: Tensor) -> None:
+    p = sigmoid_model.module(images).detach().sigmoid().amax(1)
     least = int(p.argmin())
     between = float(p.sort().values[:2].mean())
     with pytest.raises(TargetError) as caught:
-        list(gradtoken.explain_each(many, images, above(between)))
+        list(gradtoken.explain_each(sigmoid_model, images, above(between)))
     largest = f"image {least}: no class has a probability above {between:g}; the largest is "
     assert str(caught.value).startswith(f"{largest}{float(p[least]):.3f} (class ")
     with pytest.raises(TargetError, match=f"image {least}: no class"):
-        gradtoken.explain(many, images, above(between), batch_size=5)
-    told: dict[int, Exception] = {}
+        gradtoken.explain(sigmoid_model, images, above(between), batch_size=5)
+    reported: dict[int, Exception] = {}
     for size in (1, 5):
-        told.clear()
-        found = list(
+        reported.clear()
+        explanations = list(
             gradtoken.explain_each(
-                many, images, above(between), batch_size=size, on_error=told.__setitem__
+                sigmoid_model,
+                images,
+                above(between),
+                batch_size=size,
+                on_error=reported.__setitem__,
             )
         )
-        assert len(found) == 4
-        assert list(told) == [least]
-        assert "the largest is" in str(told[least])
-    blank = list(gradtoken.explain_each(many, images, above(0.99999), on_error=told.__setitem__))
-    assert (blank, sorted(told)) == ([], [0, 1, 2, 3, 4])
+        assert len(explanations) == 4
+        assert list(reported) == [least]
+        assert "the largest is" in str(reported[least])
+    blank = list(
+        gradtoken.explain_each(sigmoid_model, images, above(0.99999), on_error=reported.__setitem__)
+    )
+    assert (blank, sorted(reported)) == ([], [0, 1, 2, 3, 4])
 
 
-def test_lists_of_several_lengths(model: Model, images: Tensor) -> None:
-    asked = [[1], [2, 3, 4], [5, 6], [7], [gradtoken.contrast(1, 2), 9]]
-    found = list(gradtoken.explain_each(model, images, asked, target="logit"))
-    for image, row, one in zip(images, asked, found, strict=True):
+def test_explain_each_lists_of_different_lengths(model: Model, images: Tensor) -> None:
+    requested = [[1], [2, 3, 4], [5, 6], [7], [gradtoken.contrast(1, 2), 9]]
+    explanations = list(gradtoken.explain_each(model, images, requested, target="logit"))
+    for image, row, item in zip(images, requested, explanations, strict=True):
         alone = gradtoken.explain(model, image, row, target="logit")
-        torch.testing.assert_close(one.tokens, alone.tokens)
-        assert one.labels == alone.labels
+        torch.testing.assert_close(item.tokens, alone.tokens)
+        assert item.labels == alone.labels
     with pytest.raises(TargetError, match=r"different numbers of targets \(1, 2, 3\)"):
-        gradtoken.explain(model, images, asked)
+        gradtoken.explain(model, images, requested)
     with pytest.raises(TargetError, match="nothing to explain"):
         list(gradtoken.explain_each(model, images, [[1], [], [1], [1], [1]]))
 
 
 @pytest.mark.parametrize("method", ["gae", "rollout", "cdam", "grad-cam"])
-def test_other_methods_with_several_numbers(many: Model, images: Tensor, method: str) -> None:
-    for image, one in zip(
-        images, gradtoken.explain_each(many, images, above(0.6), method=method), strict=True
+def test_explain_each_above_with_other_methods(
+    sigmoid_model: Model, images: Tensor, method: str
+) -> None:
+    for image, item in zip(
+        images,
+        gradtoken.explain_each(sigmoid_model, images, above(0.6), method=method),
+        strict=True,
     ):
-        alone = gradtoken.explain(many, image, above(0.6), method=method)
-        torch.testing.assert_close(one.tokens, alone.tokens)
+        alone = gradtoken.explain(sigmoid_model, image, above(0.6), method=method)
+        torch.testing.assert_close(item.tokens, alone.tokens)
 
 
-def test_batches_and_their_rows(tmp_path: Path) -> None:
+def test_batch_run_above(tmp_path: Path) -> None:
     from gradtoken.batch import Job, TargetSpec, read, run
 
     (tmp_path / "photos").mkdir()
@@ -170,11 +182,11 @@ def test_batches_and_their_rows(tmp_path: Path) -> None:
     model = gradtoken.load("demo", device="cpu")
     maps = list(read(str(tmp_path / "out")))
     for index in range(5):
-        one = [m for m in maps if m.id == f"{index}.png"]
+        item = [m for m in maps if m.id == f"{index}.png"]
         p = model(model.preprocess(gradtoken.datasets.Scenes("test", objects=2)[index].image)[None])
         expected = sorted((float(v) for v in p.softmax(-1)[0] if v > 0.3), reverse=True)
-        assert [m.probability for m in one] == pytest.approx(expected, rel=1e-4)
-        assert [m.rank for m in one] == list(range(len(expected)))
+        assert [m.probability for m in item] == pytest.approx(expected, rel=1e-4)
+        assert [m.rank for m in item] == list(range(len(expected)))
     assert summary.errors == 1
     (missing,) = read(str(tmp_path / "out"), errors=True)
     assert missing.id == "grey.png"
@@ -187,7 +199,7 @@ def test_batches_and_their_rows(tmp_path: Path) -> None:
         )
 
 
-def test_what_batches_are_asked() -> None:
+def test_target_spec_above() -> None:
     from gradtoken.batch import TargetSpec
 
     assert TargetSpec.parse("above:0.25") == TargetSpec.likely(0.25)

@@ -118,7 +118,7 @@ def compare(
 
 
 def _explain(model: Model, source: Source, wanted: Sequence[Any], method: Method) -> Explanation:
-    found = explain(model, source.picture, list(wanted), method=method)
+    found = explain(model, source.image, list(wanted), method=method)
     return replace(
         found,
         tokens=found.tokens.cpu(),
@@ -133,7 +133,7 @@ def probabilities(model: Model, source: Source, prompts: tuple[str, ...] = ()) -
 
     NaN where the outputs are no probabilities.
     """
-    pixels = model.preprocess(source.picture)[None]
+    pixels = model.preprocess(source.image)[None]
     logits = wide(model(pixels))
     if model.prompts is None:
         found = class_probabilities(logits, model.activation)[0]

@@ -165,9 +165,9 @@ class Callbacks:
         if self.model.prompts is not None:
             texts = read_prompts(prompts, self.limits)
         found = asking.probabilities(self.model, source, texts)
-        grid = grid_of(self.model, self.model.preprocess(source.picture)[None])
-        box = grid.on(self.model.preprocess.box(source.picture.size))
-        session = Session(source, Shown.of(source.picture, box), found, texts)
+        grid = grid_of(self.model, self.model.preprocess(source.image)[None])
+        box = grid.on(self.model.preprocess.box(source.image.size))
+        session = Session(source, Shown.of(source.image, box), found, texts)
         names = texts or tuple(self.model.labels)
         ticked = ticked_at_first(found)
         session = self._ask(session, ticked, None, None)

@@ -17,7 +17,8 @@ from gradtoken.explanation import style as display
 from gradtoken.explanation.evidence import evidence_of
 from gradtoken.explanation.explanation import Explanation
 from gradtoken.explanation.style import Style
-from gradtoken.images.crop_box import Box, lay_out
+from gradtoken.images.box import Box
+from gradtoken.images.patch_grid import lay_out
 
 _HEAT_SIDE = 384
 """Pixels of the longer side of the colours; the page scales them to the picture."""

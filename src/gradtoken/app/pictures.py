@@ -15,7 +15,7 @@ from PIL import Image
 from gradtoken.app.limits import Limits
 from gradtoken.datasets import Scene, Scenes
 from gradtoken.errors import ImageError
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 from gradtoken.images.load_image import load_image
 from gradtoken.images.source import Source
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gradtoken.batching import read_batch
 from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.matching import Matcher
 from gradtoken.bench.sample_checks import checked_samples
@@ -17,7 +18,6 @@ from gradtoken.datasets.sample import Sample
 from gradtoken.datasets.scenes.samples import scene_sample
 from gradtoken.datasets.scenes.scenes import Scene, Scenes
 from gradtoken.errors import ModelError
-from gradtoken.explaining import read_batch
 from gradtoken.models.model import Model
 from gradtoken.targets import ClassTarget, Targets, resolve
 from gradtoken.trace.record import record

@@ -14,8 +14,9 @@ from gradtoken.bench.cases import Case
 from gradtoken.bench.maps import maps_of
 from gradtoken.errors import MethodError, ModelError, TargetError
 from gradtoken.explanation import style as display
-from gradtoken.explanation.sheet import SheetRow, notes_on, sheet
-from gradtoken.images.crop_box import Box, lay_out
+from gradtoken.explanation.comparison import ComparisonRow, comparison_figure, evidence_notes
+from gradtoken.images.box import Box
+from gradtoken.images.patch_grid import lay_out
 
 
 def _maps_or_error(method: Method, case: Case) -> Float[Tensor, "targets rows columns"] | str:
@@ -36,7 +37,7 @@ def examples(selected: Sequence[Case], methods: Mapping[str, Method], caption: s
     """
     rows = []
     for case in selected:
-        image = case.trace.model.preprocess.picture(case.pixels[0])
+        image = case.trace.model.preprocess.to_image(case.pixels[0])
         box = case.trace.patch_grid.on(Box(0.0, 0.0, *map(float, image.size)))
         results = {name: _maps_or_error(method, case) for name, method in methods.items()}
         maps = {name: result for name, result in results.items() if not isinstance(result, str)}
@@ -46,8 +47,8 @@ def examples(selected: Sequence[Case], methods: Mapping[str, Method], caption: s
                 for name, result in results.items()
             }
             outline = None if case.masks is None else case.masks[k].numpy()
-            rows.append(SheetRow(image, title, overlays, notes_on(maps, k), outline))
-    return sheet(rows, caption)
+            rows.append(ComparisonRow(image, title, overlays, evidence_notes(maps, k), outline))
+    return comparison_figure(rows, caption)
 
 
 def _overlay(image: Image.Image, tokens: Float[Tensor, "rows columns"], box: Box) -> Image.Image:

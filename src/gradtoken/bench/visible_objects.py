@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradtoken.datasets.sample import Sample
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 
 
 @dataclass(frozen=True, eq=False)

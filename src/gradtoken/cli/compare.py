@@ -52,7 +52,7 @@ def run(options: CompareOptions) -> None:
     Methods that cannot serve the model are left blank and named with their reason.
     """
     from gradtoken.explaining import explain
-    from gradtoken.explanation.sheet import rows_of, sheet
+    from gradtoken.explanation.comparison import comparison_figure, comparison_rows
     from gradtoken.explanation.style import Style
 
     methods = shared.make_methods(options.method)
@@ -74,7 +74,12 @@ def run(options: CompareOptions) -> None:
         reason = next(iter(unsupported.values()))
         raise MethodError(f"none of the methods works on {options.model}: {reason}")
     couplings = {name: _coupling(explanation) for name, explanation in explanations.items()}
-    _save(sheet(rows_of(results, Style()), f"{Path(image).name}, {options.model}"), out)
+    _save(
+        comparison_figure(
+            comparison_rows(results, Style()), f"{Path(image).name}, {options.model}"
+        ),
+        out,
+    )
     output.say(_table(list(results), couplings, unsupported))
     output.say(f"picture: {escape(str(out))}", soft_wrap=True)
     output.document(

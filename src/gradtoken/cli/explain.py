@@ -129,13 +129,13 @@ def _explain(
 
 def _save(result: Explanation | ImageError | TargetError, path: Path, folder: Path) -> Explanation:
     """Save an explanation, or raise the error there is in its place."""
-    from gradtoken.explanation.saving import refuse_link
+    from gradtoken.explanation.saving import check_not_link
 
     if isinstance(result, TargetError):
         raise TargetError(f"{path}: {result}")
     if isinstance(result, ImageError):
         raise result
-    refuse_link(folder)
+    check_not_link(folder)
     result.save(folder)
     return result
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gradtoken.errors import DatasetError, ImageError
-from gradtoken.images.load_image import load_turned, read_file
+from gradtoken.images.load_image import load_with_orientation, read_file
 
 _Read = TypeVar("_Read")
 
@@ -31,7 +31,7 @@ def read_oriented(path: Path) -> tuple[Image.Image, int]:
     Raises:
         DatasetError: missing or unreadable.
     """
-    return _read(path, load_turned)
+    return _read(path, load_with_orientation)
 
 
 def read_indices(path: Path) -> np.ndarray[Any, Any]:

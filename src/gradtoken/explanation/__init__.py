@@ -1,1 +1,1 @@
-"""The result of an explanation: maps, figures of them, and files."""
+"""The result of an explanation: relevance maps, figures of them, and files."""

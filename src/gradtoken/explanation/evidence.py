@@ -1,8 +1,7 @@
-"""Does a map hold anything that speaks for its target? The measure and its threshold.
+"""Positive evidence in a map: its measure and its threshold.
 
-A map whose relevance is almost wholly negative says that nothing in the image speaks for the
-target. Drawn by its own largest value it would look like any other map, so displays and reports ask
-here.
+A map whose relevance is almost wholly negative has no evidence for its target. Scaled by its own
+largest value it would look like any other map, so figures and reports use this measure.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ LEAST = 0.1
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the maps of some targets hold; all fields have the shape of the targets.
+    """The evidence in the maps of some targets; all fields have the shape of the targets.
 
     Attributes:
         total: signed sum of the tokens' relevance.
-        positive: positive relevance's share of the absolute relevance, 0 to 1; 0 for a map of
-            zeros.
+        positive: share of the absolute relevance that is positive, 0 to 1; 0 for a map of zeros.
         none: whether that share is below `LEAST`: no positive evidence.
     """
 
@@ -36,11 +34,11 @@ class Evidence:
         return Evidence(self.total[index], self.positive[index], self.none[index])
 
     def words(self) -> str:
-        """Of a single map: empty, or "no positive evidence" with the signed total."""
+        """For a single map: "no positive evidence" with the signed total, or an empty text."""
         return f"no positive evidence, sum {float(self.total):.3g}" if bool(self.none) else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Of a single map, as plain data."""
+        """For a single map, as plain data."""
         return {
             "total": float(self.total),
             "positive": float(self.positive),
@@ -51,7 +49,7 @@ class Evidence:
 def evidence_of(tokens: Float[Tensor, "*targets height width"]) -> Evidence:
     """The evidence in maps.
 
-    Methods without a sign have no negative relevance: of theirs, only maps of zeros have none.
+    Maps of unsigned methods have no negative relevance: among them, only maps of zeros have none.
 
     Args:
         tokens: relevance of the spatial tokens, signed or not, (…, h, w).

@@ -1,10 +1,11 @@
-"""The result of an explanation: signed relevance per image, target and token, and its pictures."""
+"""The result of an explanation: signed relevance per image, target and token."""
 
 from __future__ import annotations
 
-import io
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from torch import Tensor
 from gradtoken.errors import ImageError, TargetError
 from gradtoken.explanation import style as display
 from gradtoken.explanation.evidence import Evidence, evidence_of
-from gradtoken.images.boxes import Boxes
-from gradtoken.images.crop_box import Box, lay_out
-from gradtoken.images.source import Source
+from gradtoken.images.box import Box
+from gradtoken.images.patch_grid import lay_out
+from gradtoken.images.source import Boxes, Source
 from gradtoken.targets import Targets
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ class Explanation:
 
     Attributes:
         tokens: (B, K, h, w) raw signed relevance of the spatial tokens, float32.
-        targets: what was explained, B rows of K.
-        labels: their names, B rows of K.
-        scores: (B, K) each target's scalar y.
+        targets: B rows of K.
+        labels: the names of the targets, B rows of K.
+        scores: (B, K) the scalar y of each target.
         probabilities: (B, K) the probability of each target's class, by the model's activation; NaN
             where the target is no class or the outputs are no probabilities.
-        sources: where each picture is from, and the picture.
-        boxes: the part of each image that the grid of tokens covers: the model's input, but for
+        sources: the images (`source.image`) and their origins.
+        boxes: the part of each image that the grid of tokens covers: the model's input, except
             pixels at its edges that belong to no token.
         about: model, method, options and versions, as plain data.
     """
@@ -59,18 +60,18 @@ class Explanation:
         return len(self.tokens)
 
     def __getitem__(self, index: int) -> Explanation:
-        one = slice(index, index + 1) if index != -1 else slice(-1, None)
+        item = slice(index, index + 1) if index != -1 else slice(-1, None)
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of an explanation of {len(self)} images")
         return replace(
             self,
-            tokens=self.tokens[one],
-            targets=Targets(self.targets.rows[one]),
-            labels=self.labels[one],
-            scores=self.scores[one],
-            probabilities=self.probabilities[one],
-            sources=self.sources[one],
-            boxes=self.boxes[one],
+            tokens=self.tokens[item],
+            targets=Targets(self.targets.rows[item]),
+            labels=self.labels[item],
+            scores=self.scores[item],
+            probabilities=self.probabilities[item],
+            sources=self.sources[item],
+            boxes=self.boxes[item],
         )
 
     def __iter__(self) -> Iterator[Explanation]:
@@ -78,7 +79,7 @@ class Explanation:
 
     @property
     def evidence(self) -> Evidence:
-        """How much in each map speaks for its target, and which have no positive evidence, (B, K).
+        """The positive evidence in each map, and which maps have none, (B, K).
 
         A map has none if less than a tenth of its absolute relevance is positive
         (`gradtoken.explanation.evidence`).
@@ -87,10 +88,10 @@ class Explanation:
 
     @property
     def relevance(self) -> Float[Tensor, "batch targets height width"]:
-        """Signed relevance on the original pictures' pixels; 0 where the model never looked.
+        """Signed relevance on the pixels of the original images; 0 outside of the model's input.
 
         Raises:
-            ImageError: if the pictures differ in size; take `explanation[i].relevance` then.
+            ImageError: the images differ in size; take `explanation[i].relevance` then.
         """
         sizes = {source.size for source in self.sources}
         if len(sizes) > 1:
@@ -108,35 +109,35 @@ class Explanation:
     def overlay(
         self, k: int | str = 0, *, image: int = 0, style: display.Style | None = None
     ) -> Image.Image:
-        """One target's map in colour over its picture.
+        """A target's map in colour over its image.
 
         Args:
             k: the target, by position or label.
-            image: which image of the batch.
+            image: the position of the image in the batch.
             style: display choices; `gradtoken.explanation.style` states the defaults.
         """
         style = style or display.Style()
-        picture, values, box = self.laid_out(k, image=image, style=style)
+        shown, values, box = self.laid_out(k, image=image, style=style)
         tokens = self.tokens[image, self.position(k, image)]
-        return display.overlay(picture, values, box, display.fitted_to(tokens, style))
+        return display.overlay(shown, values, box, display.fitted_to(tokens, style))
 
     def laid_out(
         self, k: int | str = 0, *, image: int = 0, style: display.Style | None = None
     ) -> tuple[Image.Image, np.ndarray[Any, Any], Box]:
-        """One target's map on its picture's pixels, at most `display.MAX_SIDE` of them a side.
+        """A target's map on the pixels of its image, at most `display.MAX_SIDE` a side.
 
         Args:
             k: the target, by position or label.
-            image: which image of the batch.
+            image: the position of the image in the batch.
             style: for its smoothing.
 
         Returns:
-            The picture, the signed map (height, width) on it, and the box that the model saw.
+            The image, the signed map (height, width) on it, and the box of the model's input.
         """
-        picture, box = display.fitted(self.sources[image].picture, self.boxes[image])
+        shown, box = display.fitted(self.sources[image].image, self.boxes[image])
         tokens = self.tokens[image, self.position(k, image)][None]
         tokens = display.smoothed(tokens, style or display.Style())
-        return picture, lay_out(tokens, box, picture.size)[0].detach().cpu().numpy(), box
+        return shown, lay_out(tokens, box, shown.size)[0].detach().cpu().numpy(), box
 
     def figure(
         self,
@@ -144,29 +145,32 @@ class Explanation:
         targets: Sequence[int | str] | None = None,
         style: display.Style | None = None,
         shared_scale: bool = False,
-        picture: bool = True,
+        show_image: bool = True,
         colorbar: bool = True,
         columns: int | None = None,
         width: float | None = None,
+        picture: bool | None = None,
     ) -> Figure:
-        """A matplotlib figure: for each image the picture, then each target's overlay.
+        """A matplotlib figure: for each image the image itself, then each target's overlay.
 
-        It is no part of pyplot's state; `figure.savefig("figure.pdf")` (or .svg, .png) writes it,
-        with text as text.
+        It is independent of pyplot's state. `figure.savefig("figure.pdf")` (or .svg, .png) writes
+        it, with text as text.
 
         Args:
-            targets: which ones to draw, by position or label; None draws all.
+            targets: the targets to draw, by position or label; None draws all.
             style: display choices; `gradtoken.explanation.style` states the defaults.
-            shared_scale: one colour scale for all targets of an image, so that their strengths can
-                be compared; otherwise each map has its own largest value in full colour.
-            picture: begin with the picture itself.
-            colorbar: what the colours mean, at the right.
+            shared_scale: use one colour scale for all targets of an image, so that their strengths
+                can be compared; otherwise each map has its own largest value in full colour.
+            show_image: begin with the image itself.
+            colorbar: draw a colour bar at the right.
             columns: panels in a row; None is as many as there are, at most 8.
             width: of the whole figure, in inches; None is 2.4 for each column.
+            picture: deprecated name of `show_image`.
         """
-        from gradtoken.explanation.figures import Look, summary
+        from gradtoken.explanation.figures import Look, renamed_option, summary
 
-        look = Look(style or display.Style(), shared_scale, picture, colorbar)
+        show_image = renamed_option(show_image, picture)
+        look = Look(style or display.Style(), shared_scale, show_image, colorbar)
         return summary(self, targets, look, columns=columns, width=width)
 
     def plot(
@@ -177,47 +181,50 @@ class Explanation:
         targets: Sequence[int | str] | None = None,
         style: display.Style | None = None,
         shared_scale: bool = False,
-        picture: bool = False,
+        show_image: bool = False,
         colorbar: bool = True,
+        picture: bool | None = None,
     ) -> list[Axes]:
-        """Draw one image's overlays into axes of yours, a target each.
+        """Draw the overlays of an image into existing axes, one for each target.
 
         Args:
             axes: a matplotlib axes, or a sequence or array of as many as there are panels; None
                 makes a figure for them (`axes[0].figure`).
-            image: which image of the batch.
-            targets: which ones to draw, by position or label; None draws all.
+            image: the position of the image in the batch.
+            targets: the targets to draw, by position or label; None draws all.
             style: display choices; `gradtoken.explanation.style` states the defaults.
-            shared_scale: one colour scale for all targets, as for `figure`.
-            picture: begin with the picture itself.
-            colorbar: what the colours mean, at the right.
+            shared_scale: use one colour scale for all targets, as for `figure`.
+            show_image: begin with the image itself.
+            colorbar: draw a colour bar at the right.
+            picture: deprecated name of `show_image`.
 
         Returns:
             The axes drawn into.
 
         Raises:
-            TargetError: if there are more or fewer axes than panels.
+            TargetError: there are more or fewer axes than panels.
 
         Example:
             >>> figure, axes = plt.subplots(1, 2, layout="constrained")
             >>> explanation.plot(axes, targets=["tabby", "tiger cat"], shared_scale=True)
         """
-        from gradtoken.explanation.figures import Look, plot
+        from gradtoken.explanation.figures import Look, plot, renamed_option
 
-        look = Look(style or display.Style(), shared_scale, picture, colorbar)
+        show_image = renamed_option(show_image, picture)
+        look = Look(style or display.Style(), shared_scale, show_image, colorbar)
         return plot(self, axes, image, targets, look)
 
     def save(self, directory: str | Path, *, style: display.Style | None = None) -> list[Path]:
         """Write overlays, a summary figure, raw tokens and a manifest.
 
-        One image goes into `directory`, several into one folder each below it. Nothing is left
-        half-written: files appear under their names only when complete, the manifest last.
+        One image goes into `directory`, several into a folder each below it. Files appear under
+        their names only when complete, the manifest last.
 
         Returns:
             The folders written.
 
         Raises:
-            OutputError: if the folder cannot be written to.
+            OutputError: the folder cannot be written to.
         """
         from gradtoken.explanation.saving import save
 
@@ -256,10 +263,14 @@ class Explanation:
         ]
 
     def position(self, k: int | str, image: int = 0) -> int:
-        """Where a target stands among those of an image, by position or label.
+        """The position of a target among those of an image.
+
+        Args:
+            k: its position or label.
+            image: the position of the image in the batch.
 
         Raises:
-            TargetError: if there is none.
+            TargetError: there is no such target.
         """
         labels = self.labels[image]
         if isinstance(k, str):
@@ -271,19 +282,12 @@ class Explanation:
         return k
 
     def _repr_png_(self) -> bytes:
-        figure = self.figure()
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-        return buffer.getvalue()
+        from gradtoken.explanation.figures import png_bytes
+
+        return png_bytes(self.figure())
 
     def _repr_html_(self) -> str:
-        from base64 import b64encode
-
-        data = b64encode(self._repr_png_()).decode()
-        return f'<img alt="{self._alt()}" src="data:image/png;base64,{data}">'
-
-    def _alt(self) -> str:
-        from html import escape
-
         names = ", ".join(dict.fromkeys(label for row in self.labels for label in row))
-        return escape(f"Relevance maps for {names}", quote=True)
+        alt = escape(f"Relevance maps for {names}", quote=True)
+        data = b64encode(self._repr_png_()).decode()
+        return f'<img alt="{alt}" src="data:image/png;base64,{data}">'

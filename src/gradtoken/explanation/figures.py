@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,21 +23,21 @@ from gradtoken.errors import TargetError, one_line
 from gradtoken.explanation import style as display
 from gradtoken.explanation.evidence import evidence_of
 from gradtoken.explanation.interface import ExplanationLike
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 
 PANEL = 2.4
-"""Inches of a panel's width, unless a figure's width is given."""
+"""Width of a panel in inches, unless a figure's width is given."""
 MOST_COLUMNS = 8
-"""Panels in a row, unless told."""
+"""Panels in a row, unless a number of columns is given."""
 _TITLE, _CAPTION, _BAR = 0.42, 0.3, 0.75
-"""Inches of height for a panel's title and a figure's caption, and of width for its colour bar."""
+"""Heights of a panel's title and a figure's caption and the width of its colour bar, in inches."""
 _LINE = 0.15
-"""Inches of a title's third line, which says that a map has no positive evidence."""
+"""Height in inches of a title's third line: that a map has no positive evidence."""
 _LONGEST_BAR = 4.0
 _LETTERS = 200
-"""Letters of a title that are looked at; what does not fit into two lines is left out."""
+"""Letters of a title that are kept; of these, what does not fit into two lines is left out."""
 _SIZE = 9
-"""Points of a title."""
+"""Font size of a title in points."""
 _VECTOR_DPI = 300
 _TEXT_AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "ps.fonttype": 42}
 _VECTOR = {".pdf", ".svg", ".eps", ".ps"}
@@ -44,23 +45,23 @@ _VECTOR = {".pdf", ".svg", ".eps", ".ps"}
 
 @dataclass(frozen=True)
 class Look:
-    """What a figure shows.
+    """The options of a figure.
 
     Args:
         style: how maps are coloured.
-        shared_scale: one colour scale for all targets of an image.
-        picture: begin with the picture itself.
-        colorbar: say what the colours mean.
+        shared_scale: use one colour scale for all targets of an image.
+        show_image: begin with the image itself.
+        colorbar: draw a colour bar.
     """
 
     style: display.Style
     shared_scale: bool = False
-    picture: bool = True
+    show_image: bool = True
     colorbar: bool = True
 
 
 class TextFigure(Figure):
-    """A figure whose text stays text in PDF and SVG, with pictures at print resolution there."""
+    """A figure whose PDF and SVG files hold text as text, and images at print resolution."""
 
     def savefig(self, fname: Any, **options: Any) -> None:
         kind = str(options.get("format") or Path(str(fname)).suffix).lower()
@@ -70,14 +71,27 @@ class TextFigure(Figure):
             super().savefig(fname, **options)
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=100)
-        return buffer.getvalue()
+        return png_bytes(self)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as a PNG file of 100 dots per inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def renamed_option(show_image: bool, picture: bool | None) -> bool:
+    """`show_image`, or the value of its deprecated name."""
+    if picture is None:
+        return show_image
+    warnings.warn("picture= is deprecated; use show_image=.", DeprecationWarning, stacklevel=3)
+    return picture
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One picture to draw, with its title."""
+    """An image to draw, with its title."""
 
     drawn: Image.Image
     title: str
@@ -137,19 +151,19 @@ def plot(
         high = _height(panels, PANEL) + _title_height(panels)
         size = (PANEL * len(panels) + _BAR * look.colorbar, high)
         axes = TextFigure(figsize=size, layout="constrained").subplots(1, len(panels))
-    given: list[Axes] = list(np.atleast_1d(np.asarray(axes, dtype=object)).flat)
-    if len(given) != len(panels):
+    flat: list[Axes] = list(np.atleast_1d(np.asarray(axes, dtype=object)).flat)
+    if len(flat) != len(panels):
         raise TargetError(
-            f"{len(given)} axes were given for {len(panels)} panels "
+            f"{len(flat)} axes were given for {len(panels)} panels "
             f"({', '.join(panel.title.splitlines()[0] for panel in panels)}); give one for each."
         )
-    figure: Any = given[0].figure.figure
-    for axis, panel in zip(given, panels, strict=True):
+    figure: Any = flat[0].figure.figure
+    for axis, panel in zip(flat, panels, strict=True):
         axis.set_axis_off()
         _show(axis, panel, axis.get_position().width * figure.get_figwidth())
     if look.colorbar:
-        _colour_bar(given, look, scale, figure.get_figheight())
-    return given
+        _colour_bar(flat, look, scale, figure.get_figheight())
+    return flat
 
 
 def legend(style: display.Style) -> ListedColormap:
@@ -164,21 +178,21 @@ def _panels(
     explanation: ExplanationLike, image: int, targets: Sequence[int | str] | None, look: Look
 ) -> tuple[list[_Panel], float]:
     """An image's panels, and the value in full colour; 0 where that is each map's own."""
-    asked = range(explanation.tokens.shape[1]) if targets is None else targets
-    chosen = [explanation.position(k, image) for k in asked]
-    if not chosen:
+    requested = range(explanation.tokens.shape[1]) if targets is None else targets
+    positions = [explanation.position(k, image) for k in requested]
+    if not positions:
         raise TargetError("there is nothing to draw: name at least one target.")
-    found = [explanation.laid_out(k, image=image, style=look.style) for k in chosen]
+    maps = [explanation.laid_out(k, image=image, style=look.style) for k in positions]
     scale, style = 0.0 if look.style.scale is None else look.style.scale, look.style
-    maps = [explanation.tokens[image, k] for k in chosen]
+    tokens = [explanation.tokens[image, k] for k in positions]
     if look.shared_scale and style.scale is None:
-        scale = display.shared_full_colour(maps, [v for _, v, _ in found], style)
+        scale = display.shared_full_colour(tokens, [values for _, values, _ in maps], style)
         style = replace(style, scale=scale)
-    panels = (
-        [_Panel(found[0][0], one_line(explanation.sources[image].name))] if look.picture else []
-    )
-    for k, tokens, (picture, values, box) in zip(chosen, maps, found, strict=True):
-        drawn = display.overlay(picture, values, box, display.fitted_to(tokens, style))
+    panels = []
+    if look.show_image:
+        panels.append(_Panel(maps[0][0], one_line(explanation.sources[image].name)))
+    for k, target, (shown, values, box) in zip(positions, tokens, maps, strict=True):
+        drawn = display.overlay(shown, values, box, display.fitted_to(target, style))
         panels.append(_Panel(drawn, _title(explanation, image, k)))
     return panels, scale
 
@@ -186,11 +200,11 @@ def _panels(
 def _title(explanation: ExplanationLike, image: int, k: int) -> str:
     label = one_line(explanation.labels[image][k].split(",")[0])[:_LETTERS]
     probability = float(explanation.probabilities[image, k])
-    said = f"p = {probability:.3f}"
+    value = f"p = {probability:.3f}"
     if math.isnan(probability):
-        said = f"y = {float(explanation.scores[image, k]):.2f}"
+        value = f"y = {float(explanation.scores[image, k]):.2f}"
     words = evidence_of(explanation.tokens[image, k]).words()
-    return "\n".join([label, said, words] if words else [label, said])
+    return "\n".join([label, value, words] if words else [label, value])
 
 
 def _show(axis: Axes, panel: _Panel, inches: float) -> None:
@@ -211,7 +225,7 @@ def _height(panels: Sequence[_Panel], side: float) -> float:
 
 
 def _colour_bar(axes: list[Axes], look: Look, scale: float, inches: float) -> None:
-    """What the colours mean, to the right of some axes that are so many inches high."""
+    """Draw the colour bar to the right of some axes that are so many inches high."""
     style = look.style
     top = scale or 1.0
     norm = Normalize(-top if style.signed else 0, top)

@@ -1,4 +1,4 @@
-"""What figures and files need of an explanation."""
+"""The interface of an explanation that figures and files use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradtoken.explanation import style as display
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 from gradtoken.images.source import Source
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ExplanationLike(Protocol):
-    """The part of `Explanation` that is read; its docstrings say what each is."""
+    """The members of `Explanation` that figures and files read; see there."""
 
     @property
     def tokens(self) -> Float[Tensor, "batch targets h w"]: ...

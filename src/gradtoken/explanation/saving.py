@@ -1,4 +1,4 @@
-"""Writing explanations to folders, whole or not at all."""
+"""Writing of explanations to folders: complete, or not at all."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from gradtoken.explanation.interface import ExplanationLike
 MANIFEST = "manifest.json"
 
 _OVERLAY = re.compile(r"\d{2,}_[\w.-]{1,64}\.png")
-"""Names that `_write` gives, the only ones that are removed again."""
+"""Names of overlays that `_write` makes; no other files are removed."""
 _LARGEST_MANIFEST = 1 << 26
 _LONGEST = 1000
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))]
 )
-"""Names that Windows takes for devices, whatever follows after a dot."""
+"""Names of devices on Windows, with any suffix."""
 
 
 def save(explanation: ExplanationLike, directory: Path, style: display.Style) -> list[Path]:
     """Write each image's files; see `Explanation.save`."""
     if len(explanation) == 1:
-        return [_save_one(explanation, directory, style)]
+        return [_save_item(explanation, directory, style)]
     names = unique_names([_name(source.path, i) for i, source in enumerate(explanation.sources)])
     for name in names:
-        refuse_link(directory / name)
+        check_not_link(directory / name)
     return [
-        _save_one(one, directory / name, style)
-        for one, name in zip(explanation, names, strict=True)
+        _save_item(item, directory / name, style)
+        for item, name in zip(explanation, names, strict=True)
     ]
 
 
-def refuse_link(folder: Path) -> None:
-    """Refuse to write into a folder of our own naming that is a link to another.
+def check_not_link(folder: Path) -> None:
+    """Check that a folder to write to is no link to another.
 
     Raises:
-        OutputError: saying where it leads.
+        OutputError: it is a link.
     """
     try:
         target = os.readlink(folder)
@@ -60,12 +60,12 @@ def refuse_link(folder: Path) -> None:
     )
 
 
-def _save_one(explanation: ExplanationLike, directory: Path, style: display.Style) -> Path:
+def _save_item(explanation: ExplanationLike, directory: Path, style: display.Style) -> Path:
     work: Path | None = None
-    ours = whole = False
+    created = complete = False
     try:
         try:
-            ours = not directory.exists()
+            created = not directory.exists()
             directory.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=".gradtoken-", dir=directory))
         except (OSError, ValueError) as error:  # a name with a NUL byte is a ValueError
@@ -74,7 +74,7 @@ def _save_one(explanation: ExplanationLike, directory: Path, style: display.Styl
         _remove_earlier(directory)
         for path in sorted(work.iterdir(), key=lambda path: path.name == MANIFEST):
             atomic.move(path, directory / path.name)
-        whole = True
+        complete = True
     except OutputError:
         raise
     except OSError as error:
@@ -83,7 +83,7 @@ def _save_one(explanation: ExplanationLike, directory: Path, style: display.Styl
         ) from None
     finally:
         if work is not None:
-            shutil.rmtree(directory if ours and not whole else work, ignore_errors=True)
+            shutil.rmtree(directory if created and not complete else work, ignore_errors=True)
     return directory
 
 
@@ -100,10 +100,10 @@ def _remove_earlier(directory: Path) -> None:
 
 
 def _listed_overlays(manifest: Path) -> list[Any]:
-    """What an earlier manifest lists, if it is a plain file of a credible size and sense."""
+    """The overlays in an earlier manifest, if it is a regular file of credible size and content."""
     try:
-        about = manifest.lstat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST_MANIFEST:
+        status = manifest.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_MANIFEST:
             return []
         return list(json.loads(manifest.read_text("utf-8"))["files"]["overlays"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -137,7 +137,7 @@ def safe_name(text: str) -> str:
 
 
 def unique_names(names: list[str]) -> list[str]:
-    """The names with -2, -3, … after those already taken."""
+    """The names, with -2, -3, … after repeated ones."""
     taken: set[str] = set()
     out = []
     for name in names:

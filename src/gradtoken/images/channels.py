@@ -1,4 +1,4 @@
-"""Models of other than three channels: what they get of images, and of arrays of their depth."""
+"""Models of other than three channels: their inputs from images and from arrays (H, W, C)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import Tensor
 from gradtoken.errors import ImageError, ModelError
 from gradtoken.images.load_image import MAX_PIXELS
 
-OF_IMAGES = (1, 3)
-"""Numbers of channels that an image file has: those of grey and of RGB."""
+IMAGE_CHANNELS = (1, 3)
+"""Numbers of channels of image files: grey and RGB."""
 
-_FULL = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
-"""What is 1 in arrays of whole numbers."""
+_MAXIMA = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+"""The value that is scaled to 1, by integer type."""
 
 
 def as_channels(array: np.ndarray[Any, Any], channels: int) -> Float[Tensor, "channels h w"]:
     """An array (H, W, C) as float32 (C, H, W).
 
-    bool, uint8 and uint16 are brought to 0..1; floats stay as they are, in whatever unit.
+    bool, uint8 and uint16 are scaled to 0..1; floats stay as they are, in any unit.
 
     Raises:
         ImageError: another shape, number of channels or type, or NaN or infinite values.
@@ -45,8 +45,8 @@ def as_channels(array: np.ndarray[Any, Any], channels: int) -> Float[Tensor, "ch
         )
     if np.issubdtype(array.dtype, np.floating):
         values = array.astype(np.float32)
-    elif array.dtype in _FULL:
-        values = array.astype(np.float32) / np.float32(_FULL[array.dtype])
+    elif array.dtype in _MAXIMA:
+        values = array.astype(np.float32) / np.float32(_MAXIMA[array.dtype])
     else:
         raise ImageError(
             f"an array of {array.dtype} is no image; use uint8, uint16 or floats (in the unit that "
@@ -78,11 +78,12 @@ class Grey:
 
 @dataclass(frozen=True)
 class TensorsOnly:
-    """In the place of a transform that is not known: a library's is for three channels.
+    """The place of an unknown transform: it raises `ModelError` for anything but tensors.
 
     Args:
-        library: the library's own, which tells the size of the model's input.
-        channels: that the model takes.
+        library: the library's own transform, for three channels; only the size of its output is
+            used.
+        channels: C, the number of channels that the model takes.
     """
 
     library: Callable[[Image.Image], Tensor]

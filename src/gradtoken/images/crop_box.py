@@ -1,109 +1,20 @@
-"""Where on a picture the model looked: the box of the original that its input covers."""
+"""The part of an image that a preprocessing keeps, measured by running the preprocessing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from gradtoken.errors import ImageError
-from gradtoken.images.channels import OF_IMAGES
+from gradtoken.images.box import Box
+from gradtoken.images.channels import IMAGE_CHANNELS
 
 Profile: TypeAlias = np.ndarray[Any, Any]
-
-
-class Box(NamedTuple):
-    """The part of the original picture that the model's input covers, in original pixels.
-
-    It reaches past the picture's borders where the preprocessing pads.
-    """
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def visible(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Whole pixels (left, top, right, bottom) of a picture of `size` (width, height) inside."""
-        width, height = size
-        left = min(max(round(self.left), 0), width - 1)
-        top = min(max(round(self.top), 0), height - 1)
-        right = max(min(round(self.right), width), left + 1)
-        bottom = max(min(round(self.bottom), height), top + 1)
-        return left, top, right, bottom
-
-
-def lay_out(tokens: Tensor, box: Box, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
-    """Put token maps on the original picture's pixels.
-
-    Args:
-        tokens: (K, h, w) token relevance of one picture.
-        box: what of the original the token grid covers.
-        size: (width, height) of the original in pixels.
-        mode: "bilinear" or "nearest" between token centres.
-
-    Returns:
-        (K, height, width); pixels the model never saw are 0.
-    """
-    width, height = size
-    left, top, right, bottom = box.visible(size)
-    xs = torch.arange(left, right, device=tokens.device, dtype=torch.float64) + 0.5
-    ys = torch.arange(top, bottom, device=tokens.device, dtype=torch.float64) + 0.5
-    xs = 2 * (xs - box.left) / (box.right - box.left) - 1
-    ys = 2 * (ys - box.top) / (box.bottom - box.top) - 1
-    grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).to(tokens.dtype)
-    inside = F.grid_sample(
-        tokens[None], grid[None], mode=mode, padding_mode="border", align_corners=False
-    )[0]
-    if (left, top, right, bottom) == (0, 0, width, height):
-        return inside
-    out = tokens.new_zeros(tokens.shape[0], height, width)
-    out[:, top:bottom, left:right] = inside
-    return out
-
-
-def probe(transform: Callable[[Any], Any], size: tuple[int, int], *, channels: int = 3) -> Box:
-    """Find the box a transform keeps of a picture, by sending grey pictures through it.
-
-    Works for any deterministic resize, crop, squash or pad, whatever library it is from: a black
-    and a white picture tell its normalisation, a ramp along an axis tells where each row or column
-    of its output comes from. Steeper ramps over the part found so far sharpen the answer.
-
-    Args:
-        transform: PIL image (of other than one or three channels, tensor) to tensor (C, H, W).
-        size: (width, height) of the pictures it will be used on.
-        channels: C.
-
-    Raises:
-        ImageError: if the output is no shifted and scaled copy of the input: random, flipped,
-            turned, or the same whatever the input.
-    """
-    width, height = size
-    seen_of = partial(_grey, transform, channels)
-    noise = np.random.default_rng(0).random((height, width))
-    first, second = (seen_of(noise) for _ in range(2))
-    black = seen_of(np.zeros((height, width)))
-    span = seen_of(np.ones((height, width))) - black
-    inside = np.abs(span) > 0.5 * np.abs(span).max()
-    if first.shape != second.shape or not np.array_equal(first, second) or not inside.any():
-        raise ImageError(_NOT_FIXED)
-    scale = np.where(inside, span, 1)
-
-    def seen(ramp: Profile, axis: int) -> np.ndarray[Any, Any]:
-        picture = np.broadcast_to(ramp if axis == 1 else ramp[:, None], (height, width))
-        values = np.where(inside, (seen_of(picture) - black) / scale, np.nan)
-        return values if axis == 1 else values.T
-
-    left, right = _find_ends(lambda ramp: seen(ramp, 1), width)
-    top, bottom = _find_ends(lambda ramp: seen(ramp, 0), height)
-    return Box(left, top, right, bottom)
-
 
 _NOT_FIXED = (
     "the preprocessing is not a fixed resize and crop (it is random, flips or turns pictures), so "
@@ -111,14 +22,55 @@ _NOT_FIXED = (
 )
 _PASSES = 8
 _TOLERANCE = 0.06
-"""How far what is seen of a ramp may be from straight, relative to black and white."""
+"""How far the response to a ramp may be from straight, relative to black and white."""
 
 
-def _find_ends(seen: Callable[[Profile], Profile], length: int) -> tuple[float, float]:
-    """Original coordinates of an output axis's first and last edge.
+def find_crop_box(
+    transform: Callable[[Any], Any], size: tuple[int, int], *, channels: int = 3
+) -> Box:
+    """Find the box of an image that a transform keeps, by running it on grey images.
 
-    `seen` gives what the transform makes of a ramp along the axis, (lines, places) with NaN where
-    it pads. Each pass looks closer at the part of the original found by the last one.
+    Works for any deterministic resize, crop, squash or pad of any library. Its outputs for a black
+    and a white image give its normalisation; its outputs for a ramp along an axis give the origin
+    of each row or column. Steeper ramps over the part located so far make the result more precise.
+
+    Args:
+        transform: PIL image (of other than one or three channels, tensor) to tensor (C, H, W).
+        size: (width, height) of the images it is used on.
+        channels: C.
+
+    Raises:
+        ImageError: if the output is no shifted and scaled copy of the input: random, flipped,
+            turned, or the same whatever the input.
+    """
+    width, height = size
+    respond = partial(_grey_response, transform, channels)
+    noise = np.random.default_rng(0).random((height, width))
+    first, second = (respond(noise) for _ in range(2))
+    black = respond(np.zeros((height, width)))
+    span = respond(np.ones((height, width))) - black
+    inside = np.abs(span) > 0.5 * np.abs(span).max()
+    if first.shape != second.shape or not np.array_equal(first, second) or not inside.any():
+        raise ImageError(_NOT_FIXED)
+    scale = np.where(inside, span, 1)
+
+    def ramp_response(ramp: Profile, axis: int) -> np.ndarray[Any, Any]:
+        image = np.broadcast_to(ramp if axis == 1 else ramp[:, None], (height, width))
+        values = np.where(inside, (respond(image) - black) / scale, np.nan)
+        return values if axis == 1 else values.T
+
+    left, right = _find_ends(lambda ramp: ramp_response(ramp, 1), width)
+    top, bottom = _find_ends(lambda ramp: ramp_response(ramp, 0), height)
+    return Box(left, top, right, bottom)
+
+
+def _find_ends(respond: Callable[[Profile], Profile], length: int) -> tuple[float, float]:
+    """Original coordinates of the first and the last edge of an output axis.
+
+    Args:
+        respond: the transform's response to a ramp along the axis, (lines, places), NaN where it
+            pads.
+        length: of the axis in the original image.
     """
     if length == 1:
         return 0.0, 1.0
@@ -126,7 +78,7 @@ def _find_ends(seen: Callable[[Profile], Profile], length: int) -> tuple[float, 
     centres = np.arange(length) + 0.5
     for _ in range(_PASSES):
         ramp = ((centres - low) / (high - low)).clip(0, 1)
-        values = seen(ramp)
+        values = respond(ramp)
         known = np.isfinite(values)
         counts = known.sum(axis=0)
         profile = np.where(known, values, 0).sum(axis=0) / counts.clip(min=1)
@@ -151,12 +103,12 @@ def _find_ends(seen: Callable[[Profile], Profile], length: int) -> tuple[float, 
     return low + start * (high - low), low + (start + slope * len(profile)) * (high - low)
 
 
-def _grey(transform: Callable[[Any], Any], channels: int, values: Profile) -> Profile:
-    """What a transform makes of a grey image with values in 0..1, first channel."""
-    given: Any
-    if channels in OF_IMAGES:
-        given = Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
+def _grey_response(transform: Callable[[Any], Any], channels: int, values: Profile) -> Profile:
+    """The first channel of a transform's output for a grey image with values in 0..1."""
+    image: Any
+    if channels in IMAGE_CHANNELS:
+        image = Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
     else:
-        given = torch.from_numpy(np.array(values, np.float32)).expand(channels, -1, -1).clone()
-    channel: Profile = torch.as_tensor(transform(given))[0].double().numpy()
+        image = torch.from_numpy(np.array(values, np.float32)).expand(channels, -1, -1).clone()
+    channel: Profile = torch.as_tensor(transform(image))[0].double().numpy()
     return channel

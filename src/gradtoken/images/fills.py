@@ -1,4 +1,4 @@
-"""What is put where pixels are taken away. The field's protocols differ in it, so it has a name."""
+"""The values that replace removed pixels. Published protocols differ in them, hence the names."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def filled(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Float[Tensor, "batch channels height width"]:
-    """Pictures with nothing but the fill, in the images' normalised space.
+    """Images of nothing but the fill, in the images' normalised space.
 
     Args:
-        images: preprocessed.
+        images: preprocessed, (B, C, H, W).
         fill: "black": 0 in all channels before normalisation (Chefer et al., CVPR 2021). "grey":
-            0 in normalised space (RISE, AGCAM). "mean": each picture's mean colour. "blur": the
-            picture under a Gaussian of 11 pixels and sigma 5 (RISE).
-        mean: per channel, or one for all, what the images were shifted by in preprocessing.
-        std: per channel, or one for all, what they were divided by.
+            0 in normalised space (RISE, AGCAM). "mean": each image's mean colour. "blur": the
+            image under a Gaussian of 11 pixels and sigma 5 (RISE).
+        mean: per channel, or one for all, what preprocessing subtracted from the images.
+        std: per channel, or one for all, what it divided them by.
 
     Raises:
         MethodError: another fill, or means and deviations of other channels than the images'.

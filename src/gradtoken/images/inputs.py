@@ -1,4 +1,4 @@
-"""From what a user gives to the model's inputs: decoding and preprocessing, also in workers."""
+"""Decoding and preprocessing of a user's images, in this process or in workers."""
 
 from __future__ import annotations
 
@@ -16,85 +16,87 @@ from torch.utils.data import DataLoader, Dataset
 
 from gradtoken.errors import ImageError
 from gradtoken.images.channels import as_channels
-from gradtoken.images.load_image import OF_FILES
+from gradtoken.images.load_image import FILE_CHANNELS
 from gradtoken.images.preprocess import Preprocess, check_tensor
 from gradtoken.images.source import Source
 
-_MANY = 32
-"""More pictures than this are decoded by workers, and decoded again when they are to be shown."""
+MAX_IN_MEMORY = 32
+"""Longer lists are decoded by workers, and their images are decoded again when they are shown."""
 
-_MOST_WORKERS = 8
+_MAX_WORKERS = 8
 
-_ONE = (str, bytes, bytearray, memoryview)
-"""Sequences that are one picture."""
+_SINGLE = (str, bytes, bytearray, memoryview)
+"""Sequences that are a single image."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One picture and what the model gets of it."""
+    """An image and the model's input made of it."""
 
     source: Source
     tensor: Float[Tensor, "channels height width"]
 
 
 class Inputs:
-    """Pictures in a user's order; iterating decodes and preprocesses them, or raises `ImageError`.
+    """A user's images, in order; iterating decodes and preprocesses them.
+
+    An image that cannot be read is an `ImageError` in its place.
 
     Args:
         preprocess: the model's.
         images: see `explain`.
-        workers: processes that decode and preprocess; None for as many as help.
+        workers: processes that decode and preprocess; None is `default_workers`.
 
     Raises:
-        ImageError: no picture, or a tensor that is no preprocessed batch.
+        ImageError: there is no image, or a tensor that is no preprocessed batch.
     """
 
     def __init__(self, preprocess: Preprocess, images: Any, *, workers: int | None = 0) -> None:
         self._preprocess = preprocess
-        self._items = _listed(images, preprocess.depth)
+        self._items = _as_items(images, preprocess.depth)
         if not self._items:
             raise ImageError("the list of pictures is empty; give at least one.")
         if workers is not None and (type(workers) is not int or workers < 0):
             raise ImageError(f"workers is {workers!r}; it must be None or a number from 0 up.")
-        decoded = sum(not isinstance(item, Tensor) for item in self._items)
-        asked = _helpful(decoded) if workers is None else workers
-        self._workers = asked if decoded else 0
+        encoded = sum(not isinstance(item, Tensor) for item in self._items)
+        requested = default_workers(encoded) if workers is None else workers
+        self.workers = requested if encoded else 0
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __iter__(self) -> Iterator[Input | ImageError]:
-        if not self._workers and len(self) <= _MANY:
+        if not self.workers and len(self) <= MAX_IN_MEMORY:
             for item in self._items:
-                yield self._now(item)
+                yield self._read(item)
             return
         loader = DataLoader(
-            _Rows(self._preprocess, self._items),
+            _Decoded(self._preprocess, self._items),
             batch_size=None,
-            num_workers=self._workers,
-            collate_fn=_as_it_is,
+            num_workers=self.workers,
+            collate_fn=_identity,
             generator=torch.Generator(),
         )
-        for item, made in zip(self._items, loader, strict=True):
+        for item, decoded in zip(self._items, loader, strict=True):
             if isinstance(item, Tensor):
-                yield self._now(item)
-            elif isinstance(made, ImageError):
-                yield made
+                yield self._read(item)
+            elif isinstance(decoded, ImageError):
+                yield decoded
             else:
-                tensor, size, sha256 = made
-                if _is_deep(self._preprocess, item):
-                    yield Input(Source.of_array(self._preprocess, item), tensor)
+                tensor, size, sha256 = decoded
+                if _is_array_of_channels(self._preprocess, item):
+                    yield Input(Source.from_array(self._preprocess, item), tensor)
                 else:
-                    yield Input(Source.later(item, size, sha256), tensor)
+                    yield Input(Source.deferred(item, size, sha256), tensor)
 
-    def _now(self, item: Any) -> Input | ImageError:
+    def _read(self, item: Any) -> Input | ImageError:
         if isinstance(item, Tensor):
-            return Input(Source.shown(self._preprocess, item), item)
-        return _read(self._preprocess, item)
+            return Input(Source.from_tensor(self._preprocess, item), item)
+        return _decode(self._preprocess, item)
 
 
-class _Rows(Dataset[Any]):
-    """What a worker makes of a picture: the tensor, its size and its file's fingerprint."""
+class _Decoded(Dataset[Any]):
+    """The results of a worker, for each image: the tensor, the image's size and its SHA-256."""
 
     def __init__(self, preprocess: Preprocess, items: Sequence[Any]) -> None:
         self._preprocess = preprocess
@@ -107,48 +109,51 @@ class _Rows(Dataset[Any]):
         item = self._items[index]
         if isinstance(item, Tensor):
             return None
-        made = _read(self._preprocess, item)
-        if isinstance(made, ImageError):
-            return made
-        return made.tensor, made.source.size, made.source.file_sha256
+        decoded = _decode(self._preprocess, item)
+        if isinstance(decoded, ImageError):
+            return decoded
+        return decoded.tensor, decoded.source.size, decoded.source.file_sha256
 
 
-def _read(preprocess: Preprocess, item: Any) -> Input | ImageError:
+def default_workers(count: int) -> int:
+    """The number of workers for so many images.
+
+    It is 0 for few images, and where processes are not forked: each would import everything anew.
+    """
+    if count <= MAX_IN_MEMORY or multiprocessing.get_start_method() != "fork":
+        return 0
+    return min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def _decode(preprocess: Preprocess, item: Any) -> Input | ImageError:
     try:
-        if _is_deep(preprocess, item):
-            source = Source.of_array(preprocess, item)
+        if _is_array_of_channels(preprocess, item):
+            source = Source.from_array(preprocess, item)
             return Input(source, preprocess(as_channels(item, preprocess.depth)))
         source = Source.read(item)
-        return Input(source, preprocess(source.picture))
+        return Input(source, preprocess(source.image))
     except ImageError as error:
         return error
 
 
-def _is_deep(preprocess: Preprocess, item: Any) -> bool:
-    """Whether an array is no image as files hold it, or the model takes none such."""
+def _is_array_of_channels(preprocess: Preprocess, item: Any) -> bool:
+    """Whether an array holds channels other than a file's, or the model takes no files."""
     if not isinstance(item, np.ndarray):
         return False
-    return not preprocess.takes_images or (item.ndim == 3 and item.shape[-1] not in OF_FILES)
+    return not preprocess.takes_images or (item.ndim == 3 and item.shape[-1] not in FILE_CHANNELS)
 
 
-def _as_it_is(row: Any) -> Any:
+def _identity(row: Any) -> Any:
     return row
 
 
-def _listed(images: Any, channels: int) -> list[Any]:
-    """One item for each picture: paths, bytes, PIL images, arrays and tensors (C, H, W)."""
+def _as_items(images: Any, channels: int) -> list[Any]:
+    """An item for each image: paths, bytes, PIL images, arrays and tensors (C, H, W)."""
     if isinstance(images, Tensor):
         return list(check_tensor(images, channels))
-    if not isinstance(images, Sequence) or isinstance(images, _ONE):
+    if not isinstance(images, Sequence) or isinstance(images, _SINGLE):
         return [images]
     items: list[Any] = []
     for item in images:
         items += list(check_tensor(item, channels)) if isinstance(item, Tensor) else [item]
     return items
-
-
-def _helpful(count: int) -> int:
-    """How many workers help: none for few pictures, or where each would import everything anew."""
-    if count <= _MANY or multiprocessing.get_start_method() != "fork":
-        return 0
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))

@@ -1,4 +1,4 @@
-"""Reading pictures: whatever a user has becomes upright 8-bit RGB, or one clear error."""
+"""Reading images: files, bytes, PIL images and arrays as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from gradtoken.errors import ImageError
 
 MAX_PIXELS = 100_000_000
-"""Pictures of more pixels than this are refused before they are decoded."""
+"""Images of more pixels than this raise an error before they are decoded."""
 
-OF_FILES = (1, 3, 4)
+FILE_CHANNELS = (1, 3, 4)
 """Channels of arrays that are read as image files are: grey, RGB, and RGB with transparency."""
 
 _FORMATS = "png jpg jpeg jpe webp bmp gif tif tiff ppm pgm jp2 avif tga ico"
 SUFFIXES = frozenset(f".{name}" for name in _FORMATS.split())
-"""How the names of pictures end."""
+"""Suffixes of image files."""
 
 ORIENTATION = ExifTags.Base.Orientation
-"""EXIF's tag of how an image is turned."""
+"""The EXIF tag of an image's orientation."""
 
 _PROGRAMS = ("EPS", "WMF")
 """Formats that Pillow hands to Ghostscript, or Windows to its own interpreter."""
@@ -35,20 +35,20 @@ _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 
 def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read a picture as upright RGB.
+    """Read an image as upright RGB.
 
     Args:
-        source: a path, the bytes of a picture file, a PIL image, or an array of shape (H, W),
+        source: a path, the bytes of an image file, a PIL image, or an array of shape (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4) holding uint8 in 0..255, uint16 in 0..65535 or floats
             in 0..1.
-        max_pixels: refuse larger pictures before decoding them.
+        max_pixels: larger images raise an error before they are decoded.
 
     Returns:
         A PIL image in mode RGB: EXIF orientation applied, first frame of an animation,
         transparency composed on white, 16 bit scaled to 8.
 
     Raises:
-        ImageError: if it is missing, not a picture, truncated, too large or of a wrong shape.
+        ImageError: the image is missing, unreadable, truncated, too large or of a wrong shape.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -66,8 +66,8 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     )
 
 
-def load_turned(path: Path) -> tuple[Image.Image, int]:
-    """As `load_image`, with how the file's pixels lie: for masks that were drawn on these.
+def load_with_orientation(path: Path) -> tuple[Image.Image, int]:
+    """As `load_image`, with the EXIF orientation: for masks drawn on the pixels as stored.
 
     Args:
         path: the file.
@@ -99,15 +99,15 @@ def _from_bytes(content: bytes, max_pixels: int) -> Image.Image:
 def read_file(
     path: Path, use: Callable[[Image.Image], Image.Image], *, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Open a picture file, see that it is not too large, and only then decode it.
+    """Open an image file, check its size, and only then decode it.
 
     Args:
         path: the file.
-        use: decodes the picture; what it raises on damaged bytes becomes an `ImageError`.
-        max_pixels: refuse larger pictures before `use`.
+        use: decodes the image; what it raises on damaged bytes becomes an `ImageError`.
+        max_pixels: larger images raise an error before `use`.
 
     Raises:
-        ImageError: if it is missing, not a picture, truncated or too large.
+        ImageError: the file is missing, no image, truncated or too large.
     """
     _check_file(path)
     return _decoded(path, str(path), use, max_pixels)
@@ -141,24 +141,24 @@ def _decoded(
 
 def _check_file(path: Path) -> None:
     try:
-        about = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist; check the path.") from None
     except PermissionError:
         raise ImageError(f"{path} cannot be read: permission denied.") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"{str(path)!r} is no path to a file: {error}.") from None
-    if stat.S_ISDIR(about.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(f"{path} is a folder, not a picture; name the pictures inside it.")
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{path} is a pipe or device, not a picture; give a plain file.")
-    if about.st_size == 0:
+    if status.st_size == 0:
         raise ImageError(f"{path} is empty (0 bytes), so there is no picture in it.")
 
 
 @cache
 def _formats() -> list[str]:
-    """Pillow's formats and those of its plugins, but for those whose files are programs."""
+    """The formats of Pillow and its plugins, except those whose files are programs."""
     Image.init()
     return [name for name in Image.ID if name not in _PROGRAMS]
 
@@ -209,7 +209,7 @@ def _from_array(
     array = np.asarray(array)  # of a masked array, what is behind the mask too
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] not in OF_FILES or 0 in array.shape:
+    if array.ndim != 3 or array.shape[-1] not in FILE_CHANNELS or 0 in array.shape:
         raise ImageError(
             f"an array of shape {tuple(array.shape)} is not a picture; give (H, W), (H, W, 3) or "
             "(H, W, 4), and preprocessed batches as a torch tensor (B, 3, H, W)."

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradtoken.errors import MethodError
-from gradtoken.images.crop_box import Box, lay_out
+from gradtoken.images.box import Box
 
 Interpolation: TypeAlias = Literal["bilinear", "nearest", "bicubic"]
 
@@ -50,7 +50,7 @@ class PatchGrid:
 
     @cached_property
     def others(self) -> tuple[int, ...]:
-        """Positions of all other tokens: class tokens, registers."""
+        """Positions of all other tokens: class token, registers."""
         spatial = set(self.positions)
         return tuple(i for i in range(self.tokens) if i not in spatial)
 
@@ -59,7 +59,7 @@ class PatchGrid:
         return pick(values, self.order, self.count, dim)
 
     def on(self, box: Box) -> Box:
-        """What the cells cover, where `box` is what the whole input covers."""
+        """The box that the cells cover, where `box` is what the whole input covers."""
         if self.cells is None:
             return box
         down = (box.bottom - box.top) / self.size[0]
@@ -71,7 +71,7 @@ class PatchGrid:
             box.top + self.cells.bottom * down,
         )
 
-    def pool(self, pixels: Float[Tensor, "*some height width"]) -> Float[Tensor, "*some h w"]:
+    def pool(self, pixels: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch h w"]:
         """The mean over the pixels of each cell."""
         if self.cells is None:
             flat = pixels.flatten(0, -3) if pixels.ndim > 3 else pixels
@@ -129,7 +129,7 @@ def pick(values: Tensor, order: Sequence[int] | None, count: int, dim: int = -1)
 
 
 def overlaps(cells: int, start: float, end: float, length: int) -> Float[Tensor, "cells length"]:
-    """How much of each cell of [start, end) each of `length` pixels fills; rows sum to 1."""
+    """The share of each cell of [start, end) that each of `length` pixels fills; rows sum to 1."""
     edges = torch.linspace(start, end, cells + 1, dtype=torch.float64)
     pixels = torch.arange(length + 1, dtype=torch.float64)
     low = torch.maximum(edges[:-1, None], pixels[None, :-1])
@@ -162,3 +162,32 @@ def _check_mode(mode: str) -> None:
             f"no way to enlarge maps is named {mode!r}; use "
             f"{', '.join(map(repr, get_args(Interpolation)))}."
         )
+
+
+def lay_out(tokens: Tensor, box: Box, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
+    """Interpolate token maps on the pixels of the original image.
+
+    Args:
+        tokens: (K, h, w) token relevance of one image.
+        box: the part of the original that the token grid covers.
+        size: (width, height) of the original, in pixels.
+        mode: of interpolation between token centres, "bilinear" or "nearest".
+
+    Returns:
+        (K, height, width); 0 outside of the box.
+    """
+    width, height = size
+    left, top, right, bottom = box.visible(size)
+    xs = torch.arange(left, right, device=tokens.device, dtype=torch.float64) + 0.5
+    ys = torch.arange(top, bottom, device=tokens.device, dtype=torch.float64) + 0.5
+    xs = 2 * (xs - box.left) / (box.right - box.left) - 1
+    ys = 2 * (ys - box.top) / (box.bottom - box.top) - 1
+    grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).to(tokens.dtype)
+    inside = F.grid_sample(
+        tokens[None], grid[None], mode=mode, padding_mode="border", align_corners=False
+    )[0]
+    if (left, top, right, bottom) == (0, 0, width, height):
+        return inside
+    out = tokens.new_zeros(tokens.shape[0], height, width)
+    out[:, top:bottom, left:right] = inside
+    return out

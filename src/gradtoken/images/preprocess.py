@@ -1,7 +1,8 @@
-"""From an image to the model's input, and back to where it lay."""
+"""From an image to the model's input, and the box of the image that it covers."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -14,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from gradtoken.errors import ImageError, ModelError
-from gradtoken.images.channels import OF_IMAGES, Grey, TensorsOnly
-from gradtoken.images.crop_box import Box, probe
+from gradtoken.images.box import Box
+from gradtoken.images.channels import IMAGE_CHANNELS, Grey, TensorsOnly
+from gradtoken.images.crop_box import find_crop_box
 from gradtoken.images.load_image import MAX_PIXELS
 from gradtoken.images.rendering import Rendering, check_rendering, render
 
 MAX_ASPECT = 1000
-"""Resizing the short side of a longer strip than this would need an enormous picture."""
+"""Resizing the short side of a longer strip than this would need an enormous image."""
 
 _NOISE_SIDE = 256
 
@@ -38,7 +40,7 @@ class Preprocess:
             preprocessed tensors.
         std: per channel, or one for all, what the transform divides by.
         geometry: the box of an original of a size (width, height) that the transform keeps, where
-            it is known; otherwise it is found by probing the transform.
+            it is known; None measures it by running the transform.
         channels: C, how many channels the transform returns; None is as many as the means, or as
             the model takes.
         rendering: how images are shown: the indices of the channels for red, green and blue, of
@@ -63,33 +65,33 @@ class Preprocess:
         object.__setattr__(self, "std", std)
         object.__setattr__(self, "channels", channels)
         check_rendering(self.rendering, self.depth)
-        find = self.geometry or partial(probe, self.transform, channels=self.depth)
+        find = self.geometry or partial(find_crop_box, self.transform, channels=self.depth)
         object.__setattr__(self, "_box", lru_cache(maxsize=256)(find))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = (self.transform, self.mean, self.std, self.geometry, self.channels, self.rendering)
-        return Preprocess, given
+        fields = (self.transform, self.mean, self.std, self.geometry, self.channels, self.rendering)
+        return Preprocess, fields
 
     @property
     def depth(self) -> int:
-        """C, the number of channels: three where none is told."""
+        """C, the number of channels: `channels`, or three where that is None."""
         return 3 if self.channels is None else self.channels
 
     @property
     def takes_images(self) -> bool:
-        """Whether it takes image files and PIL images, which have one or three channels."""
-        return self.depth in OF_IMAGES
+        """Whether it takes files and PIL images, which have one or three channels."""
+        return self.depth in IMAGE_CHANNELS
 
     def __call__(self, image: Any) -> Float[Tensor, "channels height width"]:
         """The model's input for one image.
 
         Args:
             image: a PIL image (RGB), or, for other than one or three channels, a float tensor
-                (C, H, W) as arrays become.
+                (C, H, W) made of an array.
 
         Raises:
-            ImageError: if it is more than `MAX_ASPECT` times longer than wide, or has other
-                channels than the model takes.
+            ImageError: it is more than `MAX_ASPECT` times longer than wide, or has another number
+                of channels than the model takes.
             ModelError: if the transform does not return C channels.
         """
         width, height = self._size(image)
@@ -125,14 +127,23 @@ class Preprocess:
         """The box of an original of `size` (width, height) that the model's input covers."""
         return self._box(size)
 
-    def picture(self, tensor: Float[Tensor, "channels height width"]) -> Image.Image:
-        """A preprocessed tensor shown as a picture again (normalisation undone)."""
+    def to_image(self, tensor: Float[Tensor, "channels height width"]) -> Image.Image:
+        """A preprocessed tensor (C, H, W) as an RGB image, normalisation undone."""
         values = tensor.detach().float().cpu()
         mean, std = (torch.tensor(v).to(values).view(-1, 1, 1) for v in (self.mean, self.std))
         return render(values * std + mean, self.rendering)
 
+    def picture(self, tensor: Float[Tensor, "channels height width"]) -> Image.Image:
+        """Deprecated name of `to_image`."""
+        warnings.warn(
+            "Preprocess.picture is deprecated; use Preprocess.to_image.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.to_image(tensor)
+
     def sample(self, seed: int = 0) -> Float[Tensor, "channels height width"]:
-        """A model's input made of noise, the same for each seed, to try the model on."""
+        """A model's input (C, H, W) made of seeded noise, to run the model on."""
         rng = np.random.default_rng(seed)
         if isinstance(self.transform, TensorsOnly):
             shape = (self.depth, *self.transform.size)
@@ -144,11 +155,11 @@ class Preprocess:
         return self(torch.from_numpy(values))
 
     def for_model(self, channels: int) -> Preprocess:
-        """A user's preprocessing, for a model of so many channels where it does not tell itself."""
+        """A user's preprocessing, for a model of so many channels unless it has its own number."""
         return self if self.channels is not None else replace(self, channels=channels)
 
     def of_library(self, channels: int) -> Preprocess:
-        """A library's preprocessing, as it is for images, for a model of so many channels."""
+        """A library's preprocessing for images, for a model of so many channels."""
         if channels == self.depth:
             return replace(self, channels=channels)
         if channels == 1:
@@ -161,28 +172,28 @@ class Preprocess:
 def _normalisation(
     mean: Any, std: Any, channels: int | None
 ) -> tuple[tuple[float, ...], tuple[float, ...], int | None]:
-    """Means and standard deviations of as many channels, and that number where it is told."""
+    """Means and standard deviations for each channel, and their number; None if unknown."""
     mean, std = tuple(mean), tuple(std)
-    told = {len(values) for values in (mean, std) if len(values) != 1}
-    told |= set() if channels is None else {channels}
-    if len(told) > 1 or not mean or not std or (channels is not None and channels < 1):
+    counts = {len(values) for values in (mean, std) if len(values) != 1}
+    counts |= set() if channels is None else {channels}
+    if len(counts) > 1 or not mean or not std or (channels is not None and channels < 1):
         raise ModelError(
             f"the preprocessing has {len(mean)} means, {len(std)} standard deviations and "
             f"channels={channels}; give one for all channels, or one for each."
         )
-    if not told:
+    if not counts:
         return mean, std, None
-    count = told.pop()
+    count = counts.pop()
     mean, std = (v * count if len(v) == 1 else v for v in (mean, std))
     return mean, std, count
 
 
 def check_tensor(images: Tensor, channels: int = 3) -> Float[Tensor, "batch channels height width"]:
-    """A preprocessed tensor made a batch, or an error that says what is wrong with it.
+    """Check a preprocessed tensor and return it as a batch.
 
     Args:
         images: (B, C, H, W) or (C, H, W).
-        channels: C, that the model takes.
+        channels: C, the number that the model takes.
 
     Raises:
         ImageError: wrong number of dimensions or channels, too many pixels, empty, integer, NaN or

@@ -1,4 +1,4 @@
-"""How an image of any number of channels is shown as RGB."""
+"""Showing an image of any number of channels as RGB."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from gradtoken.errors import ModelError
 
 Rendering: TypeAlias = Sequence[int] | Callable[[Float[Tensor, "channels h w"]], Image.Image]
-"""Which channels are shown as red, green and blue, or one as grey; or what makes an RGB image."""
+"""The channels shown as red, green and blue, or one as grey; or a function to an RGB image."""
 
 
 def check_rendering(rendering: Any, channels: int) -> None:
-    """Refuse a rendering of channels that are not there.
+    """Check a rendering for a number of channels.
 
     Raises:
-        ModelError: saying what it can be.
+        ModelError: it is neither a function nor indices of one or three existing channels.
     """
     if rendering is None or callable(rendering):
         return
@@ -41,9 +41,9 @@ def render(values: Float[Tensor, "channels h w"], rendering: Rendering | None) -
     """Channels, with the normalisation undone, as an RGB image.
 
     Without a rendering, one channel is shown as grey, two as the grey of their mean, of more the
-    first three as red, green and blue. Of one or three channels, values are shown from 0 to 1 and
-    clipped. Of other numbers, values outside 0 to 1 are brought into it by the lowest and the
-    highest of those shown.
+    first three as red, green and blue. Values of one or three channels
+    are clipped to 0 to 1. Values of other numbers of channels, if any shown one is outside 0 to 1,
+    are scaled to it by the lowest and the highest shown.
 
     Raises:
         ModelError: if a function does not return an image of the channels' size.
@@ -58,7 +58,7 @@ def render(values: Float[Tensor, "channels h w"], rendering: Rendering | None) -
                 f"{got}."
             )
         return image.convert("RGB")
-    shown = _chosen(values.detach().float().cpu(), rendering)
+    shown = _select(values.detach().float().cpu(), rendering)
     if len(values) not in (1, 3):
         low, high = float(shown.min()), float(shown.max())
         if (low < 0 or high > 1) and high > low:
@@ -67,7 +67,7 @@ def render(values: Float[Tensor, "channels h w"], rendering: Rendering | None) -
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _chosen(
+def _select(
     values: Float[Tensor, "channels h w"], rendering: Sequence[int] | None
 ) -> Float[Tensor, "shown h w"]:
     if rendering is not None:

@@ -176,7 +176,7 @@ def _labels(family: Any, model: Model, labels: Names | None) -> Labels:
     assert model.reading is not None
     classes = model.reading.outputs
     if labels is not None:
-        return Labels.given(labels, classes, model.spec)
+        return Labels.from_names(labels, classes, model.spec)
     if family is None:
         return Labels.numbered(classes)
     names: Labels = family.read_labels(model.module, classes)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from gradtoken.errors import ModelError
-from gradtoken.images.channels import OF_IMAGES
+from gradtoken.images.channels import IMAGE_CHANNELS
 from gradtoken.images.preprocess import Preprocess
 
 _IMAGE_TOWERS = ("visual", "vision_model")
@@ -73,7 +73,7 @@ def with_channels(preprocess: Preprocess, module: nn.Module) -> Preprocess:
     try:
         channels = len(preprocess.transform(Image.new("RGB", (256, 256))))
     except Exception as error:  # it is somebody else's, for images or for tensors
-        if takes is None or takes in OF_IMAGES:
+        if takes is None or takes in IMAGE_CHANNELS:
             raise ModelError(
                 f"the preprocessing fails on an RGB image ({error}); for other channels, say how "
                 "many, as in Preprocess(transform, channels=12)."

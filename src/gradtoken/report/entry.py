@@ -28,7 +28,7 @@ _STEPS = 32767
 def entry_of(explanation: Explanation) -> dict[str, Any]:
     """The values of the template `entry.html` for an explanation of one image."""
     source = explanation.sources[0]
-    small, box = display.fitted(source.picture, explanation.boxes[0], SIDE)
+    small, box = display.fitted(source.image, explanation.boxes[0], SIDE)
     record = explanation.to_dict()[0]
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)

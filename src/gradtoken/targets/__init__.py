@@ -1,4 +1,4 @@
-"""What is explained: one scalar of a model's output per map.
+"""Targets: the scalar of a model's output that a map explains.
 
 A target turns logits into a scalar y. Class ids and names, contrasts, log-probabilities and any
 function of the output are targets; `Targets` holds the K targets of each of B images.

@@ -1,4 +1,4 @@
-"""How a model's logits become probabilities."""
+"""The activation that turns a model's logits into probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gradtoken.errors import ModelError, TargetError
 
 Activation: TypeAlias = Literal["softmax", "sigmoid", "none"]
-"""One class of all, each class by itself, or outputs that are no probabilities (regression)."""
+"""Exclusive classes, independent classes, or outputs that are no probabilities (regression)."""
 
 
 def check_activation(activation: object) -> Activation:
@@ -26,8 +26,8 @@ def check_activation(activation: object) -> Activation:
     """
     for known in get_args(Activation):
         if isinstance(activation, str) and activation == known:
-            found: Activation = known
-            return found
+            checked: Activation = known
+            return checked
     raise ModelError(
         f"activation is {activation!r}; it can be 'softmax' (one class of all), 'sigmoid' (each "
         "class by itself) or 'none' (outputs that are no probabilities)."
@@ -63,12 +63,16 @@ def log_probabilities(
     Raises:
         TargetError: for "none", whose outputs are no probabilities.
     """
-    refuse_none(activation)
+    require_probabilities(activation)
     return F.logsigmoid(logits) if activation == "sigmoid" else logits.log_softmax(-1)
 
 
-def refuse_none(activation: Activation) -> None:
-    """Raise TargetError where a probability is needed and the outputs are none."""
+def require_probabilities(activation: Activation) -> None:
+    """Check that a model's outputs have probabilities.
+
+    Raises:
+        TargetError: for "none".
+    """
     if activation == "none":
         raise TargetError(
             "log_prob needs a probability, and the outputs of this model are none "

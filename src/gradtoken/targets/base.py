@@ -1,4 +1,4 @@
-"""What every target is: one scalar of a model's output."""
+"""The base class of targets: a scalar of a model's output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Scores: TypeAlias = Float[Tensor, "*rows"]
 
 
 class Target(ABC):
-    """One thing to explain: a scalar of the logits."""
+    """A scalar of the logits, to be explained."""
 
     @abstractmethod
     def score(self, logits: Logits) -> Scores:
@@ -25,22 +25,22 @@ class Target(ABC):
 
     @abstractmethod
     def label(self, labels: Labels) -> str:
-        """What to call it for people."""
+        """Its name for people."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The target as plain data, for manifests."""
 
     def classes(self) -> tuple[int, ...]:
-        """The ids of the classes it speaks of."""
+        """The ids of its classes."""
         return ()
 
     def terms(self) -> dict[int, float] | None:
-        """The weight of each logit in y where y is a weighted sum of logits, else None."""
+        """The weight of each logit, by class id, if y is a weighted sum of logits; else None."""
         return None
 
     def probability(self, logits: Logits, activation: Activation) -> Scores:
-        """The probability of the class explained.
+        """The probability of the target's class.
 
         Args:
             logits: (…, C).

@@ -1,4 +1,4 @@
-"""Targets that are classes, or set some against others."""
+"""Class targets: a logit, a log-probability, and contrasts between classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtoken.errors import TargetError
-from gradtoken.targets.activation import Activation, log_probabilities, probabilities, refuse_none
+from gradtoken.targets.activation import (
+    Activation,
+    log_probabilities,
+    probabilities,
+    require_probabilities,
+)
 from gradtoken.targets.base import Logits, Scores, Target
 from gradtoken.targets.labels import Labels
 
@@ -46,13 +51,13 @@ class LogProb(ClassTarget):
     activation: Activation | None = None
 
     def of(self, activation: Activation) -> LogProb:
-        """The same for a model of an activation, unless it has one already.
+        """The same target with a model's activation, unless it has its own.
 
         Raises:
             TargetError: for "none", whose outputs are no probabilities.
         """
         chosen = self.activation or activation
-        refuse_none(chosen)
+        require_probabilities(chosen)
         return replace(self, activation=chosen)
 
     def score(self, logits: Logits) -> Scores:
@@ -105,10 +110,10 @@ class Against(ClassTarget):
         return logits[..., self.id] - self.weight * logits[..., list(self.others)].mean(-1)
 
     def terms(self) -> dict[int, float]:
-        found = {self.id: 1.0}
+        weights = {self.id: 1.0}
         for other in self.others:
-            found[other] = found.get(other, 0.0) - self.weight / len(self.others)
-        return found
+            weights[other] = weights.get(other, 0.0) - self.weight / len(self.others)
+        return weights
 
     def to_dict(self) -> dict[str, Any]:
         return {

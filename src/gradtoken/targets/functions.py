@@ -1,4 +1,4 @@
-"""Any function of the output as a target."""
+"""A function of the output as a target."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gradtoken.targets.labels import Labels
 
 @dataclass(frozen=True)
 class OutputTarget(Target):
-    """Any function of one image's output: (C,) logits to a scalar tensor."""
+    """A function of an image's output: logits (C,) to a scalar tensor."""
 
     function: Callable[[Float[Tensor, " classes"]], Float[Tensor, ""]]
 
     def score(self, logits: Logits) -> Scores:
-        rows = [self._one(row) for row in logits.reshape(-1, logits.shape[-1])]
+        rows = [self._row_score(row) for row in logits.reshape(-1, logits.shape[-1])]
         return torch.stack(rows).reshape(logits.shape[:-1])
 
-    def _one(self, row: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
+    def _row_score(self, row: Float[Tensor, " classes"]) -> Float[Tensor, ""]:
         value = self.function(row)
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Class names: looking them up both ways."""
+"""Class names, by id and by name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from gradtoken.errors import ModelError, TargetError, did_you_mean, printable
 
 Names: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, str] | Mapping[str, int]
-"""Class names as users have them: in order, or by id (`id2label`), or their ids (`label2id`)."""
+"""Class names: in order, by id (`id2label`), or as a map to ids (`label2id`)."""
 
 
 class Labels(Sequence[str]):
     """The names of a model's classes, in the order of its outputs.
 
     Args:
-        names: one name per class; synonyms may be separated by commas ("tabby, tabby cat"). What
-            is not printable (terminal codes, say, in a stranger's file) becomes a mark.
+        names: one name per class; synonyms may be separated by commas ("tabby, tabby cat").
+            Characters that are not printable, such as terminal codes, are replaced by a mark.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -30,12 +30,12 @@ class Labels(Sequence[str]):
 
     @classmethod
     def numbered(cls, count: int) -> Labels:
-        """Names for classes nobody named: "class 0", "class 1", …"""
+        """Labels for classes without names: "class 0", "class 1", …"""
         return cls([f"class {index}" for index in range(count)])
 
     @classmethod
-    def given(cls, names: Names, count: int, spec: str) -> Labels:
-        """The names that a user gives for a model's classes.
+    def from_names(cls, names: Names, count: int, spec: str) -> Labels:
+        """Labels from the names that a user has for a model's classes.
 
         Args:
             names: one name per class, in order; or a complete map from id to name (ids may be
@@ -46,15 +46,15 @@ class Labels(Sequence[str]):
         Raises:
             ModelError: another number of names, an incomplete map, or names in no order.
         """
-        found = _from_map(names, count, spec) if isinstance(names, Mapping) else _listed(names)
-        if found is None:
+        ordered = _from_map(names, count, spec) if isinstance(names, Mapping) else _as_list(names)
+        if ordered is None:
             raise ModelError(
                 f"the labels are a {type(names).__name__}, which is no list of names; give one "
                 "name per class in a list, or a map from id to name."
             )
-        if len(found) != count:
-            raise ModelError(f"{len(found)} labels were given for the {count} classes of {spec}.")
-        return cls(found)
+        if len(ordered) != count:
+            raise ModelError(f"{len(ordered)} labels were given for the {count} classes of {spec}.")
+        return cls(ordered)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -94,12 +94,12 @@ class Labels(Sequence[str]):
         raise TargetError(f"no class is named {item!r}{hint}")
 
     def named(self, name: str) -> int | None:
-        """The id of the one class that has a name or synonym; None if none has it, or several."""
+        """The id of the only class with a name or synonym; None if no class or several have it."""
         ids = self.all_named(name)
         return ids[0] if len(ids) == 1 else None
 
     def all_named(self, name: str) -> list[int]:
-        """The ids of the classes that have a name or synonym (any case), in order."""
+        """The ids of the classes with a name or synonym (any case), in order."""
         return sorted(self._ids.get(_fold(name), ()))
 
     def _checked(self, index: int) -> int:
@@ -111,8 +111,8 @@ class Labels(Sequence[str]):
         return index
 
 
-def _listed(names: Any) -> list[Any] | None:
-    """Names in an order, or None where they are in none."""
+def _as_list(names: Any) -> list[Any] | None:
+    """Names as a list; None if they have no order."""
     if isinstance(names, np.ndarray):
         return list(names.tolist()) if names.ndim == 1 else None
     text = isinstance(names, (str, bytes, bytearray, memoryview))
@@ -121,30 +121,30 @@ def _listed(names: Any) -> list[Any] | None:
 
 def _from_map(names: Mapping[Any, Any], count: int, spec: str) -> list[str]:
     """The names in a map from id to name or from name to id, by id."""
-    by_name = all(isinstance(key, str) for key in names) and all(
+    to_ids = all(isinstance(key, str) for key in names) and all(
         _is_id(value) for value in names.values()
     )
-    pairs = [(value, key) if by_name else (key, value) for key, value in names.items()]
-    found = {_id(index): name for index, name in pairs}
-    if not all(isinstance(name, str) for name in found.values()) or -1 in found:
+    pairs = [(value, key) if to_ids else (key, value) for key, value in names.items()]
+    by_id = {_id(index): name for index, name in pairs}
+    if not all(isinstance(name, str) for name in by_id.values()) or -1 in by_id:
         raise ModelError(
             "the labels are a map neither from ids to names nor from names to ids; give "
             "{0: 'first class', 1: 'second class', …}, or a list of names."
         )
-    if sorted(found) != list(range(count)) or len(found) < len(names):
+    if sorted(by_id) != list(range(count)) or len(by_id) < len(names):
         raise ModelError(
-            f"the map of labels {_misfit(found, len(names), count)}: {spec} has {count} classes, "
+            f"the map of labels {_defect(by_id, len(names), count)}: {spec} has {count} classes, "
             f"0 to {count - 1}, and each needs one name."
         )
-    return [found[index] for index in range(count)]
+    return [by_id[index] for index in range(count)]
 
 
-def _misfit(found: Mapping[Any, str], given: int, count: int) -> str:
-    """What is wrong with a map from ids to names."""
-    missing = [index for index in range(count) if index not in found]
+def _defect(by_id: Mapping[Any, str], entries: int, count: int) -> str:
+    """The defect of a map from ids to names that had so many entries."""
+    missing = [index for index in range(count) if index not in by_id]
     if missing:
         return f"has no name for class {missing[0]} ({len(missing)} missing)"
-    return "names a class twice" if len(found) < given else f"has an id {max(found)}"
+    return "names a class twice" if len(by_id) < entries else f"has an id {max(by_id)}"
 
 
 def _is_id(value: Any) -> bool:
@@ -152,7 +152,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _id(value: Any) -> int:
-    """An id, also as text; -1 where it is none."""
+    """An id, also as text; -1 for anything else."""
     as_text = isinstance(value, str) and value.isdecimal()
     return max(int(value), -1) if as_text or _is_id(value) else -1
 

@@ -1,4 +1,4 @@
-"""Classes given by a mark each (multi-hot rows), told apart from ids."""
+"""Multi-hot rows: classes marked by a bool or float each, and distinguished from ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def as_list(targets: Any) -> Any:
     """A tensor or array as nested lists.
 
     Raises:
-        TargetError: a tensor without numbers that can be read.
+        TargetError: a tensor without readable values (sparse, "meta").
     """
     try:
         return targets.tolist()
@@ -25,11 +25,11 @@ def as_list(targets: Any) -> Any:
         raise TargetError(f"the tensor of targets cannot be read: {error}.") from None
 
 
-def rows_of(targets: Any) -> list[Any]:
+def as_rows(targets: Any) -> list[Any]:
     """The rows of a tensor or array of two dimensions.
 
     Raises:
-        TargetError: a tensor without rows that can be read.
+        TargetError: a tensor without readable rows (sparse, "meta").
     """
     try:
         return list(targets)
@@ -38,9 +38,9 @@ def rows_of(targets: Any) -> list[Any]:
 
 
 def row_of_targets(row: Any, classes: int) -> list[Any]:
-    """The targets in one row: what stands there, or the ids of the classes that are marked.
+    """The targets in a row: its items, or the ids of the classes that it marks.
 
-    One bool for each class, or one float 0.0 or 1.0 for each class, marks the classes to explain.
+    As many bools, or floats 0.0 and 1.0, as there are classes mark the classes to explain.
     Integers are ids, never marks.
 
     Args:
@@ -48,31 +48,31 @@ def row_of_targets(row: Any, classes: int) -> list[Any]:
         classes: C, the number of the model's classes.
 
     Raises:
-        TargetError: no class is marked; bools or floats that are not one mark for each class;
-            integers that can only be meant as marks.
+        TargetError: no class is marked; bools or floats that are not a mark for each class;
+            integers that can only be marks.
     """
     items = as_list(row) if isinstance(row, Array) else list(row)
     values = [_plain(item) for item in items]
     if len(values) == classes and _are_marks(values):
-        found = [index for index, mark in enumerate(values) if mark]
-        if not found:
+        ids = [index for index, mark in enumerate(values) if mark]
+        if not ids:
             raise TargetError("a row of marks has no class set; mark one, or leave the row out.")
-        return found
+        return ids
     if isinstance(row, Array) and any(isinstance(value, (bool, float)) for value in values):
         raise TargetError(
             f"{len(values)} targets of {str(row.dtype).removeprefix('torch.')} are neither class "
             f"ids nor one mark (0 or 1) for each of the model's {classes} classes; give integer "
             "ids, or marks as bools (B, C)."
         )
-    refuse_integer_marks(values, classes)
+    check_integer_ids(values, classes)
     return items
 
 
-def refuse_integer_marks(values: Sequence[Any], classes: int) -> None:
-    """Refuse as many integers as there are classes, some of them equal: they are no ids.
+def check_integer_ids(values: Sequence[Any], classes: int) -> None:
+    """Check that integers are ids.
 
     Raises:
-        TargetError: saying how to write ids, and how marks.
+        TargetError: there are as many as classes, and some are equal: they are marks.
     """
     if len(values) != classes or classes < 3 or not all(type(value) is int for value in values):
         return
@@ -86,8 +86,8 @@ def refuse_integer_marks(values: Sequence[Any], classes: int) -> None:
 
 
 def _are_marks(values: Sequence[Any]) -> bool:
-    one_kind = len({type(value) for value in values}) == 1 and type(values[0]) in (bool, float)
-    return one_kind and all(value in (0, 1) for value in values)
+    same_type = len({type(value) for value in values}) == 1 and type(values[0]) in (bool, float)
+    return same_type and all(value in (0, 1) for value in values)
 
 
 def _plain(item: Any) -> Any:

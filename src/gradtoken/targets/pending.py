@@ -1,4 +1,4 @@
-"""What a user writes for a target before a model's labels or text tower are known."""
+"""Targets as a user writes them, before a model's labels or text encoder are known."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from gradtoken.targets.labels import Labels
 
 @dataclass(frozen=True)
 class Pending:
-    """A target given by class names or ids, not yet looked up in a model's labels."""
+    """A target of class names or ids, not yet looked up in a model's labels."""
 
     kind: Callable[..., Target]
     classes: tuple[Any, ...]
 
     def resolve(self, labels: Labels) -> Target:
+        """The target, with the ids of its classes."""
         return self.kind(*(labels.find(item) for item in self.classes))
 
     def __repr__(self) -> str:
@@ -33,7 +34,7 @@ def contrast(a: int | str | Prompt | list[Prompt], b: int | str | Prompt | list[
     Two prompts, as in `contrast(*text("a cat", "a dog"))` or
     `contrast(text("a cat"), text("a dog"))`, set their similarities against each other.
     """
-    return Pending(Contrast, (_only(a), _only(b)))
+    return Pending(Contrast, (_single(a), _single(b)))
 
 
 def log_prob(c: int | str) -> Pending:
@@ -45,8 +46,8 @@ def log_prob(c: int | str) -> Pending:
     return Pending(LogProb, (c,))
 
 
-def _only(side: Any) -> Any:
-    """One side of a contrast; the prompt in a list that holds no other.
+def _single(side: Any) -> Any:
+    """A side of a contrast; of a list of one prompt, that prompt.
 
     Raises:
         TargetError: several prompts.
@@ -63,7 +64,7 @@ def _only(side: Any) -> Any:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt among others, not yet read by a model."""
+    """A prompt among others, not yet encoded by a model."""
 
     prompts: tuple[str, ...]
     index: int
@@ -73,9 +74,9 @@ class Prompt:
 
 
 def text(*prompts: str) -> list[Prompt]:
-    """Prompts to explain a picture's similarity with, for models such as CLIP and SigLIP.
+    """Prompts whose similarity with an image is explained, for models such as CLIP and SigLIP.
 
-    A list of targets, one for each prompt; CLIP's probabilities are shares among them.
+    Returns a list of targets, one for each prompt. CLIP's probabilities are shares among them.
 
     Raises:
         TargetError: no prompt, or one that is no text.

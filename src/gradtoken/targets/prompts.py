@@ -1,4 +1,4 @@
-"""Reading text, for models that compare pictures with it."""
+"""The text side of models that compare images with text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Unit embeddings of prompts, and how similarity becomes a logit: scale * cosine + bias.
+    """Unit embeddings of prompts; a prompt's logit is scale * cosine + bias.
 
-    `independent` says that each prompt has a probability of its own (sigmoid, as in SigLIP);
-    otherwise they share one (softmax, as in CLIP).
+    If `independent`, each prompt has its own probability (sigmoid, as in SigLIP); otherwise the
+    probabilities of all prompts sum to 1 (softmax, as in CLIP).
     """
 
     embeddings: Float[Tensor, "prompts dim"]
@@ -25,7 +25,7 @@ class PromptBatch:
 
 
 class Prompts(Protocol):
-    """The text side of a model."""
+    """A model's text encoder."""
 
     def __call__(self, texts: Sequence[str]) -> PromptBatch:
-        """The embeddings of some prompts, to compare with the model's image embeddings."""
+        """The embeddings of prompts, to be compared with the model's image embeddings."""

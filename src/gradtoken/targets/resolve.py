@@ -1,4 +1,4 @@
-"""From what a user asks for to targets."""
+"""Turning the targets that a user requests into `Target` objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
 from gradtoken.targets.functions import OutputTarget
 from gradtoken.targets.labels import Labels
-from gradtoken.targets.multi_hot import Array, as_list, row_of_targets, rows_of
+from gradtoken.targets.multi_hot import Array, as_list, as_rows, row_of_targets
 from gradtoken.targets.pending import Pending, Prompt
 from gradtoken.targets.prompts import PromptBatch
 from gradtoken.targets.similarity import Similarity, SimilarityContrast
@@ -33,7 +33,7 @@ def resolve(
     prompts: Callable[[tuple[str, ...]], PromptBatch] | None = None,
     activation: Activation = "softmax",
 ) -> Targets:
-    """Turn what a user asks for into `Targets`.
+    """Turn requested targets into `Targets`.
 
     Args:
         targets: as for `resolve_rows`.
@@ -60,7 +60,7 @@ def resolve_rows(
     prompts: Callable[[tuple[str, ...]], PromptBatch] | None = None,
     activation: Activation = "softmax",
 ) -> list[list[Target]]:
-    """Turn what a user asks for into a list of targets for each image.
+    """Turn requested targets into a list of `Target` for each image.
 
     Args:
         targets: None (the `top_k` predicted classes of each image), "all" classes, `above(p)`, one
@@ -70,8 +70,8 @@ def resolve_rows(
         logits: the model's output, (B, C).
         labels: the names of the model's classes.
         top_k: how many predicted classes where `targets` is None.
-        prompts: reads text, where the model compares pictures with it; the targets are then
-            `text(…)` or functions of the picture's embedding.
+        prompts: encodes text, for a model that compares images with it; the targets are then
+            `text(…)` or functions of the image's embedding.
         activation: of the model, for `above(p)` and `log_prob(c)`.
 
     Raises:
@@ -86,39 +86,44 @@ def resolve_rows(
             "line)."
         )
     if targets is None:
-        classes = logits.shape[-1]
-        if type(top_k) is not int or not 1 <= top_k <= classes:
-            raise TargetError(
-                f"top_k is {top_k!r}; this model has {classes} classes, use 1 to {classes}."
-            )
-        first = logits.topk(top_k, dim=-1).indices.tolist()
-        return [[ClassTarget(index) for index in row] for row in first]
+        return _predicted(logits, top_k)
     if isinstance(targets, Above) and prompts is None:
         return [list(row) for row in targets.rows(logits, activation)]
     if isinstance(targets, str) and targets == "all" and prompts is None:
         return [[ClassTarget(index) for index in range(logits.shape[-1])]] * batch
-    read = cache(prompts) if prompts else None
-    resolve_one = partial(_resolve_one, labels=labels, read=read, activation=activation)
-    items = row_of_targets if prompts is None else _no_marks
+    encode = cache(prompts) if prompts else None
+    resolve_item = partial(_resolve_item, labels=labels, encode=encode, activation=activation)
+    split = row_of_targets if prompts is None else _row_without_marks
     rows = per_image(targets, batch)
     if rows is not None:
-        each = [items(row, logits.shape[-1]) for row in rows]
-        return [[resolve_one(item) for item in row] for row in each]
+        items = [split(row, logits.shape[-1]) for row in rows]
+        return [[resolve_item(item) for item in row] for row in items]
     if not _is_list(targets):
-        return [[resolve_one(targets)]] * batch
+        return [[resolve_item(targets)]] * batch
     if not isinstance(targets, Array) and any(_is_list(item) for item in targets):
         raise TargetError(
             "the targets mix lists and single targets; give one list for all images, or one list "
             "per image."
         )
-    return [[resolve_one(item) for item in items(targets, logits.shape[-1])]] * batch
+    return [[resolve_item(item) for item in split(targets, logits.shape[-1])]] * batch
+
+
+def _predicted(logits: Float[Tensor, "batch classes"], top_k: int) -> list[list[Target]]:
+    """The `top_k` classes of each image with the largest logits, the largest first."""
+    classes = logits.shape[-1]
+    if type(top_k) is not int or not 1 <= top_k <= classes:
+        raise TargetError(
+            f"top_k is {top_k!r}; this model has {classes} classes, use 1 to {classes}."
+        )
+    indices = logits.topk(top_k, dim=-1).indices.tolist()
+    return [[ClassTarget(index) for index in row] for row in indices]
 
 
 def per_image(targets: Any, count: int) -> list[Any] | None:
-    """One list of targets for each of `count` images where that is what was given, else None.
+    """The list of targets of each of `count` images; None if all images have the same targets.
 
     Raises:
-        TargetError: if the lists are more or fewer than the images.
+        TargetError: there are more or fewer lists than images.
     """
     if isinstance(targets, Array) and targets.ndim > 2:
         raise TargetError(
@@ -126,7 +131,7 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
             "or (B, C) bools."
         )
     if isinstance(targets, Array) and targets.ndim == 2:
-        targets = rows_of(targets)
+        targets = as_rows(targets)
     elif isinstance(targets, Array):
         return None
     if not _is_list(targets) or not len(targets) or not all(_is_list(row) for row in targets):
@@ -139,16 +144,16 @@ def per_image(targets: Any, count: int) -> list[Any] | None:
     return list(targets)
 
 
-def _no_marks(row: Any, _: int) -> list[Any]:
-    """The targets in a row for a model without classes, where nothing marks one."""
+def _row_without_marks(row: Any, _: int) -> list[Any]:
+    """The targets in a row for a model without classes, which no multi-hot row can mark."""
     return list(as_list(row) if isinstance(row, Array) else row)
 
 
 def _checked(target: Target, labels: Labels) -> Target:
-    """A target made by hand, if the model has the classes that it speaks of.
+    """A `Target` that a user made, if the model has its classes.
 
     Raises:
-        TargetError: one that is no id within range, or other fields that are no numbers.
+        TargetError: a class that is no id in range, or weights that are no finite numbers.
     """
     try:
         ids, terms = target.classes(), target.terms() or {}
@@ -176,40 +181,40 @@ def _is_list(item: Any) -> bool:
 
 
 def _as_prompts(item: Any) -> str:
-    """How to write with prompts what was asked for with classes."""
+    """The expression with prompts for a target that was requested with classes."""
     if not isinstance(item, Pending):
         return f'text("{item}")'
     prompts = ", ".join(f'"{c}"' for c in item.classes)
     return f"contrast(*text({prompts}))" if item.kind is Contrast else f"text({prompts})"
 
 
-def _resolve_one(
+def _resolve_item(
     item: Any,
     labels: Labels,
-    read: Callable[[tuple[str, ...]], PromptBatch] | None,
+    encode: Callable[[tuple[str, ...]], PromptBatch] | None,
     activation: Activation,
 ) -> Target:
-    target = _found(item, labels, read)
+    target = _as_target(item, labels, encode)
     return target.of(activation) if isinstance(target, LogProb) else target
 
 
-def _found(
-    item: Any, labels: Labels, read: Callable[[tuple[str, ...]], PromptBatch] | None
+def _as_target(
+    item: Any, labels: Labels, encode: Callable[[tuple[str, ...]], PromptBatch] | None
 ) -> Target:
     if isinstance(item, Prompt):
-        if read is None:
+        if encode is None:
             raise TargetError(
                 "text(…) is for models that compare pictures with text, such as CLIP; this one has "
                 "classes, so give their names or ids."
             )
-        return Similarity(item.prompts[item.index], item.index, read(item.prompts))
+        return Similarity(item.prompts[item.index], item.index, encode(item.prompts))
     if isinstance(item, Pending) and any(isinstance(c, Prompt) for c in item.classes):
-        found = [_found(c, labels, read) for c in item.classes]
-        prompts = [target for target in found if isinstance(target, Similarity)]
+        sides = [_as_target(c, labels, encode) for c in item.classes]
+        prompts = [target for target in sides if isinstance(target, Similarity)]
         if item.kind is not Contrast or len(prompts) != 2:
             raise TargetError("a prompt is explained by itself, or in contrast(…) with a prompt.")
         return SimilarityContrast(*prompts)
-    if read is not None and not callable(item) and not isinstance(item, Target):
+    if encode is not None and not callable(item) and not isinstance(item, Target):
         raise TargetError(
             f"{item!r} is no target of a model that compares pictures with text; give prompts, as "
             f"in targets={_as_prompts(item)}."

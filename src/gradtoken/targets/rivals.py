@@ -1,4 +1,4 @@
-"""Class targets made into sharper ones (method.md, "Targets")."""
+"""Class targets against their strongest rivals, and the other `target` options (method.md)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DEFAULTS: dict[Activation, str] = {
 }
 """What `target="auto"` is, measured by benchmarks/multi_label.py (docs/multi-label.md).
 
-Classes of a softmax exclude one another. Each sigmoid is a class by itself: the strongest others
-may be present beside it, and must not count against it.
+Classes of a softmax exclude one another. Classes of sigmoids are independent: the strongest others
+may be present too, and must not count against the target.
 """
 
 
 def kind_for(kind: str, activation: Activation) -> str:
-    """A `target` option with "auto" replaced by what it is for an activation."""
+    """A `target` option, with "auto" replaced by the default for an activation."""
     return DEFAULTS[activation] if kind == "auto" else kind
 
 
@@ -41,15 +41,15 @@ def parse_kind(kind: str) -> str | Rivals:
     m and w are optional.
 
     Raises:
-        TargetError: if it is none of these.
+        TargetError: another option.
     """
     if kind in ("auto", "logit", "log_prob", "others"):
         return kind
     match = re.fullmatch(r"rivals(?:\((\d+)(?:,\s*(\d*\.?\d+))?\))?", str(kind))
     if match:
-        found = Rivals(int(match[1] or 5), float(match[2] or 1))
-        if found.count >= 1 and found.weight > 0:
-            return found
+        rivals = Rivals(int(match[1] or 5), float(match[2] or 1))
+        if rivals.count >= 1 and rivals.weight > 0:
+            return rivals
     raise TargetError(
         f"unknown target kind {kind!r}; use 'auto', 'logit', 'log_prob', 'rivals(m)', "
         "'rivals(m, w)' or 'others'."
@@ -63,6 +63,15 @@ def sharpened(
     plain: list[int],
     activation: Activation,
 ) -> Target:
+    """A class target with a `target` option applied.
+
+    Args:
+        target: a class.
+        kind: "log_prob", "others" or `Rivals`.
+        strongest: ids of the classes with the largest logits of the image, the largest first.
+        plain: ids of the image's class targets, for "others".
+        activation: the model's.
+    """
     if kind == "log_prob":
         return LogProb(target.id).of(activation)
     if kind == "others":

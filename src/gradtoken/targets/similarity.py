@@ -1,4 +1,4 @@
-"""How like a picture is to a prompt, as a target."""
+"""The similarity of an image and a prompt as a target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradtoken.targets.prompts import PromptBatch
 
 @dataclass(frozen=True, eq=False)
 class Similarity(Target):
-    """How like a picture is to a prompt: the cosine of their embeddings, prompt `index` of some."""
+    """The cosine of the embeddings of an image and of prompt `index` of a batch."""
 
     prompt: str
     index: int
@@ -37,7 +37,7 @@ class Similarity(Target):
         return {"kind": "text", "prompt": self.prompt}
 
     def probability(self, logits: Logits, activation: Activation) -> Scores:
-        """Among the prompts given together (CLIP), or of this prompt alone (SigLIP).
+        """Among the prompts of the batch (CLIP), or of this prompt alone (SigLIP).
 
         The prompts' own rule holds, whatever the activation.
         """
@@ -48,7 +48,7 @@ class Similarity(Target):
 
 @dataclass(frozen=True, eq=False)
 class SimilarityContrast(Target):
-    """Why prompt a and not prompt b: the difference of their similarities with the picture."""
+    """Why prompt a and not prompt b: the difference of their similarities with the image."""
 
     a: Similarity
     b: Similarity

@@ -28,7 +28,7 @@ class Targets:
         self.rows: tuple[tuple[Target, ...], ...] = tuple(tuple(row) for row in rows)
         if not self.rows or not self.rows[0]:
             raise TargetError("there is nothing to explain: give at least one target.")
-        refuse_ragged({len(row) for row in self.rows})
+        check_equal_counts({len(row) for row in self.rows})
 
     @property
     def count(self) -> int:
@@ -47,11 +47,11 @@ class Targets:
     ) -> Float[Tensor, "batch targets"]:
         """y of target (b, k) on the logits [b, k]."""
         terms = [[target.terms() for target in row] for row in self.rows]
-        most = max(len(found or ()) for row in terms for found in row)
-        if not most or any(found is None for row in terms for found in row):
-            return self._each(logits, lambda target, row: target.score(row))
-        ids = [[_padded(list(found or ()), most) for found in row] for row in terms]
-        weights = [[_padded(list((found or {}).values()), most) for found in row] for row in terms]
+        longest = max(len(weights or ()) for row in terms for weights in row)
+        if not longest or any(weights is None for row in terms for weights in row):
+            return self._stacked(logits, lambda target, row: target.score(row))
+        ids = [[_padded(list(term or ()), longest) for term in row] for row in terms]
+        weights = [[_padded(list((term or {}).values()), longest) for term in row] for row in terms]
         at = torch.tensor(ids, device=logits.device, dtype=torch.long)
         return (
             logits.gather(-1, at) * torch.tensor(weights, dtype=logits.dtype, device=logits.device)
@@ -74,9 +74,10 @@ class Targets:
             at = torch.tensor(ids, device=logits.device)
             return probabilities(logits, activation).gather(-1, at)
         expanded = logits[:, None].expand(-1, self.count, -1)
-        return self._each(expanded, lambda target, row: target.probability(row, activation))
+        return self._stacked(expanded, lambda target, row: target.probability(row, activation))
 
-    def _each(self, logits: Tensor, value: Callable[[Target, Tensor], Tensor]) -> Tensor:
+    def _stacked(self, logits: Tensor, value: Callable[[Target, Tensor], Tensor]) -> Tensor:
+        """`value` of each target and its logits, (B, K)."""
         return torch.stack(
             [
                 torch.stack([value(t, logits[b, k]) for k, t in enumerate(row)])
@@ -91,13 +92,12 @@ class Targets:
     def sharpen(
         self, kind: str, logits: Float[Tensor, "batch classes"], activation: Activation = "softmax"
     ) -> Targets:
-        """Class targets made into sharper ones (method.md, "Targets"); others stay as they are.
+        """Class targets with a `target` option applied (method.md, "Targets"); others unchanged.
 
         Args:
             kind: "auto" (by the activation), "logit" (unchanged), "log_prob", "rivals(m, w)": minus
-                w (1) times the mean of the m (5) strongest other logits, which a single output does
-                not have and is then unchanged, or "others": minus the mean of the image's other
-                class targets.
+                w (1) times the mean of the m (5) strongest other logits (unchanged if the model has
+                one output), or "others": minus the mean of the image's other class targets.
             logits: of the model, (B, C).
             activation: the model's.
 
@@ -115,7 +115,7 @@ class Targets:
             plain = [t.id for t in row if type(t) is ClassTarget]
             if parsed == "others" and len(set(plain)) < 2:
                 raise TargetError(
-                    'target="others" sets each class against the others asked for; '
+                    'target="others" sets each class against the other requested ones; '
                     "give at least two classes."
                 )
             rows.append(
@@ -129,8 +129,12 @@ class Targets:
         return Targets(rows)
 
 
-def refuse_ragged(counts: set[int]) -> None:
-    """Raise TargetError where images of one result have different numbers of targets."""
+def check_equal_counts(counts: set[int]) -> None:
+    """Check that all images of a result have the same number of targets.
+
+    Raises:
+        TargetError: they differ.
+    """
     if len(counts) > 1:
         listed = ", ".join(map(str, sorted(counts)))
         raise TargetError(

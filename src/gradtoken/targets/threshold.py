@@ -1,4 +1,4 @@
-"""Every class above a probability: as many targets as an image has such classes."""
+"""All classes of an image above a probability as its targets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gradtoken.targets.labels import Labels
 
 @dataclass(frozen=True)
 class Above:
-    """The classes of each image whose probability is above `probability`, the likeliest first."""
+    """The classes of each image whose probability is above `probability`, the most likely first."""
 
     probability: float
 
     def rows(
         self, logits: Float[Tensor, "batch classes"], activation: Activation
     ) -> list[list[ClassTarget]]:
-        """The targets of each image, none where no class is above.
+        """The targets of each image; an empty list where no class is above.
 
         Args:
             logits: of the model, (B, C).
@@ -46,10 +46,10 @@ class Above:
             for row, count in zip(indices, counts, strict=True)
         ]
 
-    def none(
+    def absence(
         self, logits: Float[Tensor, " classes"], activation: Activation, labels: Labels
     ) -> str:
-        """A sentence about an image without such a class.
+        """The message for an image without such a class.
 
         Args:
             logits: of the image, (C,).
@@ -65,20 +65,20 @@ class Above:
 
 
 def above(probability: float) -> Above:
-    """Every class of an image whose probability, by the model's activation, is above a number.
+    """All classes of an image whose probability, by the model's activation, is above a number.
 
-    Images then have different numbers of targets, which `explain_each` takes and `explain` of
+    Images then have different numbers of targets, which `explain_each` supports and `explain` of
     several images does not.
 
     Args:
         probability: from 0 up to, but not, 1.
 
     Raises:
-        TargetError: no such number.
+        TargetError: another number, or none.
 
     Example:
-        >>> for one in gradtoken.explain_each(model, paths, gradtoken.above(0.5)):
-        ...     one.labels[0]
+        >>> for explanation in gradtoken.explain_each(model, paths, gradtoken.above(0.5)):
+        ...     explanation.labels[0]
     """
     return Above(_checked(probability))
 

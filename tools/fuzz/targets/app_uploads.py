@@ -66,8 +66,8 @@ def attempt(rng: Random, folder: Path) -> None:
     try:
         source = taken.take(asked)
         assert asked == str(mine), "a file was read that was not uploaded"
-        assert source.picture.mode == "RGB"
-        assert source.picture.width * source.picture.height <= _LIMITS.pixels
+        assert source.image.mode == "RGB"
+        assert source.image.width * source.image.height <= _LIMITS.pixels
     except ImageError as error:
         if str(uploads) in str(error) and str(uploads) not in asked:
             raise AssertionError("the server's folder is told") from error

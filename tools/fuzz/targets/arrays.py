@@ -171,7 +171,7 @@ def attempt(rng: Random, folder: Path) -> None:
     found = gradtoken.explain(model, given, 1)
     assert bool(torch.isfinite(found.tokens).all())
     assert len(found.sources) == len(found)
-    assert [source.picture.mode for source in found.sources] == ["RGB"] * len(found)
+    assert [source.image.mode for source in found.sources] == ["RGB"] * len(found)
 
 
 TARGET = Target(attempt, seconds=10, megabytes=128)

@@ -45,7 +45,7 @@ def _named(rng: Random) -> Explanation:
         for _ in range(2)
     ]
     sources = [
-        Source(s.picture, p, s.kind, "0" if p else None)
+        Source(s.image, p, s.kind, "0" if p else None)
         for s, p in zip(found.sources, paths, strict=True)
     ]
     made = replace(found, labels=labels, sources=sources)

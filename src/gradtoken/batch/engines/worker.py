@@ -13,7 +13,7 @@ from gradtoken.batch.results.schema import as_shares, to_ipc, to_table
 from gradtoken.batch.results.shards import ChunkRows
 from gradtoken.errors import GradTokenError, ModelError, TargetError
 from gradtoken.explaining import explain_each
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 
 if TYPE_CHECKING:
     from gradtoken.explanation.explanation import Explanation

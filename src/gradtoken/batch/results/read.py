@@ -76,7 +76,8 @@ class Map:
         """
         import torch
 
-        from gradtoken.images.crop_box import Box, lay_out
+        from gradtoken.images.box import Box
+        from gradtoken.images.patch_grid import lay_out
 
         if self.tokens is None or self.size is None or self.box is None:
             raise DatasetError(f"{self.id} has no map: {self.error}")
@@ -97,7 +98,7 @@ class Map:
         import torch
 
         from gradtoken.explanation.style import MAX_SIDE, Style, fitted_to, overlay
-        from gradtoken.images.crop_box import Box
+        from gradtoken.images.box import Box
 
         image = picture.convert("RGB")
         image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)

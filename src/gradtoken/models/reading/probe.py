@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.errors import ModelError
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.models.reading.embed import Embedded
 from gradtoken.models.reading.owners import OF_PIXELS, Owners, owners

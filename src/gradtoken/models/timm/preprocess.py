@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import timm.data
 
-from gradtoken.images.crop_box import Box
+from gradtoken.images.box import Box
 from gradtoken.images.preprocess import Preprocess
 
 

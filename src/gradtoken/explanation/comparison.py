@@ -1,4 +1,4 @@
-"""One figure of many methods: a row per picture and target, a column per method."""
+"""A figure that compares methods: a row per image and target, a column per method."""
 
 from __future__ import annotations
 
@@ -18,72 +18,81 @@ from gradtoken.explanation.explanation import Explanation
 from gradtoken.explanation.figures import TextFigure
 
 _WIDTH = 1.35
-"""Inches of a panel."""
+"""Width of a panel in inches."""
 
 
 @dataclass(frozen=True)
-class SheetRow:
-    """One target of one picture.
+class ComparisonRow:
+    """A target of an image.
 
     Args:
-        picture: RGB.
-        title: what is asked about.
-        overlays: by method; a text where the method cannot serve the model.
-        notes: by method, what is to be said below its overlay.
-        outline: the object's pixels, to be drawn around, in the overlays' proportions.
+        image: RGB.
+        title: the target.
+        overlays: by method; a text where the method does not support the model.
+        notes: by method, the text below its overlay.
+        outline: the object's mask, (H, W) in the overlays' proportions, drawn as an outline.
     """
 
-    picture: Image.Image
+    image: Image.Image
     title: str
     overlays: Mapping[str, Image.Image | str]
     notes: Mapping[str, str] = field(default_factory=dict)
     outline: np.ndarray[Any, Any] | None = None
 
 
-def notes_on(maps: Mapping[str, Tensor], k: int) -> dict[str, str]:
-    """What is to be said of a target's maps by several methods.
+def evidence_notes(maps: Mapping[str, Tensor], k: int) -> dict[str, str]:
+    """A note for each method whose map of a target has no positive evidence.
 
     Args:
         maps: tokens (K, h, w) by method.
-        k: which target.
+        k: the target's position.
     """
-    return {name: "no positive evidence" for name, one in maps.items() if evidence_of(one[k]).none}
+    return {
+        name: "no positive evidence" for name, tokens in maps.items() if evidence_of(tokens[k]).none
+    }
 
 
-def rows_of(
-    found: Mapping[str, Explanation | str],
+def comparison_rows(
+    results: Mapping[str, Explanation | str],
     style: display.Style,
     outlines: np.ndarray[Any, Any] | None = None,
-) -> list[SheetRow]:
-    """Rows of one picture's explanations (or reasons why there is none), by method."""
-    given = next(e for e in found.values() if not isinstance(e, str))
-    maps = {name: e.tokens[0] for name, e in found.items() if not isinstance(e, str)}
+) -> list[ComparisonRow]:
+    """A row for each target of an image.
+
+    Args:
+        results: the image's explanation, or the text of an error, by method.
+        style: of the overlays.
+        outlines: masks (K, H, W) of the targets' objects.
+    """
+    explanations = {name: e for name, e in results.items() if not isinstance(e, str)}
+    first = next(iter(explanations.values()))
+    maps = {name: e.tokens[0] for name, e in explanations.items()}
     return [
-        SheetRow(
-            picture=given.sources[0].picture,
+        ComparisonRow(
+            image=first.sources[0].image,
             title=one_line(label.split(",")[0])[:60],
             overlays={
                 name: e if isinstance(e, str) else e.overlay(k, style=style)
-                for name, e in found.items()
+                for name, e in results.items()
             },
-            notes=notes_on(maps, k),
+            notes=evidence_notes(maps, k),
             outline=None if outlines is None else outlines[k],
         )
-        for k, label in enumerate(given.labels[0])
+        for k, label in enumerate(first.labels[0])
     ]
 
 
-def sheet(rows: Sequence[SheetRow], caption: str) -> Figure:
-    """The figure: the picture with its target first, then each method's overlay."""
+def comparison_figure(rows: Sequence[ComparisonRow], caption: str) -> Figure:
+    """The figure: in each row the image with its target, then the overlay of each method."""
     methods = list(rows[0].overlays)
-    heights = [min(max(r.picture.height / r.picture.width, 0.3), 3) for r in rows]
+    heights = [min(max(row.image.height / row.image.width, 0.3), 3) for row in rows]
     size = (_WIDTH * (len(methods) + 1), _WIDTH * sum(heights) + 0.7)
     figure = TextFigure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), len(methods) + 1, squeeze=False, height_ratios=heights)
     for line, row in zip(axes, rows, strict=True):
-        picture = row.picture.copy()
-        picture.thumbnail((display.MAX_SIDE // 2,) * 2)
-        line[0].imshow(picture)
+        image = row.image.copy()
+        image.thumbnail((display.MAX_SIDE // 2,) * 2)
+        line[0].imshow(image)
         line[0].set_ylabel(row.title, fontsize=9, parse_math=False)
         for axis, method in zip(line[1:], methods, strict=True):
             overlay = row.overlays[method]

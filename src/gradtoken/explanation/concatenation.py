@@ -1,4 +1,4 @@
-"""Explanations of some images each, as one."""
+"""Concatenation of explanations of several images each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from dataclasses import replace
 import torch
 
 from gradtoken.explanation.explanation import Explanation
-from gradtoken.images.boxes import Boxes
-from gradtoken.images.source import Source
+from gradtoken.images.source import Boxes, Source
 from gradtoken.targets import Targets
 
 
-def joined(parts: Sequence[Explanation], sources: Sequence[Source], boxes: Boxes) -> Explanation:
-    """Explanations of some images each, by one method on one model, as one."""
+def concatenate(
+    parts: Sequence[Explanation], sources: Sequence[Source], boxes: Boxes
+) -> Explanation:
+    """Concatenate explanations by one method on one model.
+
+    Args:
+        parts: each of some images, of the same shape and number of targets.
+        sources: of all images.
+        boxes: of all images.
+    """
     return replace(
         parts[0],
         tokens=torch.cat([part.tokens for part in parts]),
