@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 import rooms
+
+MOST_LINES, MOST_LINES_OF_A_FUNCTION = 300, 60
+REPLACED = ("app",)
+"""Rooms that are to be replaced, whose functions may be longer until then."""
 
 
 def test_every_room_has_a_floor() -> None:
@@ -52,3 +57,20 @@ def test_imports_inside_functions_and_for_types_count(
 def test_the_diagram_shows_the_imports_of_today() -> None:
     drawn = rooms.DIAGRAM.read_text("utf-8")
     assert drawn == rooms.diagram(rooms.room_imports()), "run python tools/rooms.py"
+
+
+def test_files_and_functions_are_short() -> None:
+    long = []
+    for path in rooms.files().values():
+        text = path.read_text("utf-8")
+        if text.count("\n") > MOST_LINES:
+            long.append(str(path))
+        if path.relative_to(rooms.PACKAGE).parts[0] in REPLACED:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                docstring = (ast.get_docstring(node, clean=False) or "").count("\n")
+                if lines - docstring > MOST_LINES_OF_A_FUNCTION:
+                    long.append(f"{path}: {node.name}")
+    assert not long

@@ -98,7 +98,7 @@ def _last(output: torch.Tensor) -> torch.Tensor:
 
 
 def _outcome(kind: type[Method], trace: Trace, targets: Targets) -> str:
-    """ "works", or the reason why a method does not."""
+    """What a method says of a model: "works", or the reason why it does not."""
     try:
         method = make_method(kind, **kind.trial)
         with torch.no_grad():

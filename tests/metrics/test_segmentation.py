@@ -33,7 +33,7 @@ def published(ignore: torch.Tensor | None) -> tuple[float, float, float]:
                 correct += truth == predicted
                 for side in (0, 1):
                     both[side] += truth == side and predicted == side
-                    either[side] += truth == side or predicted == side
+                    either[side] += truth == side or predicted == side  # noqa: PLR1714
                 sides += [1 - truth, truth]
                 scores += [1 - values[y, x], values[y, x]]
         aps.append(average_precision_score(sides, scores))

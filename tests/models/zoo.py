@@ -174,7 +174,7 @@ def _hf(
     def build() -> nn.Module:
         import transformers
 
-        config = getattr(transformers, f"{name.split('For')[0]}Config")
+        config = getattr(transformers, f"{name.split('For', maxsplit=1)[0]}Config")
         settings = {**_SMALL, "num_labels": 5, **options}
         return getattr(transformers, name)(config(**settings))
 
@@ -185,7 +185,7 @@ def _hf_windowed(name: str, side: int, **options: Any) -> Entry:
     def build() -> nn.Module:
         import transformers
 
-        config = getattr(transformers, f"{name.split('For')[0]}Config")
+        config = getattr(transformers, f"{name.split('For', maxsplit=1)[0]}Config")
         return getattr(transformers, name)(config(num_labels=5, **options))
 
     return Entry(build, (64, 64), (side, side), 0, LAST)
@@ -199,7 +199,7 @@ def _hf_pair(name: str, prefix: int, readout: str, *, classes: int | None = None
 
         text = {**_SMALL, "num_hidden_layers": 2, "vocab_size": 99}
         ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-        kind = name.split("For")[0].removesuffix("Model")
+        kind = name.split("For", maxsplit=1)[0].removesuffix("Model")
         settings: dict[str, Any] = {
             "vision_config": _SMALL,
             "text_config": {k: v for k, v in text.items() if "size" in k or "num" in k} | ends,

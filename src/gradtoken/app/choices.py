@@ -127,7 +127,7 @@ def check_indices(indices: Any, known: int) -> None:
 
 def short(name: str) -> str:
     """The first of a class's synonyms."""
-    return name.split(",")[0]
+    return name.split(",", maxsplit=1)[0]
 
 
 def called(explanation: Explanation) -> list[str]:

@@ -132,7 +132,7 @@ def _by(pool: Executor, handler: Callable[..., list[Any]], count: int) -> Callab
             return handler(*args)
         except GradTokenError as error:
             return [problem(str(error)), *[gr.skip()] * (count - 1)]
-        except Exception:
+        except Exception:  # noqa: BLE001
             _LOG.exception("a request failed")
             return [problem(_FAILED), *[gr.skip()] * (count - 1)]
 

@@ -198,7 +198,8 @@ def _of_leading(maps: Maps, values: dict[str, float]) -> MetricValues:
 
 def _label(maps: Maps) -> Tensor | None:
     """The class that is a hit: the data set's label, or the leading one of the classes that it
-    names; None (the model's own top class) where it names no class."""
+    names; None (the model's own top class) where it names no class.
+    """
     case = maps.case
     if case.label is None:
         return None

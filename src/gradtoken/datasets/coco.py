@@ -94,7 +94,7 @@ def _listed_size(entry: Any, path: Path) -> tuple[int, int]:
 
 def _index(path: Path) -> Any:
     try:
-        from pycocotools.coco import COCO as Index
+        from pycocotools.coco import COCO as Index  # noqa: N811
     except ImportError:
         raise DatasetError(
             "COCO's masks are read by pycocotools, which is not installed; install "
@@ -103,5 +103,5 @@ def _index(path: Path) -> Any:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return Index(str(path))
-    except Exception as error:  # pycocotools does not check the JSON, so any error can occur
+    except Exception as error:  # pycocotools does not check the JSON, so any error can occur  # noqa: BLE001
         raise DatasetError(f"{path} is no list of COCO instances: {error!r}.") from None

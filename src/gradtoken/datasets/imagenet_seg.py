@@ -53,7 +53,7 @@ class ImageNetSegmentation(Samples):
                 raise ValueError(f"a mask of {masks.shape[1:]} for an image of {image.size}")
         except DatasetError:
             raise
-        except Exception as error:  # h5py can raise any error on damaged bytes
+        except Exception as error:  # h5py can raise any error on damaged bytes  # noqa: BLE001
             raise DatasetError(f"entry {index} of {self._path} cannot be read: {error}.") from None
         return Sample(f"imagenet-seg-{index:05d}", image, ("object",), masks, unnamed=True)
 
@@ -75,7 +75,7 @@ class ImageNetSegmentation(Samples):
                 cells = [] if missing else [file["value/img"], file["value/gt"]]
                 valid = all(_is_plain(cell) and cell.size <= _MOST for cell in cells)
                 valid = valid and all(cell.file.filename == file.filename for cell in cells)
-            except Exception as error:  # h5py can raise any error on damaged bytes
+            except Exception as error:  # h5py can raise any error on damaged bytes  # noqa: BLE001
                 raise DatasetError(
                     f"{self._path} is no HDF5 file ({error}); use gtsegs_ijcv.mat as published."
                 ) from None
@@ -92,7 +92,8 @@ class ImageNetSegmentation(Samples):
 
 def _is_plain(data: Any) -> bool:
     """Whether something in the file is a data set whose numbers are in the file itself, in so few
-    chunks that their index fits into memory."""
+    chunks that their index fits into memory.
+    """
     stored = all(hasattr(data, name) for name in ("size", "external", "is_virtual"))
     if not stored or data.external is not None or data.is_virtual:
         return False

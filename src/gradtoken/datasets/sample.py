@@ -47,7 +47,8 @@ class Samples(ABC):
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """Every class name of a data set whose names have meanings of their own, so that a model's
-        class of the same name can mean something else; empty where names mean the model's."""
+        class of the same name can mean something else; empty where names mean the model's.
+        """
         return ()
 
     @abstractmethod

@@ -131,7 +131,7 @@ def safe_name(text: str) -> str:
     others become those, so names that look alike are alike; names that Windows keeps for devices
     get an underscore.
     """
-    first = unicodedata.normalize("NFKC", text[:_LONGEST].split(",")[0])
+    first = unicodedata.normalize("NFKC", text[:_LONGEST].split(",", maxsplit=1)[0])
     name = re.sub(r"[^\w.]+", "-", first).strip("-.")[:60].rstrip("-.") or "target"
     return f"_{name}" if name.split(".")[0].casefold() in _DEVICES else name
 

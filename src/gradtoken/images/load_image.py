@@ -135,7 +135,7 @@ def _decoded(
         raise ImageError(
             f"{name} has more pixels than the limit of {max_pixels:,}; make it smaller first."
         ) from None
-    except Exception as error:  # each format's decoder raises what it likes on damaged bytes
+    except Exception as error:  # each format's decoder raises what it likes on damaged bytes  # noqa: BLE001
         raise ImageError(f"{name} is damaged or truncated: {error}.") from None
 
 
@@ -194,7 +194,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         return image.convert("RGB")
     except ImageError:
         raise
-    except Exception as error:  # each format's decoder raises what it likes on damaged bytes
+    except Exception as error:  # each format's decoder raises what it likes on damaged bytes  # noqa: BLE001
         raise ImageError(f"{name} is damaged or truncated: {error}.") from None
 
 

@@ -28,6 +28,7 @@ def mean_interval(
     Args:
         values: (instances,) of a metric; NaN values are left out.
         images: (instances,) the image of each instance.
+        seed: of the bootstrap.
 
     Pass differences of two methods' values on the same instances for a paired interval.
     """

@@ -98,7 +98,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
             "model.state_dict() alone, best as safetensors, or take it out of a file that you "
             "trust: torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt')."
         ) from None
-    except Exception as error:  # arbitrary bytes make the unpickler raise anything
+    except Exception as error:  # arbitrary bytes make the unpickler raise anything  # noqa: BLE001
         raise ModelError(f"{path} is no readable torch checkpoint: {error}.") from None
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}, not a state dict.")
@@ -115,7 +115,7 @@ def _besides(path: Path) -> str:
     """What a file holds beside tensors, in brackets, where it can be told without loading it."""
     try:
         globals_ = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # a file of another format, or damaged
+    except Exception:  # a file of another format, or damaged  # noqa: BLE001
         return ""
     kinds = sorted(set(globals_) - {f"{Namespace.__module__}.{Namespace.__name__}"})
     return f" ({', '.join(kinds[:3])})" if kinds else ""

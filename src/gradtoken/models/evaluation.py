@@ -154,7 +154,7 @@ _LOCK = threading.Lock()
 
 def _reset_after_fork() -> None:
     """In a forked process the parent's threads are gone: none holds the lock or uses a module."""
-    global _LOCK
+    global _LOCK  # noqa: PLW0603
     _LOCK = threading.Lock()
     _EAGER.forget()
     for prepared in _PREPARED.values():

@@ -23,14 +23,14 @@ def after_fork(reset: Callable[[], None]) -> None:
 
 def one_thread_in_forks() -> None:
     """Set torch to one thread in a forked process, once. Call it before any work with tensors."""
-    global _forked
+    global _forked  # noqa: PLW0603
     if _forked:
         _forked = False
         torch.set_num_threads(1)
 
 
 def _mark_forked() -> None:
-    global _forked
+    global _forked  # noqa: PLW0603
     _forked = True
 
 

@@ -72,7 +72,7 @@ def with_channels(preprocess: Preprocess, module: nn.Module) -> Preprocess:
     takes = layer.in_channels if isinstance(layer, nn.Conv2d) else None
     try:
         channels = len(preprocess.transform(Image.new("RGB", (256, 256))))
-    except Exception as error:  # it is somebody else's, for images or for tensors
+    except Exception as error:  # it is somebody else's, for images or for tensors  # noqa: BLE001
         if takes is None or takes in IMAGE_CHANNELS:
             raise ModelError(
                 f"the preprocessing fails on an RGB image ({error}); for other channels, say how "

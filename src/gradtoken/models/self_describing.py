@@ -49,7 +49,7 @@ def read_described(
         _check_depth(architecture, state)
         with _ShapesOnly():
             shapes = VisionTransformer(**architecture)
-    except Exception as error:  # a description can make timm raise anything
+    except Exception as error:  # a description can make timm raise anything  # noqa: BLE001
         raise ModelError(
             f"{path} does not describe its architecture ({error}); name it, as in "
             f"load('timm/vit_base_patch16_224', checkpoint={str(path)!r})."

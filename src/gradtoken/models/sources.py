@@ -75,7 +75,8 @@ def _load_named(
 @contextmanager
 def _reproducible_random_weights(random: bool) -> Iterator[None]:
     """Random weights are the same each time, whatever torch's default type; that type and the
-    caller's generator are restored afterwards."""
+    caller's generator are restored afterwards.
+    """
     if not random:
         yield
         return

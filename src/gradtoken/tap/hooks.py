@@ -163,7 +163,7 @@ class _BlockHooks:
         return hook
 
     def leave(self, index: int) -> Callable[..., Any]:
-        def hook(_: nn.Module, args: Any, output: Any) -> Any:
+        def hook(_: nn.Module, _args: Any, output: Any) -> Any:
             if threading.get_ident() != self._thread:
                 return None
             if index == self._depth - 1:

@@ -115,7 +115,8 @@ def _out_of_place(
     func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Callable[[], Tensor] | None:
     """A function that computes the values to be written, and writes nothing; None for plain
-    assignments."""
+    assignments.
+    """
     name = func.__name__
     if "out" in kwargs:
         rest = {key: value for key, value in kwargs.items() if key != "out"}
@@ -156,7 +157,8 @@ class SavedTensorCopies(saved_tensors_hooks):
     @property
     def active(self) -> bool:
         """Whether these hooks get what autograd saves now. Inside gradient checkpointing, which
-        drops saved tensors by hooks of its own, they do not."""
+        drops saved tensors by hooks of its own, they do not.
+        """
         before = self._saved
         with torch.enable_grad():
             torch.ones(1, requires_grad=True) * torch.ones(1)

@@ -56,7 +56,8 @@ class LinearCache:
 
     def gap(self) -> float:
         """The largest difference between a layer's recorded and actual input, relative to the
-        input's largest channel."""
+        input's largest channel.
+        """
         gaps = []
         for width in {expected.shape[-1] for expected, _ in self._pairs}:
             pairs = [pair for pair in self._pairs if pair[0].shape[-1] == width]

@@ -30,7 +30,7 @@ class Labels(Sequence[str]):
 
     @classmethod
     def numbered(cls, count: int) -> Labels:
-        """Labels for classes without names: "class 0", "class 1", …"""
+        """Labels for classes without names: "class 0", "class 1" and so on."""
         return cls([f"class {index}" for index in range(count)])
 
     @classmethod

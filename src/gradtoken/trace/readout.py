@@ -36,7 +36,8 @@ class Readout:
 @dataclass(frozen=True)
 class Readouts:
     """The readout's steps: those of each block, and those after the last one (pools, class
-    attention)."""
+    attention).
+    """
 
     blocks: list[list[Readout]]
     tail: list[Readout]

@@ -100,7 +100,7 @@ def _scores_of_tokens(
     """
     anatomy, thread = trace.model.anatomy, threading.get_ident()
 
-    def replace(_: Any, args: Any, output: Any) -> Any:
+    def replace(_: Any, _args: Any, output: Any) -> Any:
         if threading.get_ident() != thread:
             return None
         return with_output_tokens(

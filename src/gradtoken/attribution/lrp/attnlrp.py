@@ -111,7 +111,7 @@ class _Rules(EagerAttention):
         self._rules = rules
         self._spec = spec
 
-    def intercept(
+    def intercept(  # noqa: PLR0911
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if func is F.multi_head_attention_forward:

@@ -88,7 +88,7 @@ class _DecodingThreads:
                     if not self._put(chunk):
                         return
             self._put(_END)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             self._put(error)
 
     def _put(self, message: object) -> bool:

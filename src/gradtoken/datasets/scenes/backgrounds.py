@@ -67,7 +67,7 @@ def checks(rng: np.random.Generator, size: int) -> Array:
     return (line[:, None] ^ line[None, :]).astype(np.float32)
 
 
-def plain(rng: np.random.Generator, size: int) -> Array:
+def plain(_rng: np.random.Generator, size: int) -> Array:
     """One flat tone, (size, size) of zeros."""
     return np.zeros((size, size), np.float32)
 

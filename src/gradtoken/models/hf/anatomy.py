@@ -27,7 +27,7 @@ TEXT_MODELS = ("clip", "siglip")
 KNOWN = (*_CLASS_TOKEN, *_CLASS_AND_MEAN, *_BEIT, "ijepa", *TEXT_MODELS, *_WINDOWED)
 
 
-def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
+def read(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:  # noqa: C901, PLR0911
     """The anatomy and token layout of a transformers model.
 
     Raises:
@@ -106,6 +106,7 @@ def _classifies_by_timm(module: Any) -> bool:
 
 
 def compares_text(module: Any) -> bool:
+    """Whether a model has an image side and a text side."""
     return hasattr(module, "get_text_features") and hasattr(module, "get_image_features")
 
 
@@ -126,6 +127,7 @@ def _named(module: nn.Module, last: str) -> nn.Module:
 
 
 def pair(size: Any) -> tuple[int, int]:
+    """A size as (height, width)."""
     return (size, size) if isinstance(size, int) else tuple(size)
 
 

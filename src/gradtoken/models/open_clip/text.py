@@ -34,7 +34,7 @@ class NamedTokenizer:
         try:
             with no_retries():
                 return open_clip.get_tokenizer(self._architecture)
-        except Exception as error:  # the hub's and tokenizers' own errors, of many kinds
+        except Exception as error:  # the hub's and tokenizers' own errors, of many kinds  # noqa: BLE001
             raise ModelError(
                 f"the tokenizer of {self._architecture} is not in the cache and cannot be "
                 f"downloaded ({first_line(error, 'no reason given')})."

@@ -91,7 +91,8 @@ def _average_at(
     observed: Observation, tokens: Tensor, last: Tensor, grid: PatchGrid
 ) -> tuple[tuple[int, ...], bool] | None:
     """Other tokens that the head reads beside an average, and whether that is of all tokens; None
-    if it does not average here."""
+    if it does not average here.
+    """
     (grad,) = observed.gradients([tokens])
     if grad is None or len(grad) != 1:
         return None

@@ -21,7 +21,7 @@ from gradtoken.tap.attention_tap import AttentionTap
 from gradtoken.tap.block_io import block_tokens
 
 
-class _Reached(Exception):
+class _Reached(Exception):  # noqa: N818
     """Ends a forward that has reached the first block."""
 
 

@@ -46,9 +46,9 @@ def norm_outside(grads: Sequence[Tensor | None], rows: Sequence[int]) -> float:
     outside = []
     for grad in grads:
         if grad is not None:
-            grad = grad.clone()
-            grad[:, list(rows)] = 0
-            outside.append(grad)
+            rest = grad.clone()
+            rest[:, list(rows)] = 0
+            outside.append(rest)
     return norm(outside)
 
 

@@ -23,7 +23,7 @@ from gradtoken.tap.hooks import BlockRecord
 _ALLOWED = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
-class _Stopped(Exception):
+class _Stopped(Exception):  # noqa: N818
     """Ends a block that has reached its attention."""
 
 

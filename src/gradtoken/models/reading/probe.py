@@ -138,7 +138,7 @@ class _Places:
             for size, change in zip(sizes, (noise, noise * down, noise * across), strict=True):
                 with torch.enable_grad():
                     changed = wide(embed(like + change).detach())
-                size += (changed - base).double().square().sum(-1)[0].cpu()
+                size.add_((changed - base).double().square().sum(-1)[0].cpu())
             whole, below, right = sizes
             used = whole > _INSENSITIVE * whole.max()
             safe = torch.where(used, whole, 1)

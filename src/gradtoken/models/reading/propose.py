@@ -55,7 +55,7 @@ def propose(
             "model."
         )
     backbones = []
-    for chain in _chains(observed, record):
+    for chain in _chains(record):
         part = Anatomy("to be read", tuple(blocks[i] for i in chain), forward=whole.forward)
         backbones.append(_backbone(replace(whole_model, anatomy=part), observed, chain, grid_of))
     read = [backbone for backbone in backbones if backbone is not None]
@@ -68,7 +68,7 @@ def propose(
     return read
 
 
-def _chains(observed: Observation, record: BlockRecord) -> Iterator[list[int]]:
+def _chains(record: BlockRecord) -> Iterator[list[int]]:
     """The blocks in chains, in each of which a block gets the output of the one before it."""
     chain = [record.order[0]]
     for before, index in pairwise(record.order):

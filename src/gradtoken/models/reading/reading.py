@@ -64,7 +64,8 @@ def _read_backbones(
 @contextmanager
 def verifying(model: Model) -> Iterator[None]:
     """Evaluation mode, with gradients as they are without the caller's `no_grad`, `inference_mode`
-    or autocast."""
+    or autocast.
+    """
     with (
         model.evaluating(),
         torch.inference_mode(False),
@@ -102,6 +103,7 @@ def _reread(model: Model, error: ModelError | None, *, fixed_layout: bool) -> li
     """Another reading, proposed from what the model shows.
 
     Args:
+        model: as its family file, or nothing, reads it.
         error: why the reading of its family is wrong, or None without one.
         fixed_layout: whether the layout is the user's, and must agree.
 

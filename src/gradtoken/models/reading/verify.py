@@ -99,7 +99,7 @@ def _backbone(
     attended = outputs_of(tail)
     parts = attended if pooled is None else [*attended, pooled]
     direct = observed.gradients(list(reads.values()), parts)
-    facts.append(_other_tokens(model, direct, whole, grid))
+    facts.append(_other_tokens(model, direct, whole))
     _check_parts(model, observed, [arriving[index] for index in anatomy.reads], pooled)
     aligned = _pool_alignment(model, pooled, last, grid)
     if pooled is not None:
@@ -124,9 +124,7 @@ def _other_blocks(model: Model, arriving: dict[int, Tensor | None], whole: float
     return Fact("gradient at blocks that the head is not said to read", share, NEGLIGIBLE)
 
 
-def _other_tokens(
-    model: Model, direct: Sequence[Tensor | None], whole: float, grid: PatchGrid
-) -> Fact:
+def _other_tokens(model: Model, direct: Sequence[Tensor | None], whole: float) -> Fact:
     share = norm_outside(direct, model.layout.rows) / whole
     if share > NEGLIGIBLE:
         raise ReadingError(

@@ -131,4 +131,5 @@ def _reroll(module: Any, features: Tensor) -> Tensor:
 
 
 def pair(size: Any) -> tuple[int, int]:
+    """A size as (height, width)."""
     return (size, size) if isinstance(size, int) else tuple(size)

@@ -31,7 +31,7 @@ def check_name(name: str, spec: str, **options: Any) -> None:
         ModelError: unknown to timm, or not a model that can be explained.
     """
     if not timm.is_model(name):
-        hint = did_you_mean(name.split(".")[0], timm.list_models())
+        hint = did_you_mean(name.split(".", maxsplit=1)[0], timm.list_models())
         raise ModelError(
             f"timm has no model named {name!r}{hint or '; `gradtoken models` lists them.'}"
         )
