@@ -51,6 +51,7 @@ _HOMES = {
 }
 
 _ROOMS = ("adapters", "attribution", "batch", "datasets", "metrics", "report")
+_DEPRECATED = ("captum", "quantus")
 
 __version__ = "0.1.0"
 
@@ -82,7 +83,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, so that `import gradtoken` does not wait for torch."""
-    if name in _ROOMS:
+    if name in _ROOMS or name in _DEPRECATED:
         return import_module(f"gradtoken.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'gradtoken' has no attribute {name!r}")

@@ -56,7 +56,7 @@ def test_killed_run_of_the_local_engine(tmp_path: Path) -> None:
     assert not list(killed.rglob(".part-*"))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.xdist_group("ray")
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
 def test_killed_run_of_the_ray_engine(tmp_path: Path) -> None:

@@ -151,4 +151,4 @@ def test_picture_is_deprecated_name_of_to_image(picture: Image.Image) -> None:
     preprocess = build_preprocess(config())
     tensor = preprocess(picture)
     with pytest.warns(DeprecationWarning, match=r"use Preprocess\.to_image"):
-        assert preprocess.to_image(tensor) == preprocess.to_image(tensor)
+        assert preprocess.picture(tensor) == preprocess.to_image(tensor)

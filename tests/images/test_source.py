@@ -48,4 +48,4 @@ def test_from_tensor_makes_image_on_first_use(model: Model, batch: torch.Tensor)
 def test_picture_is_deprecated_name_of_image(picture: Image.Image) -> None:
     source = Source(picture)
     with pytest.warns(DeprecationWarning, match=r"use Source\.image"):
-        assert source.image is source.image
+        assert source.picture is source.image

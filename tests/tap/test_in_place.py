@@ -154,7 +154,7 @@ def test_no_copies_of_model_that_does_not_write(batch: Tensor) -> None:
     entering: list[Tensor] = []
     model.module.blocks[0].norm1.register_forward_pre_hook(lambda _, args: entering.append(args[0]))
     trace = record(model, batch)
-    assert entering[-1].data_ptr() == trace.seen.inputs[0].data_ptr()
+    assert entering[-1].data_ptr() == trace.blocks.inputs[0].data_ptr()
 
 
 def test_images_stay_unchanged_by_in_place_model() -> None:

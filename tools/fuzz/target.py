@@ -19,7 +19,7 @@ _LONGEST = 2000
 """Characters of an error that can still be called one sentence."""
 _WAITING = 20
 """How many times as long as an input may compute it may take in all, on a machine that is busy."""
-_TEMPORARY = (".gradtoken-*", f"{PREFIX}*", "*.tmp")
+_TEMPORARY = (".gradtoken-*", PREFIX + "[0-9a-f]" * 16 + "*", "*.tmp")
 """Names of half-written files."""
 
 

@@ -59,7 +59,7 @@ def spread_by_attention(
 
 def affinity_tokens(trace: Trace) -> Float[Tensor, "batch patches dim"]:
     """The spatial tokens entering the second-last block, or those pooled if none is known."""
-    inputs = trace.seen.inputs
+    inputs = trace.blocks.inputs
     if inputs:
         return trace.patch_grid.pick(inputs[affinity_block(trace.depth)], 1)
     tokens = trace.pooled().detach()

@@ -74,12 +74,8 @@ def run(options: CompareOptions) -> None:
         reason = next(iter(unsupported.values()))
         raise MethodError(f"none of the methods works on {options.model}: {reason}")
     couplings = {name: _coupling(explanation) for name, explanation in explanations.items()}
-    _save(
-        comparison_figure(
-            comparison_rows(results, Style()), f"{Path(image).name}, {options.model}"
-        ),
-        out,
-    )
+    rows = comparison_rows(results, Style())
+    _save(comparison_figure(rows, f"{Path(image).name}, {options.model}"), out)
     output.say(_table(list(results), couplings, unsupported))
     output.say(f"picture: {escape(str(out))}", soft_wrap=True)
     output.document(

@@ -54,7 +54,7 @@ def record(
         backbones = [replace(model, others=()), *model.others]
         start = 0 if model.others else start
         grids = [grid_of(backbone, images) for backbone in backbones]
-        recorders, seen, output = _recorded_forward(backbones, images, start, queries)
+        recorders, block_records, output = _recorded_forward(backbones, images, start, queries)
     if recorders[0].written and not model.writes_in_place:
         # a part of the module that did not run when the model was read writes in place
         for backbone in backbones:
@@ -68,7 +68,9 @@ def record(
         return record(model, images, start=start, queries=queries)
     _check_output(model, output, len(images))
     traces = []
-    for backbone, grid, recorder, blocks in zip(backbones, grids, recorders, seen, strict=True):
+    for backbone, grid, recorder, blocks in zip(
+        backbones, grids, recorders, block_records, strict=True
+    ):
         calls = own_calls(backbone, blocks, contributing_calls(recorder.calls, output))
         check_blocks(backbone, blocks, calls, start)
         _check_tail(backbone, calls, blocks)
@@ -90,13 +92,13 @@ def _recorded_forward(
         # a model that turns gradients off for its blocks continues after them in its caller's mode
         turns_off = any(m.reading and not m.reading.differentiable for m in backbones)
         stack.enter_context(torch.set_grad_enabled(turns_off))
-        seen = [
+        block_records = [
             stack.enter_context(block_hooks(one.anatomy, recorder, graph="tail", start=start))
             for one, recorder in zip(backbones, recorders, strict=True)
         ]
         for recorder in recorders:
             stack.enter_context(recorder)
-        return recorders, seen, run(backbones[0], images)
+        return recorders, block_records, run(backbones[0], images)
 
 
 def _check_output(model: Model, output: Any, count: int) -> None:
@@ -113,7 +115,7 @@ def _check_output(model: Model, output: Any, count: int) -> None:
         )
 
 
-def _check_tail(model: Model, calls: list[AttentionCall], seen: BlockRecord) -> None:
+def _check_tail(model: Model, calls: list[AttentionCall], blocks: BlockRecord) -> None:
     """Check that the attention or the pool by which the class is read was recorded."""
     layout = model.layout
     places = {call.place for call in calls}
@@ -122,4 +124,4 @@ def _check_tail(model: Model, calls: list[AttentionCall], seen: BlockRecord) -> 
             f"{model.spec} reads its class by attention after the last block, but none was seen, "
             "because it computes it by hand; build it with fused attention."
         )
-    seen.pooled(model.anatomy.pool)
+    blocks.pooled(model.anatomy.pool)

@@ -50,7 +50,7 @@ def sublayers(
     results, model = [], trace.model
     with model.evaluating(), torch.no_grad():
         for block, given, tokens in zip(
-            model.anatomy.blocks, trace.seen.arguments, entering, strict=True
+            model.anatomy.blocks, trace.blocks.arguments, entering, strict=True
         ):
             with Norms(block, copies=model.writes_in_place) as norms:
                 leaving = output_tokens(run_with_arguments(block, model.writable(tokens), given))

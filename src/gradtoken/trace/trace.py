@@ -36,7 +36,7 @@ class Trace:
     """The attention calls in order: those of the blocks from `start` on, then the tail's."""
     patch_grid: PatchGrid
     """Which tokens are spatial, and where they lie."""
-    seen: BlockRecord
+    blocks: BlockRecord
     output: Float[Tensor, "batch classes"]
     """`logits` with the tail's graph."""
     linears: list[LinearCall]
@@ -172,6 +172,6 @@ class Trace:
         """The tokens from which the head takes an average."""
         pool = self.model.anatomy.pool
         assert pool is not None
-        pooled = self.seen.pooled(pool)
+        pooled = self.blocks.pooled(pool)
         assert pooled is not None
         return pool.flat(pooled)

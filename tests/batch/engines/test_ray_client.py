@@ -22,7 +22,7 @@ from tests.waiting import PATIENCE, until
 
 for needed in ("ray", "grpc", "s3fs"):
     pytest.importorskip(needed)
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
 
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",

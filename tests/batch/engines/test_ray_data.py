@@ -17,7 +17,7 @@ from gradtoken.errors import DatasetError, GradTokenError, ModelError, OutputErr
 from tests.batch.conftest import COUNT, JOB, shards, start
 
 cluster_utils = pytest.importorskip("ray.cluster_utils")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")

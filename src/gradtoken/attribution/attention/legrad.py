@@ -72,7 +72,7 @@ def _separate_block_graphs(
     anatomy, recorder = trace.model.anatomy, Recorder(copies=trace.model.writes_in_place)
     with with_autograd(trace.model):
         watch = block_hooks(anatomy, recorder, graph="tail", every_block=True)
-        with torch.no_grad(), watch as seen:
+        with torch.no_grad(), watch as blocks:
             trace.model.run(trace.images)
         with torch.enable_grad():
             weights, leaving = [], []
@@ -80,9 +80,12 @@ def _separate_block_graphs(
                 tap = EagerAttention(leaves=True)
                 tap.place = index
                 with tap:
-                    block, tokens = anatomy.blocks[index], trace.model.writable(seen.inputs[index])
+                    block, tokens = (
+                        anatomy.blocks[index],
+                        trace.model.writable(blocks.inputs[index]),
+                    )
                     leaving.append(
-                        output_tokens(run_with_arguments(block, tokens, seen.arguments[index]))
+                        output_tokens(run_with_arguments(block, tokens, blocks.arguments[index]))
                     )
                 weights += tap.weights
             yield weights, leaving
