@@ -10,7 +10,6 @@ from gradtoken.errors import GradTokenError
 
 
 def test_batch_command_runs_resumes_and_reports(folder: Path, tmp_path: Path) -> None:
-    from gradtoken.cli import commands  # noqa: F401
     from gradtoken.cli.app import app
 
     def call(*arguments: str) -> object:

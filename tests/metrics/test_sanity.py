@@ -13,7 +13,7 @@ from gradtoken.metrics.sanity import cascading_randomisation, input_shift, rank_
 from gradtoken.models import Model
 from tests.conftest import images_for
 from tests.models.zoo import ZOO, seeded
-from tests.trace.test_record import Snapshot
+from tests.snapshot import Snapshot
 
 
 def by(method: str):

@@ -10,7 +10,7 @@ import gradtoken
 from gradtoken.datasets import Scenes
 from gradtoken.errors import ModelError
 from tests.conftest import tiny_vit
-from tests.trace.test_record import Snapshot
+from tests.snapshot import Snapshot
 
 AGREE = 0.99
 WORST = 0.95

@@ -16,7 +16,7 @@ from gradtoken.models import Model
 from tests.conftest import images_for, tiny_vit
 from tests.models import own
 from tests.models.own import A, B, images, random_timm, vit, wrap
-from tests.trace.test_record import Snapshot
+from tests.snapshot import Snapshot
 
 NAME = "vit_tiny_patch16_224"
 METHODS = {

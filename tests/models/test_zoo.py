@@ -20,7 +20,7 @@ from gradtoken.trace.record import record
 from gradtoken.trace.trace import Trace
 from tests.models.by_hand import gradient_times_attention
 from tests.models.zoo import ZOO, seeded
-from tests.trace.test_record import Snapshot
+from tests.snapshot import Snapshot
 
 NAMES = list(ZOO)
 POST_NORM = ["vit_base_patch16_rpn_224"]

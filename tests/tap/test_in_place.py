@@ -31,7 +31,7 @@ from tests.models.writing import (
     plain,
     timm_vit,
 )
-from tests.trace.test_record import Snapshot
+from tests.snapshot import Snapshot
 
 OPTIONS = {"vit-cx": {"distance": 0.1}, "occlusion": {"window": 2, "stride": 2}}
 PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
@@ -154,7 +154,7 @@ def test_no_copies_of_model_that_does_not_write(batch: Tensor) -> None:
     entering: list[Tensor] = []
     model.module.blocks[0].norm1.register_forward_pre_hook(lambda _, args: entering.append(args[0]))
     trace = record(model, batch)
-    assert entering[-1].data_ptr() == trace.blocks.inputs[0].data_ptr()
+    assert entering[-1].data_ptr() == trace.block_record.inputs[0].data_ptr()
 
 
 def test_images_stay_unchanged_by_in_place_model() -> None:

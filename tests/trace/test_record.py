@@ -80,7 +80,7 @@ def test_record_keeps_graph_of_tail_only(model: Model, batch: Tensor) -> None:
         assert not any(t.requires_grad for t in (call.query, call.key, call.value))
         assert call.output is None
     assert not trace.logits.requires_grad
-    leaf = trace.blocks.outputs[trace.depth - 1]
+    leaf = trace.block_record.outputs[trace.depth - 1]
     assert leaf.is_leaf
     (grad,) = torch.autograd.grad(trace.output[:, 3].sum(), leaf)
     last = leaf.detach().clone().requires_grad_()

@@ -20,7 +20,7 @@ def test_stream_reproduces_model_logits(variant: Model) -> None:
     trace = record(variant, images)
     torch.testing.assert_close(trace.logits, variant(images), rtol=0, atol=0)
     stream = run_stream(
-        variant.anatomy, variant.layout.rows, trace.blocks, trace.calls, LinearCache([])
+        variant.anatomy, variant.layout.rows, trace.block_record, trace.calls, LinearCache([])
     )
     logits = variant.module.forward_head(variant.module.norm(stream.tokens[trace.depth - 1]))
     torch.testing.assert_close(logits, trace.logits, rtol=1e-10, atol=1e-12)

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
 _HOMES = {"Method": "base", "make_method": "registry", "methods": "registry"}
 
-if TYPE_CHECKING:
-    from gradtoken.attribution.base import Method
-
 __all__ = ["Method", "make_method", "methods"]
 
 

@@ -1,7 +1,7 @@
 """The names of methods, in a module that imports nothing, so that the shell can complete them."""
 
 GROUP = "gradtoken.methods"
-"""The entry-point group in which other packages name their methods."""
+"""The entry-point group in which other packages declare their methods."""
 
 BUILT_IN = {
     "gradtoken": "gradtoken:GradToken",

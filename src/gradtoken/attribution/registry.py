@@ -1,7 +1,4 @@
-"""Finding methods by name: the built-in ones, and those that other packages declare.
-
-Names are found without importing a method or torch, for shell completion.
-"""
+"""Finding methods by name: the built-in ones, and those that other packages declare."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeGuard
+from typing import Any
 
 from gradtoken.attribution.base import Method
 from gradtoken.attribution.built_in import BUILT_IN, GROUP
@@ -56,7 +53,7 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
 
 
 def _resolve(method: object) -> type[Method]:
-    if _is_method(method):
+    if isinstance(method, type) and issubclass(method, Method):
         return method
     if isinstance(method, str) and (method in BUILT_IN or method in added_methods()):
         return load_method(method)
@@ -87,15 +84,9 @@ def load_method(name: str) -> type[Method]:
         )
         return built_in
     kind = added_methods()[name].load()
-    if not _is_method(kind):
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise MethodError(
             f"the entry point {name!r} of {GROUP} is {kind!r}, not a subclass of "
             "gradtoken.attribution.Method; fix the package that declares it."
         )
     return kind
-
-
-def _is_method(item: object) -> TypeGuard[type[Method]]:
-    from gradtoken.attribution.base import Method
-
-    return isinstance(item, type) and issubclass(item, Method)

@@ -42,8 +42,8 @@ def _log_gaussian(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches
     """-d^2 / 2 s^2 of each pair of patches."""
     rows, columns = grid
     axes = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    place = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
-    squared = (place[:, None] - place[None]).square().sum(-1)
+    position = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
+    squared = (position[:, None] - position[None]).square().sum(-1)
     return -squared / (2 * min(reach, FLAT) ** 2 * rows * columns)
 
 
@@ -59,7 +59,7 @@ def spread_by_attention(
 
 def affinity_tokens(trace: Trace) -> Float[Tensor, "batch patches dim"]:
     """The spatial tokens entering the second-last block, or those pooled if none is known."""
-    inputs = trace.blocks.inputs
+    inputs = trace.block_record.inputs
     if inputs:
         return trace.patch_grid.pick(inputs[affinity_block(trace.depth)], 1)
     tokens = trace.pooled().detach()

@@ -33,7 +33,7 @@ def _check(sample: Sample) -> None:
     if image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
         raise DatasetError(
             f"the image of {sample.id!r} is {image.mode} or not upright; read it with "
-            "gradtoken.images.load_image.load_image, and turn its masks with it."
+            "gradtoken.images.load_image, and turn its masks with it."
         )
     size = image.size[::-1]
     for what, mask in (("masks", sample.masks), ("pixels to ignore", sample.ignore)):

@@ -18,7 +18,7 @@ class Sample:
 
     Args:
         id: identifies the image; the same each time the data set is read, so that a run resumes.
-        image: RGB and upright, as `gradtoken.images.load_image.load_image` gives it.
+        image: RGB and upright, as `gradtoken.images.load_image` gives it.
         names: the class of each mask (of the image, where there are no masks).
         masks: (n, height, width) of the image, the visible pixels of each object; None without
             masks.

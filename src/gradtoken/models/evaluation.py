@@ -34,9 +34,17 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
         with ContiguousBatchNorm() if prepared.batch_norm else nullcontext():
             yield
     finally:
-        with _LOCK:
-            _EAGER.leave(user)
-            prepared.leave(user)
+        try:
+            _leave(prepared, user)
+        except BaseException:  # interrupted while restoring, which can be done again
+            _leave(prepared, user)
+            raise
+
+
+def _leave(prepared: _Prepared, user: object) -> None:
+    with _LOCK:
+        _EAGER.leave(user)
+        prepared.leave(user)
 
 
 def count_users(module: nn.Module) -> int:
@@ -143,8 +151,8 @@ class _EagerStance:
     def leave(self, user: object) -> None:
         self.users.discard(user)
         if not self.users and self._stance is not None:
-            stance, self._stance = self._stance, None
-            stance.__exit__(None, None, None)
+            self._stance.__exit__(None, None, None)
+            self._stance = None
 
 
 _EAGER = _EagerStance()

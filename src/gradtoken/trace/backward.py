@@ -36,10 +36,10 @@ def backward_through_model(trace: Trace, targets: Targets) -> Readouts:
     recorder = Recorder(copies=trace.model.writes_in_place)
     with gradients_enabled(trace.model):
         images = trace.images.clone().requires_grad_()
-        with block_hooks(anatomy, recorder, graph="whole") as observed, recorder:
+        with block_hooks(anatomy, recorder, graph="whole") as block_record, recorder:
             logits = trace.model.run(images)
-        calls = own_calls(trace.model, observed, contributing_calls(recorder.calls, logits))
-        pooled = observed.pooled(anatomy.pool)
+        calls = own_calls(trace.model, block_record, contributing_calls(recorder.calls, logits))
+        pooled = block_record.pooled(anatomy.pool)
         at: list[Tensor] = [call.output for call in calls if call.output is not None]
         if pooled is not None:
             at.append(pooled)
@@ -62,13 +62,13 @@ def backward_through_tail(
 
     The gradients are keyed by the index of the block whose output the tokens are.
     """
-    rows, steps, observed = trace.model.layout.rows, trace.tail_calls, trace.blocks
+    rows, steps, block_record = trace.model.layout.rows, trace.tail_calls, trace.block_record
     at: list[Tensor] = [call.output for call in steps if call.output is not None]
-    pooled = observed.pooled(trace.model.anatomy.pool)
+    pooled = block_record.pooled(trace.model.anatomy.pool)
     if pooled is not None:
         at.append(pooled)
     reads = trace.model.anatomy.reads if rows else ()
-    at += [observed.outputs[index] for index in reads]
+    at += [block_record.outputs[index] for index in reads]
     columns = _tail_gradients(trace, targets, at, len(reads))
     count = len(at) - len(reads)
     arriving = {
@@ -145,14 +145,14 @@ def _pooled_rows(trace: Trace) -> list[int]:
 
 
 def own_calls(
-    model: Model, observed: BlockRecord, calls: list[AttentionCall]
+    model: Model, block_record: BlockRecord, calls: list[AttentionCall]
 ) -> list[AttentionCall]:
     """The calls without the attention after the last block that belongs to another backbone."""
     assert model.reading is not None
     tail = [call for call in calls if call.place == TAIL]
     if len(tail) <= len(model.reading.tail) or not model.anatomy.blocks:
         return calls
-    last = observed.outputs[len(model.anatomy.blocks) - 1]
+    last = block_record.outputs[len(model.anatomy.blocks) - 1]
     own = [
         c
         for c in tail

@@ -121,14 +121,14 @@ def forward_with_graph(
     with gradients_enabled(trace.model):
         pixels = (trace.images if images is None else images).clone().requires_grad_()
         watch = block_hooks(anatomy, tap, graph="whole", every_block=True)
-        with watch as blocks, tap, Norms(anatomy.blocks[-1], normed, copies=copies) as norms:
+        with watch as block_record, tap, Norms(anatomy.blocks[-1], normed, copies=copies) as norms:
             logits = trace.model.run(pixels)
         used = {id(call) for call in contributing_calls(tap.calls, logits)}
         weights = [w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used]
         yield ForwardGraph(
             attention=weights[: trace.depth],
             tail=weights[trace.depth :],
-            entering=[blocks.inputs[index] for index in range(trace.depth)],
+            entering=[block_record.inputs[index] for index in range(trace.depth)],
             norms=norms,
             scores=targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)),
             rows=trace.rows(),

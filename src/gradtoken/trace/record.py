@@ -68,16 +68,18 @@ def record(
         return record(model, images, start=start, queries=queries)
     _check_output(model, output, len(images))
     traces = []
-    for backbone, grid, recorder, blocks in zip(
+    for backbone, grid, recorder, block_record in zip(
         backbones, grids, recorders, block_records, strict=True
     ):
-        calls = own_calls(backbone, blocks, contributing_calls(recorder.calls, output))
-        check_blocks(backbone, blocks, calls, start)
-        _check_tail(backbone, calls, blocks)
-        check_readout(backbone, blocks, calls, output, grid)
+        calls = own_calls(backbone, block_record, contributing_calls(recorder.calls, output))
+        check_blocks(backbone, block_record, calls, start)
+        _check_tail(backbone, calls, block_record)
+        check_readout(backbone, block_record, calls, output, grid)
         logits = output.detach()
         traces.append(
-            Trace(backbone, images, logits, calls, grid, blocks, output, recorder.linears, start)
+            Trace(
+                backbone, images, logits, calls, grid, block_record, output, recorder.linears, start
+            )
         )
     return replace(traces[0], model=model, others=tuple(traces[1:]))
 
@@ -87,14 +89,14 @@ def _recorded_forward(
 ) -> tuple[list[Recorder], list[BlockRecord], Any]:
     """One forward: each backbone's recorder and record of blocks, and the output."""
     copies = backbones[0].writes_in_place
-    recorders = [Recorder(one.layout.rows, queries=queries, copies=copies) for one in backbones]
+    recorders = [Recorder(m.layout.rows, queries=queries, copies=copies) for m in backbones]
     with ExitStack() as stack:
         # a model that turns gradients off for its blocks continues after them in its caller's mode
         turns_off = any(m.reading and not m.reading.differentiable for m in backbones)
         stack.enter_context(torch.set_grad_enabled(turns_off))
         block_records = [
-            stack.enter_context(block_hooks(one.anatomy, recorder, graph="tail", start=start))
-            for one, recorder in zip(backbones, recorders, strict=True)
+            stack.enter_context(block_hooks(backbone.anatomy, recorder, graph="tail", start=start))
+            for backbone, recorder in zip(backbones, recorders, strict=True)
         ]
         for recorder in recorders:
             stack.enter_context(recorder)
@@ -115,7 +117,7 @@ def _check_output(model: Model, output: Any, count: int) -> None:
         )
 
 
-def _check_tail(model: Model, calls: list[AttentionCall], blocks: BlockRecord) -> None:
+def _check_tail(model: Model, calls: list[AttentionCall], block_record: BlockRecord) -> None:
     """Check that the attention or the pool by which the class is read was recorded."""
     layout = model.layout
     places = {call.place for call in calls}
@@ -124,4 +126,4 @@ def _check_tail(model: Model, calls: list[AttentionCall], blocks: BlockRecord) -
             f"{model.spec} reads its class by attention after the last block, but none was seen, "
             "because it computes it by hand; build it with fused attention."
         )
-    blocks.pooled(model.anatomy.pool)
+    block_record.pooled(model.anatomy.pool)

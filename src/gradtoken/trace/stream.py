@@ -70,7 +70,7 @@ def run_recorded(trace: Trace, linears: list[LinearCall]) -> Stream:
         return run_stream(
             model.anatomy,
             model.layout.rows,
-            trace.blocks,
+            trace.block_record,
             trace.block_calls,
             LinearCache(linears, copies=model.writes_in_place),
             start=trace.start,
@@ -90,7 +90,7 @@ def _tolerance(trace: Trace) -> float:
 
 
 def _check_stream(trace: Trace, stream: Stream) -> None:
-    gap = stream_gap(stream, trace.blocks, trace.model.layout.rows)
+    gap = stream_gap(stream, trace.block_record, trace.model.layout.rows)
     allowed = _tolerance(trace)
     if not gap <= allowed:
         raise ModelError(

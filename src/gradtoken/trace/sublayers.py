@@ -49,13 +49,15 @@ def sublayers(
     """
     results, model = [], trace.model
     with model.evaluating(), torch.no_grad():
-        for block, given, tokens in zip(
-            model.anatomy.blocks, trace.blocks.arguments, entering, strict=True
+        for block, arguments, tokens in zip(
+            model.anatomy.blocks, trace.block_record.arguments, entering, strict=True
         ):
             with Norms(block, copies=model.writes_in_place) as norms:
-                leaving = output_tokens(run_with_arguments(block, model.writable(tokens), given))
+                leaving = output_tokens(
+                    run_with_arguments(block, model.writable(tokens), arguments)
+                )
             with Norms(block, copies=model.writes_in_place) as alone, SelfAttention():
-                run_with_arguments(block, model.writable(tokens), given)
+                run_with_arguments(block, model.writable(tokens), arguments)
             written = wide(alone.middle()) - wide(tokens)
             parts = (tokens, written, norms.middle(), leaving)
             results.append(Sublayers(*(wide(part) for part in parts)))

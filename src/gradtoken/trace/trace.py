@@ -36,7 +36,8 @@ class Trace:
     """The attention calls in order: those of the blocks from `start` on, then the tail's."""
     patch_grid: PatchGrid
     """Which tokens are spatial, and where they lie."""
-    blocks: BlockRecord
+    block_record: BlockRecord
+    """The tokens at the inputs and outputs of blocks, and those that the head pools."""
     output: Float[Tensor, "batch classes"]
     """`logits` with the tail's graph."""
     linears: list[LinearCall]
@@ -172,6 +173,6 @@ class Trace:
         """The tokens from which the head takes an average."""
         pool = self.model.anatomy.pool
         assert pool is not None
-        pooled = self.blocks.pooled(pool)
+        pooled = self.block_record.pooled(pool)
         assert pooled is not None
         return pool.flat(pooled)

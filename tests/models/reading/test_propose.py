@@ -13,7 +13,7 @@ import gradtoken
 from gradtoken.errors import ModelError
 from gradtoken.models.layout import TokenLayout
 from tests.models.zoo import seeded
-from tests.trace.test_record import Snapshot
+from tests.snapshot import Snapshot
 
 
 class Block(nn.Module):

@@ -18,7 +18,7 @@ from gradtoken.models.layout import TokenLayout
 from gradtoken.tap.anatomy import Anatomy
 from tests.models import own
 from tests.models.own import A, B, by_gradient, images, tokens_of, vit, wrap
-from tests.trace.test_record import Snapshot
+from tests.snapshot import Snapshot
 
 PATCHES = range(1, 17)
 

@@ -72,7 +72,7 @@ def _separate_block_graphs(
     anatomy, recorder = trace.model.anatomy, Recorder(copies=trace.model.writes_in_place)
     with with_autograd(trace.model):
         watch = block_hooks(anatomy, recorder, graph="tail", every_block=True)
-        with torch.no_grad(), watch as blocks:
+        with torch.no_grad(), watch as block_record:
             trace.model.run(trace.images)
         with torch.enable_grad():
             weights, leaving = [], []
@@ -80,13 +80,10 @@ def _separate_block_graphs(
                 tap = EagerAttention(leaves=True)
                 tap.place = index
                 with tap:
-                    block, tokens = (
-                        anatomy.blocks[index],
-                        trace.model.writable(blocks.inputs[index]),
-                    )
-                    leaving.append(
-                        output_tokens(run_with_arguments(block, tokens, blocks.arguments[index]))
-                    )
+                    tokens = trace.model.writable(block_record.inputs[index])
+                    arguments = block_record.arguments[index]
+                    output = run_with_arguments(anatomy.blocks[index], tokens, arguments)
+                    leaving.append(output_tokens(output))
                 weights += tap.weights
             yield weights, leaving
 

@@ -35,8 +35,8 @@ def attention_relevance(trace: Trace, targets: Targets) -> list[list[Tensor]]:
     _check_class_token(trace)
     tap = Relevance(copies=trace.model.writes_in_place)
     results = []
-    with _relevant_forward(trace, tap) as (output, observed):
-        at = [*tap.weights, observed.inputs[0]]
+    with _relevant_forward(trace, tap) as (output, block_record):
+        at = [*tap.weights, block_record.inputs[0]]
         for seed in output_gradients(output, targets):
             *blocks, arrived = gradients(output, at, True, vector=seed)
             _check_conserved(trace, seed, arrived)
@@ -54,9 +54,9 @@ def token_relevance(
             float64.
     """
     _check_class_token(trace)
-    with _relevant_forward(trace, tap) as (output, observed):
+    with _relevant_forward(trace, tap) as (output, block_record):
         results = [
-            gradients(output, [observed.inputs[0]], True, vector=seed * output.detach())[0]
+            gradients(output, [block_record.inputs[0]], True, vector=seed * output.detach())[0]
             for seed in output_gradients(output, targets)
         ]
     return torch.stack([relevance.sum(-1) for relevance in results], dim=1)
@@ -75,9 +75,9 @@ def _relevant_forward(trace: Trace, tap: EagerAttention) -> Iterator[tuple[Tenso
         pixels = trace.images.double().requires_grad_()
         beside = OutOfPlace() if tap.copies else nullcontext()
         watch = block_hooks(model.anatomy, tap, graph="whole", every_block=True)
-        with watch as observed, tap, beside, widened:
+        with watch as block_record, tap, beside, widened:
             output = model.run(pixels)
-        yield output, observed
+        yield output, block_record
 
 
 def _check_class_token(trace: Trace) -> None:
