@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +27,22 @@ def kill(tmp_path: Path, *arguments: str) -> tuple[Path, dict[str, object]]:
         work, outcome = tmp_path / f"work-{seed}", tmp_path / "outcome.json"
         command = [sys.executable, str(SCRIPT), "--work", str(work), "--out", str(outcome)]
         command += ["--seed", str(seed), *arguments]
-        process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-        if not any(words in process.stderr for words in TOO_FAST):
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                output, errors = process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        if not any(words in errors for words in TOO_FAST):
             break
     logs = "\n".join(path.read_text() for path in work.glob("*.log"))
-    assert process.returncode == 0, process.stdout + process.stderr + logs
+    assert process.returncode == 0, output + errors + logs
     return work, json.loads(outcome.read_text())
 
 
