@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from html import escape
 from pathlib import Path
 
@@ -71,31 +72,12 @@ def room_imports() -> dict[str, set[str]]:
 
 
 def circles(edges: Mapping[str, set[str]]) -> list[set[str]]:
-    """Sets of modules that import one another, by Tarjan's algorithm."""
-    number: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[set[str]] = []
-
-    def visit(module: str) -> None:
-        number[module] = lowest[module] = len(number)
-        stack.append(module)
-        for other in sorted(edges.get(module, ())):
-            if other not in number:
-                visit(other)
-                lowest[module] = min(lowest[module], lowest[other])
-            elif other in stack:
-                lowest[module] = min(lowest[module], number[other])
-        if lowest[module] == number[module]:
-            component = set(stack[stack.index(module) :])
-            del stack[stack.index(module) :]
-            if len(component) > 1:
-                found.append(component)
-
-    for module in sorted(edges):
-        if module not in number:
-            visit(module)
-    return found
+    """The modules of the first circle of imports; empty where there is none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return [set(error.args[1])]
+    return []
 
 
 def diagram(edges: Mapping[str, set[str]]) -> str:

@@ -13,11 +13,6 @@ from gradtoken.datasets import Sample, Scenes, SceneSamples
 from gradtoken.errors import ModelError
 
 
-@pytest.fixture(scope="module")
-def demo() -> gradtoken.Model:
-    return gradtoken.load("demo", device="cpu")
-
-
 def test_cases_yield_recognised_scenes(demo: gradtoken.Model) -> None:
     samples = SceneSamples(Scenes("test", objects=(1, 2), seed=3), count=20)
     results = [case for _, case in cases(demo, samples)]

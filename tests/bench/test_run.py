@@ -242,11 +242,6 @@ def test_run_rejects_duplicate_ids(model: Model, tmp_path: Path) -> None:
         go(model, {"fixed": Fixed()}, tmp_path, samples)
 
 
-@pytest.fixture(scope="module")
-def demo() -> gradtoken.Model:
-    return gradtoken.load("demo", device="cpu")
-
-
 def test_measure_records_metrics_of_each_object(demo: gradtoken.Model) -> None:
     scenes = Scenes("test", objects=2, seed=3)
     methods = {"ours": make_method("gradtoken"), "rollout": make_method("rollout")}

@@ -11,26 +11,10 @@ from gradtoken.attribution import make_method
 from gradtoken.bench.cases import Case, cases
 from gradtoken.bench.maps import Maps, maps_of
 from gradtoken.bench.scores import GROUPS
-from gradtoken.datasets import SceneSamples
 from gradtoken.images.patch_grid import to_pixels
 from gradtoken.metrics.class_sensitivity import painted_out
 from tests.bench.toys import Fixed, sample
 from tests.conftest import tiny_vit
-
-
-@pytest.fixture(scope="module")
-def demo() -> gradtoken.Model:
-    return gradtoken.load("demo", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def case(demo: gradtoken.Model) -> Case:
-    return next(case for _, case in cases(demo, SceneSamples()))
-
-
-@pytest.fixture(scope="module")
-def maps(case: Case) -> Maps:
-    return Maps.compute(case, make_method("gae"))
 
 
 def test_localization_and_coupling_values(case: Case, maps: Maps) -> None:

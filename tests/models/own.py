@@ -118,6 +118,17 @@ class Wrapped(nn.Module):
         return self.vit.forward_head(self.vit.norm(tokens))
 
 
+class BehindBatchNorm(Wrapped):
+    """A ViT behind batch normalisation, whose statistics a forward in training mode changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.vit(self.norm(x))
+
+
 class LastLayers(Wrapped):
     """A linear head on the class tokens of the last blocks, as DINOv2's have; with `mean` also on
     the mean of the last block's patches."""

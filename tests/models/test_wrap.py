@@ -200,15 +200,7 @@ def test_entry_points_leave_parameters_and_buffers_unchanged() -> None:
     from gradtoken.checking import check
     from gradtoken.metrics import cascading_randomisation
 
-    class Stem(own.Wrapped):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = nn.BatchNorm2d(3).double()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.vit(self.norm(x))
-
-    module = Stem().train()
+    module = own.BehindBatchNorm().train()
     state = copy.deepcopy(module.state_dict())
     before = Snapshot(module)
     model = wrap(module)

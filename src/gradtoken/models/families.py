@@ -63,3 +63,8 @@ def family_of(module: nn.Module) -> ModuleType | None:
         return family("torchvision")
     timm = family("timm")
     return timm if "timm" in roots or timm.looks_like(module) else None
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """A size that libraries give as one number or two, as (height, width)."""
+    return (size, size) if isinstance(size, int) else tuple(size)

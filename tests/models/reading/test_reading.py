@@ -457,15 +457,7 @@ def test_read_leaves_module_unchanged_and_unreferenced() -> None:
 
 
 def test_read_leaves_batch_statistics_unchanged() -> None:
-    class Stem(own.Wrapped):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = nn.BatchNorm2d(3).double()
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.vit(self.norm(x))
-
-    module = Stem().train()
+    module = own.BehindBatchNorm().train()
     before = {name: value.clone() for name, value in module.named_buffers()}
     model = wrap(module)
     gradtoken.explain(model, images(), A)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError
+from gradtoken.models.families import pair
 from gradtoken.models.layout import TokenLayout
 from gradtoken.models.timm.anatomy import read as read_timm
 from gradtoken.tap.anatomy import Anatomy, Pool, run_with_arguments
@@ -124,11 +125,6 @@ def _named(module: nn.Module, last: str) -> nn.Module:
     """The outermost submodule whose name ends in `last`."""
     names = [name for name, _ in module.named_modules() if name.split(".")[-1] == last]
     return module.get_submodule(min(names, key=lambda name: name.count(".")))
-
-
-def pair(size: Any) -> tuple[int, int]:
-    """A size as (height, width)."""
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _sized(module: Any, call: Any, images: Tensor) -> dict[str, bool]:

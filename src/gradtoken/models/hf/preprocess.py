@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gradtoken.errors import ModelError, first_line
 from gradtoken.images.preprocess import Preprocess
-from gradtoken.models.families import Size
-from gradtoken.models.hf.anatomy import classify, compares_text, embed_image, pair
+from gradtoken.models.families import Size, pair
+from gradtoken.models.hf.anatomy import classify, compares_text, embed_image
 from gradtoken.models.hub import no_retries
 from gradtoken.models.input_layer import count_channels
 from gradtoken.models.timm.preprocess import read_preprocess as read_timm

@@ -16,6 +16,7 @@ from timm.models.xcit import Xcit
 from torch import Tensor, nn
 
 from gradtoken.errors import ModelError
+from gradtoken.models.families import pair
 from gradtoken.models.layout import TokenLayout
 from gradtoken.tap.anatomy import Anatomy, Pool, channels_first, channels_last
 
@@ -128,8 +129,3 @@ def _reroll(module: Any, features: Tensor) -> Tensor:
     if features.ndim == 3:
         features = module.reroll(features, len(module.blocks) - 1)
     return features.flatten(1, 2)
-
-
-def pair(size: Any) -> tuple[int, int]:
-    """A size as (height, width)."""
-    return (size, size) if isinstance(size, int) else tuple(size)
