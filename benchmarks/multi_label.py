@@ -1,4 +1,4 @@
-"""What should a class of a multi-label model be set against? Candidates for the default target.
+"""What should a class of a multi-label model be set against? Candidates for its rivals.
 
     python benchmarks/multi_label.py --scenes 150
     python benchmarks/multi_label.py --coco COCO --weights deit_tiny_patch16_224.safetensors
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +34,10 @@ from gradtoken.metrics import mean_interval
 from gradtoken.metrics.class_sensitivity import present_coupling
 from gradtoken.metrics.localization import Coverage, token_ap
 from gradtoken.models import Model
-from gradtoken.targets import ClassTarget, LogProb, Targets
+from gradtoken.targets import ClassTarget, Targets
 from gradtoken.trace.record import record
 
-FIGURES = ("token_ap", "share", "pointing", "energy", "coupling", "positive", "negative")
+METRICS = ("token_ap", "share", "pointing", "energy", "coupling", "positive", "negative")
 """Positive: the share of a map's absolute relevance that is positive; negative: below `LITTLE`."""
 LITTLE = 0.05
 LIKELY = 0.5
@@ -46,67 +46,27 @@ LEAST_COVERED = 0.01
 DEEP = Path(__file__).parent / "models" / "deep.safetensors"
 
 
-@dataclass(frozen=True)
-class Weighted(ClassTarget):
-    """y = z_c - sum_k w_k z_k."""
-
-    weights: tuple[tuple[int, float], ...] = ()
-
-    def score(self, logits: Tensor) -> Tensor:
-        return logits[..., self.id] - sum(w * logits[..., k] for k, w in self.weights)
-
-    def terms(self) -> dict[int, float]:
-        return {self.id: 1.0, **{k: -w for k, w in self.weights}}
-
-
-Candidate: TypeAlias = Callable[[int, Float[Tensor, " classes"]], ClassTarget]
-"""From a class and an image's logits to what is explained."""
-
-
-def logit(label: int, logits: Tensor) -> ClassTarget:
-    return ClassTarget(label)
-
-
-def log_prob(label: int, logits: Tensor) -> ClassTarget:
-    return LogProb(label, "sigmoid")
-
-
-def rivals(count: int, weight: float, *, absent: bool = False, root: bool = False) -> Candidate:
-    """Against the strongest others: all or those not present, alike or by the root of p."""
-
-    def candidate(label: int, logits: Tensor) -> ClassTarget:
-        order = logits.argsort(descending=True).tolist()
-        likely = logits.sigmoid()
-        found = [k for k in order if k != label and not (absent and likely[k] > LIKELY)][:count]
-        sizes = likely[found].sqrt() if root else torch.ones(len(found))
-        shares = (weight * sizes / sizes.sum()).tolist()
-        return Weighted(label, tuple(zip(found, shares, strict=True)))
-
-    return candidate
-
-
-CANDIDATES: dict[str, Candidate] = {
-    "logit": logit,
-    "log_prob": log_prob,
-    "absent(5, 0.5)": rivals(5, 0.5, absent=True),
-    "absent(24, 0.5)": rivals(24, 0.5, absent=True),
-    "absent(5, 1)": rivals(5, 1.0, absent=True),
-    "sqrt(p), 24, 0.5": rivals(24, 0.5, root=True),
-    "rivals(5, 0.5)": rivals(5, 0.5),
+FIRST = "no rivals"
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "no rivals": {"rivals": 0},
+    "likelihood": {"rivals": 12, "rival_weight": "likelihood"},
+    "overlap": {"rivals": 12, "rival_weight": "overlap"},
+    "v0.1": {"preset": "v0.1"},
 }
+"""Options of GradToken."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate's figures on one class of one image."""
+    """One candidate's metrics on one class of one image."""
 
     image: str
     candidate: str
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 def rows_of(model: Model, sample: Sample) -> Iterator[Row]:
-    """The figures of every candidate on one image's recognised classes."""
+    """The metrics of every candidate on one image's recognised classes."""
     pixels = model.preprocess(sample.image)[None]
     trace = record(model, pixels)
     logits = trace.logits[0]
@@ -115,19 +75,18 @@ def rows_of(model: Model, sample: Sample) -> Iterator[Row]:
     if not kept:
         return
     classes = [present[k] for k in kept]
-    method = make_method("gradtoken", target="logit")
-    for name, candidate in CANDIDATES.items():
-        targets = Targets([[candidate(label, logits) for label in classes]])
-        maps = method(trace, targets)[0].detach().double()
-        of_class = figures(maps, coverage, kept, classes)
+    targets = Targets([[ClassTarget(label) for label in classes]])
+    for name, options in CANDIDATES.items():
+        maps = make_method("gradtoken", **options)(trace, targets)[0].detach().double()
+        of_class = metrics_of(maps, coverage, kept, classes)
         for k in range(len(classes)):
-            yield Row(sample.id, name, {figure: float(v[k]) for figure, v in of_class.items()})
+            yield Row(sample.id, name, {metric: float(v[k]) for metric, v in of_class.items()})
 
 
-def figures(
+def metrics_of(
     maps: Float[Tensor, "classes tokens"], coverage: Coverage, kept: list[int], classes: list[int]
 ) -> dict[str, Any]:
-    """Each figure of each class's map; share is among all the objects present."""
+    """Each metric of each class's map; share is among all the objects present."""
     several = len(coverage.tokens) > 1
     whole = torch.zeros(len(coverage.tokens), maps.shape[1], dtype=maps.dtype)
     whole[kept] = maps
@@ -237,21 +196,21 @@ def on_coco(model: Model, root: Path, folds: int, least: int, seed: int) -> list
 
 
 def table(title: str, rows: list[Row]) -> list[str]:
-    """Means, and paired differences to the logit, with 95% intervals over images."""
-    images = np.array([row.image for row in rows if row.candidate == "logit"])
+    """Means, and paired differences to the first candidate, with 95% intervals over images."""
+    images = np.array([row.image for row in rows if row.candidate == FIRST])
     values = {
-        name: {f: np.array([r.figures[f] for r in rows if r.candidate == name]) for f in FIGURES}
+        name: {f: np.array([r.metrics[f] for r in rows if r.candidate == name]) for f in METRICS}
         for name in CANDIDATES
     }
     head = f"{title}: {len(set(images))} images, {len(images)} classes"
-    lines = [f"| {head} | {' | '.join(FIGURES)} |", "|---" * (len(FIGURES) + 1) + "|"]
-    for minus in (None, "logit"):
+    lines = [f"| {head} | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
+    for minus in (None, FIRST):
         for name in CANDIDATES:
             if name == minus:
                 continue
             cells = []
-            for figure in FIGURES:
-                value = values[name][figure] - (values[minus][figure] if minus else 0)
+            for metric in METRICS:
+                value = values[name][metric] - (values[minus][metric] if minus else 0)
                 mean, low, high, _ = mean_interval(value, images)
                 cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
             lines.append(f"| {name}{f' minus {minus}' if minus else ''} | {' | '.join(cells)} |")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import timm
@@ -15,11 +14,9 @@ from torch import Tensor, nn
 import gradtoken
 from gradtoken.batching import kept_bytes
 from gradtoken.models import Model
-from gradtoken.targets import Targets
 from gradtoken.trace import backward, gradients
 from gradtoken.trace.readout import Readouts
 from gradtoken.trace.record import record
-from gradtoken.trace.trace import Trace
 
 ONE_TARGET = 1.05
 EVERY_TARGET = 7.0
@@ -70,13 +67,13 @@ def test_the_guard_sees_an_extra_backward(
     model: Model, image: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ratio(model, image, 3, gradient="full") > ONE_TARGET
-    plain = gradients.readouts
+    plain = gradients.ClassGradients.readouts
 
-    def twice(trace: Trace, targets: Targets, **options: Any) -> Readouts:
-        backward.backward_through_model(trace, targets)
-        return plain(trace, targets, **options)
+    def twice(self: gradients.ClassGradients, seeds: Tensor) -> Readouts:
+        backward.backward_through_model(self.trace, seeds)
+        return plain(self, seeds)
 
-    monkeypatch.setattr("gradtoken.attribution.gradtoken.readouts", twice)
+    monkeypatch.setattr(gradients.ClassGradients, "readouts", twice)
     assert ratio(model, image, 3) > ONE_TARGET
 
 

@@ -8,21 +8,23 @@ from torch import Tensor
 
 import gradtoken
 from gradtoken.attribution import make_method
-from gradtoken.attribution.gradtoken import PRESETS
 from gradtoken.attribution.layers import select_layers
 from gradtoken.errors import MethodError, TargetError
 from gradtoken.models import Model
 from gradtoken.targets import resolve
 from gradtoken.trace.gradients import readouts, targets_per_chunk
 from gradtoken.trace.record import record
-from tests.attribution.by_hand import by_hand, rivals
+from tests.attribution.by_hand import by_hand, class_by_hand, rivals
 from tests.conftest import inputs, tiny_vit
 
 CLASSES = [3, 7]
 
 
-OPTIONS = {
-    "logit": ({}, {}),
+FIRST = {"rivals": 0}
+"""The class's logit alone."""
+
+OPTIONS: dict[str, tuple[dict, dict]] = {
+    "default": ({}, {}),
     "all blocks alike": ({"depth": 0}, {"depth": 0}),
     "half a power of depth": ({"depth": 0.5}, {"depth": 0.5}),
     "full gradient": ({"gradient": "full"}, {"full": True}),
@@ -32,13 +34,22 @@ OPTIONS = {
     "list of blocks": ({"layers": [0, -1]}, {"layers": [0, 3]}),
     "beta 1": ({"beta": 1.0}, {"beta": 1.0}),
     "beta 0": ({"beta": 0.0}, {"beta": 0.0}),
-    "rectify head": ({"rectify": "head"}, {"rectify": "head"}),
+    "signed": ({"rectify": None}, {"rectify": None}),
+    "rectified, not centred": ({"slope": 0, "centre": False}, {"slope": 0, "centre": False}),
+    "rectified": ({"slope": 0.0}, {"slope": 0}),
+    "slope": ({"slope": 0.25}, {"slope": 0.25}),
     "rectify layer": ({"rectify": "layer"}, {"rectify": "layer"}),
     "rectify final": ({"rectify": "final"}, {"rectify": "final"}),
+    "three rivals": ({"rivals": 3}, {"rivals": 3}),
+    "no rivals": (FIRST, FIRST),
+    "rivals alike": ({"rival_weight": "equal"}, {"rival_weight": "equal"}),
+    "rivals by likelihood": ({"rival_weight": "likelihood"}, {"rival_weight": "likelihood"}),
     "no spread": ({"spread": None}, {"spread": None}),
     "attention spread": ({"spread": "attention"}, {"spread": "attention"}),
-    "further": ({"reach": 0.4}, {"reach": 0.4}),
-    "token spread": ({"spread": "token"}, {"spread": "token"}),
+    "mutual attention of all blocks": ({"spread_layers": "all"}, {"lower": False}),
+    "further": ({"spread": "mutual", "reach": 0.4}, {"reach": 0.4}),
+    "near": ({"spread": "near"}, {"spread": "near", "reach": 0.05}),
+    "token spread": ({"spread": "token"}, {"spread": "token", "reach": 0.05}),
     "token spread, warmer": (
         {"spread": "token", "temperature": 0.5, "reach": 0.15},
         {"spread": "token", "temperature": 0.5, "reach": 0.15},
@@ -49,8 +60,10 @@ OPTIONS = {
     ),
     "content": ({"channel_weight": "content"}, {"channel_weight": "content"}),
     "product": ({"channel_weight": "product"}, {"channel_weight": "product"}),
-    "faithful": ({"preset": "faithful"}, {"beta": 1.0, "depth": 0, "spread": None}),
-    "sharp": ({"preset": "sharp"}, {"rectify": "head"}),
+    "faithful": (
+        {"preset": "faithful"},
+        {"beta": 1.0, "depth": 0, "rectify": None, "rivals": 0, "spread": None},
+    ),
 }
 
 
@@ -60,17 +73,16 @@ def test_gradtoken_equals_equations_under_every_option(
 ) -> None:
     options, oracle = OPTIONS[case]
     trace = record(model, batch)
-    method = make_method("gradtoken", **{"target": "logit", **options})
-    maps = method(trace, resolve(CLASSES, trace.logits, model.labels))
+    maps = make_method("gradtoken", **options)(trace, resolve(CLASSES, trace.logits, model.labels))
     for b, image in enumerate(batch):
         for k, label in enumerate(CLASSES):
-            expected = by_hand(model, image, lambda z, c=label: z[c], **oracle)
+            expected = class_by_hand(model, image, label, **oracle)
             torch.testing.assert_close(maps[b, k], expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("layers", ["half", "last", 2, [0, 2], [-1]])
 def test_first_block_is_the_first_selected(model: Model, batch: Tensor, layers) -> None:
-    method = make_method("gradtoken", layers=layers)
+    method = make_method("gradtoken", layers=layers, spread="near")
     first = select_layers(layers, 4)[0]
     whole, short = (record(model, batch, start=start) for start in (0, first))
     assert whole.depth == 4
@@ -80,9 +92,10 @@ def test_first_block_is_the_first_selected(model: Model, batch: Tensor, layers) 
     assert torch.equal(method(short, targets), method(whole, targets))
     lean = record(model, batch, start=first, queries=False)
     torch.testing.assert_close(method(lean, targets), method(whole, targets), rtol=1e-9, atol=1e-12)
-    for other in ({"spread": "attention"}, {"gradient": "full"}):
+    for other in ({}, {"spread": "attention"}, {"gradient": "full"}):
         assert make_method("gradtoken", layers=layers, **other).first_block(4) == 0
-    assert make_method("gradtoken", spread="attention").needs_queries()
+    for spread in ("auto", "mutual", "attention"):
+        assert make_method("gradtoken", spread=spread).needs_queries()
 
 
 def test_gradtoken_equals_equations_in_every_layout(variant: Model) -> None:
@@ -90,7 +103,7 @@ def test_gradtoken_equals_equations_in_every_layout(variant: Model) -> None:
     trace = record(variant, images)
     maps = make_method("gradtoken")(trace, resolve(CLASSES, trace.logits, variant.labels))
     for k, label in enumerate(CLASSES):
-        expected = by_hand(variant, images[1], lambda z, c=label: rivals(z, c, 5, 0.5))
+        expected = class_by_hand(variant, images[1], label)
         torch.testing.assert_close(maps[1, k], expected, rtol=1e-9, atol=1e-11)
 
 
@@ -98,7 +111,7 @@ def test_gradtoken_of_single_output_has_no_rivals() -> None:
     model = gradtoken.wrap(tiny_vit(num_classes=1))
     images = inputs(model)
     default = gradtoken.explain(model, images, 0).tokens
-    assert torch.equal(default, gradtoken.explain(model, images, 0, target="logit").tokens)
+    assert torch.equal(default, gradtoken.explain(model, images, 0, rivals=0).tokens)
     assert float(default.abs().max()) > 0
 
 
@@ -117,11 +130,18 @@ def test_gradtoken_target_option_equals_equations(model: Model, batch: Tensor) -
             torch.testing.assert_close(maps[k], expected.float(), rtol=1e-5, atol=1e-6)
 
 
-def test_preset_contrastive_is_rivals_5_with_beta_07(model: Model, batch: Tensor) -> None:
-    preset = gradtoken.explain(model, batch, 3, preset="contrastive").tokens
-    spelt = gradtoken.explain(model, batch, 3, target="rivals(5)", beta=0.7).tokens
-    assert torch.equal(preset, spelt)
-    assert not torch.allclose(preset, gradtoken.explain(model, batch, 3).tokens)
+def test_preset_v01_equals_equations(model: Model, batch: Tensor) -> None:
+    maps = gradtoken.explain(model, batch, CLASSES, preset="v0.1").tokens[0].flatten(1)
+    for k, label in enumerate(CLASSES):
+        expected = by_hand(
+            model,
+            batch[0],
+            lambda z, c=label: rivals(z, c, 5, 0.5),
+            rectify=None,
+            spread="near",
+            reach=0.05,
+        )
+        torch.testing.assert_close(maps[k], expected.float(), rtol=1e-5, atol=1e-6)
 
 
 def test_preset_faithful_is_complete(variant: Model) -> None:
@@ -149,7 +169,7 @@ def test_gradtoken_of_all_targets_equals_single_targets(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"preset": "faithful"}, {"preset": "sharp"}, {"spread": "token"}]
+    "options", [{}, {"preset": "faithful"}, {"preset": "v0.1"}, {"spread": "token"}]
 )
 def test_by_block_equals_equations(model: Model, batch: Tensor, options: dict) -> None:
     trace = record(model, batch)
@@ -165,7 +185,7 @@ def test_by_block_equals_equations(model: Model, batch: Tensor, options: dict) -
         left_out = [block for block in range(4) if block not in [layer % 4 for layer in layers]]
         assert not some.by_block(trace, targets)[:, :, left_out].any()
     if not options:
-        expected = by_hand(model, batch[1], lambda z: rivals(z, 7, 5, 0.5), layers=[2])
+        expected = class_by_hand(model, batch[1], 7, layers=[2])
         torch.testing.assert_close(parts[1, 1, 2], expected, rtol=1e-9, atol=1e-11)
 
 
@@ -204,9 +224,8 @@ def test_by_block_rejects_rectified_sum(model: Model, batch: Tensor) -> None:
 def test_preset_is_overridden_by_explicit_options() -> None:
     assert make_method("gradtoken", preset="faithful", spread="attention").spread == "attention"
     assert make_method("gradtoken", preset="faithful").options()["beta"] == 1.0
-    default = make_method("gradtoken", preset="faithful", beta=0.5, spread="near")
-    assert default == make_method("gradtoken", target="logit", depth=0)
-    assert set(PRESETS) == {"faithful", "sharp", "contrastive"}
+    default = make_method("gradtoken", preset="faithful", beta=0.5, spread="near", rectify="head")
+    assert default == make_method("gradtoken", rivals=0, depth=0, spread="near")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +234,13 @@ def test_preset_is_overridden_by_explicit_options() -> None:
         ({"gradient": "half"}, "gradient is 'half'; it can be 'auto', 'stream', 'full'"),
         ({"rectify": "relu"}, "rectify is 'relu'"),
         ({"spread": "value"}, "spread is 'value'"),
-        ({"reach": None}, 'spread="near" needs a reach'),
+        ({"reach": None}, 'spread="auto" needs a reach'),
+        ({"reach": None, "spread": "mutual"}, 'spread="mutual" needs a reach'),
+        ({"reach": "far"}, "reach is 'far'; it must be"),
+        ({"slope": 1.5}, "slope is 1.5; it must be from 0 to 1"),
+        ({"rivals": -1}, "rivals is -1; it must be a whole number"),
+        ({"rival_weight": "p"}, "rival_weight is 'p'"),
+        ({"spread_layers": "upper"}, "spread_layers is 'upper'"),
         ({"channel_weight": "sum"}, "channel_weight is 'sum'"),
         ({"preset": "best"}, "preset is 'best'"),
         ({"beta": -1.0}, "beta is -1.0; it must be"),

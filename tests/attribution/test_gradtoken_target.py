@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gradtoken
 from gradtoken.attribution import make_method
+from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from tests.conftest import images_for, tiny_vit
 
@@ -28,7 +29,8 @@ def photograph_and_model() -> tuple[Tensor, Model]:
     with torch.no_grad():
         module.head.weight.copy_(torch.eye(48))
         module.head.bias.zero_()
-    basis = gradtoken.explain(gradtoken.wrap(module), image, "all", target="logit").tokens
+    wrapped = gradtoken.wrap(module)
+    basis = gradtoken.explain(wrapped, image, "all", preset="v0.1", target="logit").tokens
     maps = basis[0].flatten(1).double()
     wanted = torch.full((4, 4), 0.2).double()
     wanted[:, :2] = 1
@@ -78,13 +80,10 @@ def test_sigmoid_map_ignores_other_logits() -> None:
 )
 def test_target_auto_by_activation(activation: str, target: str, tmp_path: Path) -> None:
     model, images = gradtoken.wrap(tiny_vit(), activation=activation), images_for((64, 64))
-    explanation = gradtoken.explain(model, images, [2, 5])
-    explicit = gradtoken.explain(model, images, [2, 5], target=target)
+    explanation = gradtoken.explain(model, images, [2, 5], preset="v0.1")
+    explicit = gradtoken.explain(model, images, [2, 5], preset="v0.1", target=target)
     assert torch.equal(explanation.tokens, explicit.tokens)
-    assert torch.equal(
-        explanation.tokens, gradtoken.explain(model, images, [2, 5], target="auto").tokens
-    )
-    assert make_method("gradtoken").target == "auto"
+    assert make_method("gradtoken", preset="v0.1").target == "auto"
     explanation[0].save(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["method"]["options"]["target"] == target
@@ -93,16 +92,25 @@ def test_target_auto_by_activation(activation: str, target: str, tmp_path: Path)
 def test_target_auto_of_softmax_subtracts_half_of_rivals() -> None:
     """By linearity: the map of the logit minus a tenth of each of the five strongest others'."""
     model, images = gradtoken.wrap(tiny_vit()), images_for((64, 64), 1)
-    every = gradtoken.explain(model, images, "all", target="logit").tokens[0].double()
+    every = gradtoken.explain(model, images, "all", preset="v0.1", target="logit").tokens[0]
     logits = model.module(images)[0].detach()
     order = [k for k in logits.argsort(descending=True).tolist() if k != 4][:5]
-    expected = every[4] - 0.5 * every[order].mean(0)
-    tokens = gradtoken.explain(model, images, 4).tokens[0, 0].double()
+    expected = every[4].double() - 0.5 * every[order].double().mean(0)
+    tokens = gradtoken.explain(model, images, 4, preset="v0.1").tokens[0, 0].double()
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-6 * float(every.abs().max()))
 
 
-def test_presets_set_their_target() -> None:
-    model, images = gradtoken.wrap(tiny_vit(), activation="sigmoid"), images_for((64, 64))
-    for preset, target in (("contrastive", "rivals(5)"), ("sharp", "logit"), ("faithful", "logit")):
-        explanation = gradtoken.explain(model, images, 3, preset=preset)
-        assert explanation.about["method"]["options"]["target"] == target
+@pytest.mark.parametrize(("activation", "rivals"), [("softmax", 12), ("sigmoid", 0), ("none", 0)])
+def test_rivals_auto_by_activation(activation: str, rivals: int) -> None:
+    model, images = gradtoken.wrap(tiny_vit(), activation=activation), images_for((64, 64))
+    explanation = gradtoken.explain(model, images, [2, 5])
+    explicit = gradtoken.explain(model, images, [2, 5], rivals=rivals)
+    assert torch.equal(explanation.tokens, explicit.tokens)
+    assert explanation.about["method"]["options"]["rivals"] == rivals
+
+
+def test_rivals_of_outputs_without_probability() -> None:
+    model, images = gradtoken.wrap(tiny_vit(), activation="none"), images_for((64, 64))
+    with pytest.raises(MethodError, match='use rivals=0 or rival_weight="equal"'):
+        gradtoken.explain(model, images, 3, rivals=5)
+    assert gradtoken.explain(model, images, 3, rivals=5, rival_weight="equal").tokens.any()

@@ -14,11 +14,12 @@ import gradtoken
 from gradtoken.attribution import make_method
 from gradtoken.errors import MethodError
 from gradtoken.models import Model
-from gradtoken.targets import OutputTarget, resolve
+from gradtoken.targets import ClassTarget, OutputTarget, Targets, resolve
 from gradtoken.trace.gradients import readouts
 from gradtoken.trace.record import record
 from gradtoken.trace.trace import Trace
 from tests.models.by_hand import gradient_times_attention
+from tests.models.default_by_hand import leaky_by_hand, spread_by_hand
 from tests.models.zoo import ZOO, seeded
 from tests.snapshot import Snapshot
 
@@ -103,7 +104,7 @@ def test_record_keeps_requested_blocks_only(name: str) -> None:
     trace = trace_of(name)
     if not trace.model.layout.rows:
         pytest.skip("no token to follow through the blocks")
-    method = make_method("gradtoken", layers="last")
+    method = make_method("gradtoken", layers="last", spread="near")
     start = method.first_block(trace.depth)
     assert not method.needs_queries()
     short = record(trace.model, images_of(name), start=start, queries=False)
@@ -134,7 +135,7 @@ def test_stream_gradient_equals_full_gradient_in_last_two_blocks(name: str) -> N
 def test_explain_equals_equations_by_hand(name: str, beta: float) -> None:
     """The full gradient in every step, against attention written out and plain autograd."""
     trace = trace_of(name)
-    options = {"beta": beta, "depth": 0, "spread": None, "target": "logit"}
+    options = {"beta": beta, "depth": 0, "rectify": None, "rivals": 0, "spread": None}
     method = make_method("gradtoken", gradient="full", **options)
     actual = method(trace, targets_of(trace))[0, 0]
     expected = by_hand(trace, images_of(name)[:1], A, beta, unused(name))
@@ -181,6 +182,17 @@ def by_hand(trace: Trace, image: Tensor, label: int, beta: float, idle: int) -> 
     if hook is not None:
         hook.remove()
     return total
+
+
+def test_explain_default_equals_equations_on_its_steps(name: str) -> None:
+    """Rivals, leaky rectification and spread, written out on the steps that are verified above."""
+    trace = trace_of(name)
+    target = OutputTarget(first) if trace.model.prompts else ClassTarget(A)
+    actual = make_method("gradtoken")(trace, Targets([[target]] * 2))[0, 0]
+    softmax = trace.model.activation == "softmax" and not trace.model.prompts
+    expected = spread_by_hand(trace, leaky_by_hand(trace, A, 12 if softmax else 0))
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8 * scale)
 
 
 def unused(name: str) -> int:

@@ -146,11 +146,11 @@ def test_record_in_any_grad_mode(model: Model, batch: Tensor, context) -> None:
 
 
 def test_record_inside_target_function(model: Model, batch: Tensor) -> None:
-    expected = gradtoken.explain(model, batch, 1, target="logit").tokens
+    expected = gradtoken.explain(model, batch, 1, rivals=0).tokens
     inner = []
 
     def target(logits: Tensor) -> Tensor:
-        inner.append(gradtoken.explain(model, batch, 1, target="logit").tokens)
+        inner.append(gradtoken.explain(model, batch, 1, rivals=0).tokens)
         return logits[1]
 
     outer = gradtoken.explain(model, batch, target)

@@ -41,6 +41,20 @@ class AttentionCall:
         none = self.query.new_empty(*self.query.shape[:2], 0, self.query.shape[3])
         return replace(self, query=none, key=_own(self.key), value=_own(self.value))
 
+    def images(self, images: slice) -> AttentionCall:
+        """The same call of some of the images."""
+        mask = self.mask
+        if mask is not None and mask.ndim == 4 and mask.shape[0] == len(self.key):
+            mask = mask[images]
+        return replace(
+            self,
+            query=self.query[images],
+            key=self.key[images],
+            value=self.value[images],
+            output=None if self.output is None else self.output[images],
+            mask=mask,
+        )
+
     def rows(self, rows: Rows) -> Float[Tensor, "batch heads rows tokens"]:
         """Attention of some queries to every token: softmax(q k / sqrt(d)), in float32 or wider."""
         return self.scores(rows).softmax(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +18,9 @@ Scores: TypeAlias = Float[Tensor, "*rows"]
 
 class Target(ABC):
     """A scalar of the logits, to be explained."""
+
+    two_sided: ClassVar[bool] = False
+    """Whether it sets one thing against another, so that evidence for either counts alike."""
 
     @abstractmethod
     def score(self, logits: Logits) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from gradtoken.errors import TargetError
 from gradtoken.targets.activation import (
@@ -79,6 +79,8 @@ class LogProb(ClassTarget):
 @dataclass(frozen=True)
 class Contrast(Target):
     """Why a and not b: y = z_a - z_b."""
+
+    two_sided: ClassVar[bool] = True
 
     a: int
     b: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -49,6 +49,8 @@ class Similarity(Target):
 @dataclass(frozen=True, eq=False)
 class SimilarityContrast(Target):
     """Why prompt a and not prompt b: the difference of their similarities with the image."""
+
+    two_sided: ClassVar[bool] = True
 
     a: Similarity
     b: Similarity

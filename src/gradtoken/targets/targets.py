@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradtoken.errors import TargetError
@@ -84,6 +84,10 @@ class Targets:
                 for b, row in enumerate(self.rows)
             ]
         )
+
+    def two_sided(self, device: torch.device) -> Bool[Tensor, "batch targets"]:
+        """Which targets set one thing against another."""
+        return torch.tensor([[t.two_sided for t in row] for row in self.rows], device=device)
 
     def labels(self, labels: Labels) -> list[list[str]]:
         """Names for people, (B, K)."""

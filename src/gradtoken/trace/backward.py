@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -12,25 +12,25 @@ from torch import Tensor
 from gradtoken.errors import ModelError
 from gradtoken.models.model import Model
 from gradtoken.models.reading.gradients import gradients_at, random_projection
-from gradtoken.precision import wide
 from gradtoken.tap.attention_call import TAIL, AttentionCall
 from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
 from gradtoken.tap.recorder import Recorder
-from gradtoken.targets import Targets
 from gradtoken.trace.autograd import (
     gradients,
     gradients_enabled,
-    output_gradients,
     vector_jacobian_products,
 )
 from gradtoken.trace.readout import Readout, Readouts, attention_readout, average_readout
 from gradtoken.trace.trace import Trace
 
+Seeds: TypeAlias = Float[Tensor, "targets batch classes"]
+"""The gradient of each target's score by the model's output."""
+
 TAIL_ELEMENTS = 1 << 20
 """Gradients held at once at the tail's nodes; more targets run in several chunks."""
 
 
-def backward_through_model(trace: Trace, targets: Targets) -> Readouts:
+def backward_through_model(trace: Trace, seeds: Seeds) -> Readouts:
     """All steps, by a second forward with a graph and one backward pass per target."""
     anatomy, rows = trace.model.anatomy, trace.rows()
     recorder = Recorder(copies=trace.model.writes_in_place)
@@ -43,8 +43,10 @@ def backward_through_model(trace: Trace, targets: Targets) -> Readouts:
         at: list[Tensor] = [call.output for call in calls if call.output is not None]
         if pooled is not None:
             at.append(pooled)
-        scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)).sum(0)
-        grads = [gradients(y, at, k + 1 < targets.count) for k, y in enumerate(scores)]
+        seeds = seeds.to(logits.dtype)
+        grads = [
+            gradients(logits, at, k + 1 < len(seeds), vector=seed) for k, seed in enumerate(seeds)
+        ]
     columns = [list(column) for column in zip(*grads, strict=True)]
     blocks: list[list[Readout]] = [[] for _ in range(trace.depth)]
     inside = [call for call in calls if call.place != TAIL]
@@ -56,7 +58,7 @@ def backward_through_model(trace: Trace, targets: Targets) -> Readouts:
 
 
 def backward_through_tail(
-    trace: Trace, targets: Targets
+    trace: Trace, seeds: Seeds
 ) -> tuple[list[Readout], dict[int, Float[Tensor, "batch targets rows dim"]]]:
     """The steps after the last block, and the gradients at the readout tokens where they start.
 
@@ -69,7 +71,7 @@ def backward_through_tail(
         at.append(pooled)
     reads = trace.model.anatomy.reads if rows else ()
     at += [block_record.outputs[index] for index in reads]
-    columns = _tail_gradients(trace, targets, at, len(reads))
+    columns = _tail_gradients(trace, seeds, at, len(reads))
     count = len(at) - len(reads)
     arriving = {
         index: column.transpose(0, 1) for index, column in zip(reads, columns[count:], strict=True)
@@ -99,19 +101,19 @@ def _tail_readouts(
 
 
 def _tail_gradients(
-    trace: Trace, targets: Targets, at: list[Tensor], reads: int
+    trace: Trace, seeds: Seeds, at: list[Tensor], reads: int
 ) -> list[Float[Tensor, "targets batch *node"]]:
     """The class-aware gradients at some nodes of the tail.
 
     The last `reads` nodes are tokens; of these only the readout's rows are kept.
     """
     rows = list(trace.model.layout.rows)
-    seeds = output_gradients(trace.logits, targets).to(trace.output.dtype)
+    seeds = seeds.to(trace.output.dtype)
     step = max(1, TAIL_ELEMENTS // sum(node.numel() for node in at))
     plain = len(at) - reads
     chunks = []
     with gradients_enabled(trace.model):
-        for start in range(0, targets.count, step):
+        for start in range(0, len(seeds), step):
             vectors = [seeds[start : start + step]]
             grads = vector_jacobian_products([trace.output], at, vectors)
             chunks.append([*grads[:plain], *(grad[:, :, rows] for grad in grads[plain:])])

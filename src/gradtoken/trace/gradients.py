@@ -2,15 +2,69 @@
 
 from __future__ import annotations
 
+from gradtoken.tap.frozen_context import Stream
 from gradtoken.targets import Targets
-from gradtoken.trace.autograd import gradients_enabled
-from gradtoken.trace.backward import backward_through_model, backward_through_tail
-from gradtoken.trace.readout import Readouts
-from gradtoken.trace.stream import stream_readouts
+from gradtoken.trace.autograd import gradients_enabled, output_gradients
+from gradtoken.trace.backward import Seeds, backward_through_model, backward_through_tail
+from gradtoken.trace.readout import Readout, Readouts
+from gradtoken.trace.stream import stream_readouts, verified_stream
 from gradtoken.trace.trace import Trace
 
 TARGET_ELEMENTS = 1 << 26
 """Elements of gradients that one call of `readouts` may hold; see `targets_per_chunk`."""
+
+
+class ClassGradients:
+    """Class-aware gradients at the readout's steps, for any number of targets in turn.
+
+    Args:
+        trace: a record of the images.
+        gradient: "stream" (along the readout tokens alone, with the keys and values of all other
+            tokens frozen, then through the head's pooling or attention), "full" (backpropagation
+            through the whole model), or "auto": "full" where the head only averages tokens of
+            known blocks, "stream" otherwise.
+    """
+
+    def __init__(self, trace: Trace, gradient: str = "auto") -> None:
+        self.trace = trace
+        self._full = _is_full(trace, gradient)
+        self._stream: Stream | None = None
+
+    def readouts(self, seeds: Seeds) -> Readouts:
+        """Attention, values, output and class-aware gradient at every step of the readout.
+
+        Args:
+            seeds: the gradient of each target's score by the model's output, (T, B, C).
+
+        Raises:
+            ModelError: if the stream does not reproduce the model's own readout.
+        """
+        if self._full:
+            return backward_through_model(self.trace, seeds)
+        return self._along_stream(seeds, last=False)
+
+    def last_steps(self, seeds: Seeds) -> list[Readout]:
+        """The steps after the last block, and those of the last block that the head reads.
+
+        Args:
+            seeds: as for `readouts`.
+        """
+        if self._full and self.trace.model.layout.rows:
+            steps = backward_through_model(self.trace, seeds)
+            blocks = steps.blocks[max(self.trace.model.anatomy.reads) :]
+        else:
+            steps = self._along_stream(seeds, last=True)
+            blocks = steps.blocks
+        return [*steps.tail, *(step for block in blocks for step in block)]
+
+    def _along_stream(self, seeds: Seeds, *, last: bool) -> Readouts:
+        tail, arriving = backward_through_tail(self.trace, seeds)
+        if not arriving:
+            return Readouts([], tail)
+        with gradients_enabled(self.trace.model):
+            if self._stream is None:
+                self._stream = verified_stream(self.trace)
+            return Readouts(stream_readouts(self.trace, self._stream, arriving, last=last), tail)
 
 
 def readouts(trace: Trace, targets: Targets, *, gradient: str = "auto") -> Readouts:
@@ -19,21 +73,12 @@ def readouts(trace: Trace, targets: Targets, *, gradient: str = "auto") -> Reado
     Args:
         trace: a record of the images.
         targets: K targets for each image.
-        gradient: "stream" (along the readout tokens alone, with the keys and values of all other
-            tokens frozen, then through the head's pooling or attention), "full" (backpropagation
-            through the whole model), or "auto": "full" where the head only averages tokens of
-            known blocks, "stream" otherwise.
+        gradient: see `ClassGradients`.
 
     Raises:
         ModelError: if the stream does not reproduce the model's own readout.
     """
-    if _is_full(trace, gradient):
-        return backward_through_model(trace, targets)
-    tail, arriving = backward_through_tail(trace, targets)
-    if not arriving:
-        return Readouts([], tail)
-    with gradients_enabled(trace.model):
-        return Readouts(stream_readouts(trace, arriving), tail)
+    return ClassGradients(trace, gradient).readouts(output_gradients(trace.logits, targets))
 
 
 def targets_per_chunk(trace: Trace, gradient: str) -> int:

@@ -16,10 +16,8 @@ from gradtoken.trace.readout import Readout
 from gradtoken.trace.trace import Trace
 
 
-def stream_readouts(
-    trace: Trace, arriving: dict[int, Float[Tensor, "batch targets rows dim"]]
-) -> list[list[Readout]]:
-    """Each block's steps, from the gradients at the outputs of the blocks that the head reads.
+def verified_stream(trace: Trace) -> Stream:
+    """The readout tokens alone through the blocks, with a graph.
 
     The graph holds the readout tokens alone. Outputs of linear layers are taken from the recorded
     forward. Where a block treats a token alone differently than among the others, everything is
@@ -38,15 +36,36 @@ def stream_readouts(
     if stream.gap > _tolerance(trace):
         stream = run_recorded(trace, [])
     _check_stream(trace, stream)
-    tokens = list(stream.tokens.values())
-    vectors = [
-        arriving[index].transpose(0, 1).to(token.dtype) for index, token in stream.tokens.items()
+    return stream
+
+
+def stream_readouts(
+    trace: Trace,
+    stream: Stream,
+    arriving: dict[int, Float[Tensor, "batch targets rows dim"]],
+    *,
+    last: bool = False,
+) -> list[list[Readout]]:
+    """Each block's steps, from the gradients at the outputs of the blocks that the head reads.
+
+    Args:
+        trace: the recorded forward.
+        stream: of its readout tokens.
+        arriving: the gradients, by block.
+        last: whether the steps of the last of these blocks alone are computed.
+    """
+    index = max(arriving)
+    calls, tap = trace.block_calls, stream.tap
+    steps = [
+        step
+        for step in zip(calls, tap.attention, tap.outputs, strict=True)
+        if not last or step[0].place == index
     ]
-    products = vector_jacobian_products(tokens, stream.tap.outputs, vectors)
+    reads = {index: stream.tokens[index]} if last else stream.tokens
+    vectors = [arriving[i].transpose(0, 1).to(token.dtype) for i, token in reads.items()]
+    products = vector_jacobian_products(list(reads.values()), [s[2] for s in steps], vectors)
     blocks: list[list[Readout]] = [[] for _ in range(trace.depth)]
-    tap = stream.tap
-    steps = zip(trace.block_calls, tap.attention, tap.outputs, products, strict=True)
-    for call, attention, output, grads in steps:
+    for (call, attention, output), grads in zip(steps, products, strict=True):
         blocks[call.place].append(
             Readout(
                 attention,
