@@ -19,8 +19,9 @@ from gradtoken.trace.readout import Readouts
 from gradtoken.trace.record import record
 
 ONE_TARGET = 1.05
-EVERY_TARGET = 7.0
-"""Counted operations, as ratios to those of the forward alone (ViT-B/16, 1000 classes: 6)."""
+EVERY_TARGET = 8.0
+"""Counted operations, as ratios to those of the forward alone. The rivals of 1000 classes take the
+backward pass of one block's token, which is more of four blocks than of twelve."""
 
 
 @pytest.fixture(scope="module")

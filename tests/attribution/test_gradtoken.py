@@ -82,20 +82,29 @@ def test_gradtoken_equals_equations_under_every_option(
 
 @pytest.mark.parametrize("layers", ["half", "last", 2, [0, 2], [-1]])
 def test_first_block_is_the_first_selected(model: Model, batch: Tensor, layers) -> None:
-    method = make_method("gradtoken", layers=layers, spread="near")
+    method = make_method("gradtoken", layers=layers)
     first = select_layers(layers, 4)[0]
-    whole, short = (record(model, batch, start=start) for start in (0, first))
+    affinity = method.affinity_blocks(4)
+    whole, short = (record(model, batch, start=at, affinity=affinity) for at in (0, first))
     assert whole.depth == 4
     assert method.first_block(4) == first
     assert [call.place for call in short.block_calls] == list(range(first, 4))
     targets = resolve(CLASSES, whole.logits, model.labels)
     assert torch.equal(method(short, targets), method(whole, targets))
-    lean = record(model, batch, start=first, queries=False)
+    lean = record(model, batch, start=first, queries=False, affinity=affinity)
     torch.testing.assert_close(method(lean, targets), method(whole, targets), rtol=1e-9, atol=1e-12)
-    for other in ({}, {"spread": "attention"}, {"gradient": "full"}):
+    for other in ({"spread": "attention"}, {"gradient": "full"}):
         assert make_method("gradtoken", layers=layers, **other).first_block(4) == 0
-    for spread in ("auto", "mutual", "attention"):
-        assert make_method("gradtoken", spread=spread).needs_queries()
+
+
+def test_affinity_blocks_and_queries_by_spread() -> None:
+    for spread, lower, every in (("auto", 3, 5), ("mutual", 3, 5), ("near", 0, 0)):
+        method = make_method("gradtoken", spread=spread)
+        assert list(method.affinity_blocks(5)) == list(range(lower))
+        every_block = make_method("gradtoken", spread=spread, spread_layers="all")
+        assert list(every_block.affinity_blocks(5)) == list(range(every))
+        assert not method.needs_queries()
+    assert make_method("gradtoken", spread="attention").needs_queries()
 
 
 def test_gradtoken_equals_equations_in_every_layout(variant: Model) -> None:

@@ -104,10 +104,11 @@ def test_record_keeps_requested_blocks_only(name: str) -> None:
     trace = trace_of(name)
     if not trace.model.layout.rows:
         pytest.skip("no token to follow through the blocks")
-    method = make_method("gradtoken", layers="last", spread="near")
+    method = make_method("gradtoken", layers="last")
     start = method.first_block(trace.depth)
     assert not method.needs_queries()
-    short = record(trace.model, images_of(name), start=start, queries=False)
+    affinity = method.affinity_blocks(trace.depth)
+    short = record(trace.model, images_of(name), start=start, queries=False, affinity=affinity)
     assert {call.place for call in short.block_calls} == {trace.depth - 1}
     assert {call.query.shape[2] for call in short.block_calls} == {0}
     actual, expected = (method(one, targets_of(one)) for one in (short, trace))

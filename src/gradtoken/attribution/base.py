@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -53,6 +54,10 @@ class Method(ABC):
     def needs_queries(self) -> bool:
         """Whether the method uses the attention between all tokens in the recorded forward."""
         return True
+
+    def affinity_blocks(self, depth: int) -> Sequence[int]:
+        """The blocks, of `depth`, whose attention between patches the method averages."""
+        return ()
 
     def sets_against_others(self) -> bool:
         """Whether a target's map depends on the other targets of the same call."""

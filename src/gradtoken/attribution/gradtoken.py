@@ -27,7 +27,13 @@ from gradtoken.attribution.competition import (
 from gradtoken.attribution.layers import Layers, as_index_list, select_layers
 from gradtoken.attribution.options import check_number, check_whole, is_number
 from gradtoken.attribution.relations import ChannelWeight, Rectify, Relations, Relevance
-from gradtoken.attribution.spread import Reach, Spread, SpreadLayers, spread_relevance
+from gradtoken.attribution.spread import (
+    Reach,
+    Spread,
+    SpreadLayers,
+    check_reach,
+    spread_relevance,
+)
 from gradtoken.attribution.steps import TAIL_PART, chosen_steps
 from gradtoken.errors import MethodError, NotSupportedError
 from gradtoken.targets import Targets, kind_for, parse_kind
@@ -158,21 +164,8 @@ class GradToken(Method):
             check_whole(self, "rivals", least=0)
         if not is_number(self.slope) or not 0 <= self.slope <= 1:
             raise MethodError(f"gradtoken's slope is {self.slope!r}; it must be from 0 to 1.")
-        self._check_reach()
+        check_reach(self.reach, self.spread)
         parse_kind(self.target)
-
-    def _check_reach(self) -> None:
-        reach = self.reach
-        if reach is None:
-            if self.spread in ("auto", "mutual", "near"):
-                raise MethodError(
-                    f'gradtoken with spread="{self.spread}" needs a reach, such as 0.05.'
-                )
-        elif reach != "auto" and not (is_number(reach) and reach >= _COLDEST):
-            raise MethodError(
-                f'gradtoken\'s reach is {reach!r}; it must be "auto", None or a number from '
-                f"{_COLDEST} up."
-            )
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         return self._spread(self.all_tokens(trace, targets)[..., -trace.spatial :], trace)
@@ -193,7 +186,12 @@ class GradToken(Method):
         return select_layers(self.layers, depth)[0]
 
     def needs_queries(self) -> bool:
-        return self.spread in ("auto", "mutual", "attention")
+        return self.spread == "attention"
+
+    def affinity_blocks(self, depth: int) -> range:
+        if self.spread not in ("auto", "mutual"):
+            return range(0)
+        return range(depth if self.spread_layers == "all" else (depth + 1) // 2)
 
     def sets_against_others(self) -> bool:
         return self.target == "others"
@@ -289,7 +287,7 @@ class GradToken(Method):
                 relevance,
                 trace,
                 self.spread,
-                layers=self.spread_layers,
+                blocks=self.affinity_blocks(trace.depth),
                 temperature=self.temperature,
                 reach=self.reach,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -9,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.errors import NotSupportedError
+from gradtoken.attribution.options import is_number
+from gradtoken.errors import MethodError, NotSupportedError
 from gradtoken.images.patch_grid import PatchGrid, pick
 from gradtoken.images.smoothing import FLAT, Relevance, spread_by_nearness
 from gradtoken.precision import full_precision, wide
-from gradtoken.tap.attention_call import AttentionCall, Rows
+from gradtoken.tap.attention_call import AttentionCall
 from gradtoken.tap.hooks import affinity_block
 from gradtoken.trace.trace import Trace
 
@@ -21,11 +23,25 @@ Spread: TypeAlias = Literal["auto", "mutual", "near", "token", "attention"] | No
 SpreadLayers: TypeAlias = Literal["all", "lower"]
 Reach: TypeAlias = float | Literal["auto"] | None
 
+_LEAST_REACH = 1e-3
 REACH = {"mutual": 0.15, "near": 0.05, "token": 0.05}
 """What reach="auto" is for each spread that has one."""
 
-_ELEMENTS = 1 << 23
-"""Attention weights held at once while a mean over heads is taken."""
+
+def check_reach(reach: Reach, spread: Spread) -> None:
+    """Check GradToken's option `reach`.
+
+    Raises:
+        MethodError: if it is no distance, or missing where the spread needs one.
+    """
+    if reach is None:
+        if spread in ("auto", "mutual", "near"):
+            raise MethodError(f'gradtoken with spread="{spread}" needs a reach, such as 0.05.')
+    elif reach != "auto" and not (is_number(reach) and reach >= _LEAST_REACH):
+        raise MethodError(
+            f'gradtoken\'s reach is {reach!r}; it must be "auto", None or a number from '
+            f"{_LEAST_REACH} up."
+        )
 
 
 def spread_relevance(
@@ -33,18 +49,21 @@ def spread_relevance(
     trace: Trace,
     spread: Spread,
     *,
-    layers: SpreadLayers,
+    blocks: Sequence[int],
     temperature: float,
     reach: Reach,
 ) -> Relevance:
     """One step of relevance from patch to patch; the options are those of `GradToken`.
 
+    `blocks` are those whose attention "mutual" averages.
+
     Raises:
         NotSupportedError: for "mutual" and "attention", if patches do not attend to all patches in
             every block, or attention is computed by hand.
     """
+    affinity = trace.attention_between_patches(blocks)
     if spread == "auto":
-        spread = "mutual" if attends_globally(trace) else "near"
+        spread = "near" if affinity is None else "mutual"
     if reach == "auto":
         reach = REACH.get(spread or "")
     if spread is None:
@@ -58,19 +77,12 @@ def spread_relevance(
     assert reach is not None
     if spread == "near":
         return spread_by_nearness(relevance, grid=trace.grid, reach=reach)
-    calls = trace.global_calls()
-    if layers == "lower":
-        calls = calls[: (len(calls) + 1) // 2]
-    return spread_by_mutual_attention(relevance, calls, trace.patch_grid, reach)
-
-
-def attends_globally(trace: Trace) -> bool:
-    """Whether the attention of all tokens to all was recorded in every block."""
-    try:
-        trace.global_calls()
-    except NotSupportedError:
-        return False
-    return True
+    if affinity is None:
+        raise NotSupportedError(
+            f"needs the attention between all tokens in every block, which {trace.model.spec} does "
+            'not have or computes by hand; use spread="auto".'
+        )
+    return spread_by_mutual_attention(relevance, affinity, trace.grid, reach)
 
 
 def spread_by_tokens(
@@ -109,20 +121,24 @@ def spread_by_attention(
     relevance: Relevance, calls: list[AttentionCall], grid: PatchGrid
 ) -> Relevance:
     """R <- A R with A the patches' own attention: mean over heads and blocks, rows sum to 1."""
-    return spread_along(relevance, patch_attention(calls, grid))
+    rows = list(grid.positions)
+    attention = torch.stack([grid.pick(call.rows(rows)).mean(dim=1) for call in calls]).mean(dim=0)
+    return spread_along(relevance, attention)
 
 
 def spread_by_mutual_attention(
-    relevance: Relevance, calls: list[AttentionCall], grid: PatchGrid, reach: float
+    relevance: Relevance,
+    attention: Float[Tensor, "batch patches patches"],
+    grid: tuple[int, int],
+    reach: float,
 ) -> Relevance:
     """R <- M R, M_ij ~ min(A_ij, A_ji) exp(-d_ij^2 / 2 s^2), each row summing to 1.
 
-    A is the patches' attention, a mean over heads and blocks; d and s as in `spread_by_tokens`. The
-    minimum leaves out attention sinks, which many patches attend to and which attend to few.
+    A is the patches' attention; d and s as in `spread_by_tokens`. The minimum leaves out attention
+    sinks, which many patches attend to and which attend to few.
     """
-    attention = patch_attention(calls, grid)
     mutual = torch.minimum(attention, attention.transpose(1, 2))
-    return spread_along(relevance, mutual * _log_gaussian(grid.shape, reach).exp().to(mutual))
+    return spread_along(relevance, mutual * _log_gaussian(grid, reach).exp().to(mutual))
 
 
 def spread_along(
@@ -132,28 +148,6 @@ def spread_along(
     with full_precision(affinity):
         affinity = affinity / affinity.sum(-1, keepdim=True)
         return (affinity.to(relevance.dtype) @ relevance.transpose(1, 2)).transpose(1, 2)
-
-
-def patch_attention(
-    calls: list[AttentionCall], grid: PatchGrid
-) -> Float[Tensor, "batch patches patches"]:
-    """The attention of patches to patches, a mean over heads and calls.
-
-    It is summed image by image and call by call, so that no more than the heads' attention of one
-    call of few images is in memory.
-    """
-    rows: Rows = list(grid.positions)
-    if grid.order is None:
-        rows = slice(grid.tokens - grid.count, grid.tokens)
-    total: Tensor | None = None
-    for call in calls:
-        step = max(1, _ELEMENTS // (call.key.shape[1] * grid.count * grid.tokens))
-        images = range(0, len(call.key), step)
-        parts = [call.images(slice(start, start + step)).rows(rows).mean(dim=1) for start in images]
-        mean = grid.pick(parts[0] if len(parts) == 1 else torch.cat(parts))
-        total = mean if total is None else total.add_(mean)
-    assert total is not None, "no attention was recorded"
-    return total / len(calls)
 
 
 def affinity_tokens(trace: Trace) -> Float[Tensor, "batch patches dim"]:

@@ -131,12 +131,14 @@ class Job:
         model, method = self._model, self._method
         if batch.indices[0] == 0 and batch.sources[0].kind != "tensor":
             model.preprocess.box(batch.sources[0].size)
+        depth = len(model.anatomy.blocks)
         with model.evaluating():
             trace = record(
                 model,
                 batch.pixels(model),
-                start=method.first_block(len(model.anatomy.blocks)),
+                start=method.first_block(depth),
                 queries=method.needs_queries(),
+                affinity=method.affinity_blocks(depth),
             )
             logits = wide(trace.logits)
             _check_logits(model, logits)

@@ -141,6 +141,7 @@ class _BlockHooks:
             tokens, arguments = block_tokens(args, kwargs or {})
             recorder, record = self._recorder, self.record
             recorder.place = index if self._anatomy.attends and index >= self._start else None
+            recorder.block = index if self._anatomy.attends else None
             recorder.tokens = tokens.shape[1]
             if not record.order:
                 record.differentiable = torch.is_grad_enabled() and tokens.requires_grad
@@ -167,7 +168,7 @@ class _BlockHooks:
             if threading.get_ident() != self._thread:
                 return None
             if index == self._depth - 1:
-                self._recorder.place = TAIL
+                self._recorder.place, self._recorder.block = TAIL, None
             self.record.outputs[index] = output_tokens(output)
             if index not in self._leaves:
                 return self._writable(output)

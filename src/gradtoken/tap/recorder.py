@@ -14,6 +14,7 @@ from gradtoken.tap.attention_call import TAIL, AttentionCall
 from gradtoken.tap.attention_tap import AttentionTap
 from gradtoken.tap.in_place import written_to
 from gradtoken.tap.linear_cache import LinearCall
+from gradtoken.tap.patch_attention import PatchAttention
 from gradtoken.tap.positions import Positions
 
 
@@ -28,22 +29,31 @@ class Recorder(AttentionTap):
         queries: whether the blocks' queries are kept too.
         copies: whether the model gets copies of what is kept, since it may write in place
             (`gradtoken.tap.in_place`).
+        patch_attention: is given every block's attention.
     """
 
     def __init__(
-        self, rows: tuple[int, ...] = (), *, queries: bool = True, copies: bool = False
+        self,
+        rows: tuple[int, ...] = (),
+        *,
+        queries: bool = True,
+        copies: bool = False,
+        patch_attention: PatchAttention | None = None,
     ) -> None:
         super().__init__()
         self.copies = copies
         self.written = False
         """Whether the model wrote in place."""
         self.place: int | None = None
+        self.block: int | None = None
+        """The block at work, also before the first one that is recorded; None outside of them."""
         self.tokens: int | None = None
         """How many tokens entered the current block."""
         self.calls: list[AttentionCall] = []
         self.linears: list[LinearCall] = []
         self._rows = Positions(rows)
         self._queries = queries
+        self._patch_attention = patch_attention
 
     def intercept(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -64,6 +74,8 @@ class Recorder(AttentionTap):
         return output
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
+        if self._patch_attention is not None and self.block is not None:
+            self._patch_attention.add(call, self.block)
         output = run()
         if self.place is not None:
             kept = output if output.requires_grad else None

@@ -20,6 +20,7 @@ from gradtoken.models.reading.reading import check_current
 from gradtoken.models.reading.readout import check_readout
 from gradtoken.tap.attention_call import TAIL, AttentionCall
 from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
+from gradtoken.tap.patch_attention import PatchAttention
 from gradtoken.tap.recorder import Recorder
 from gradtoken.trace.backward import own_calls
 from gradtoken.trace.trace import Trace
@@ -31,6 +32,7 @@ def record(
     *,
     start: int = 0,
     queries: bool = True,
+    affinity: Sequence[int] = (),
 ) -> Trace:
     """Run a model once on a preprocessed batch and keep what methods need.
 
@@ -42,6 +44,8 @@ def record(
         images: preprocessed images, of the size that the model takes.
         start: index of the first block whose attention is kept (`Method.first_block`).
         queries: whether the blocks' queries are kept (`Method.needs_queries`).
+        affinity: blocks whose attention between patches is averaged (`Method.affinity_blocks`); of
+            a model with one backbone.
 
     Raises:
         ModelError: if the forward fails, returns no (B, C) output, or its attention cannot be
@@ -54,7 +58,12 @@ def record(
         backbones = [replace(model, others=()), *model.others]
         start = 0 if model.others else start
         grids = [grid_of(backbone, images) for backbone in backbones]
-        recorders, block_records, output = _recorded_forward(backbones, images, start, queries)
+        between = PatchAttention(
+            grids[0].positions, grids[0].tokens, () if model.others else affinity
+        )
+        recorders, block_records, output = _recorded_forward(
+            backbones, images, start, queries, between
+        )
     if recorders[0].written and not model.writes_in_place:
         # a part of the module that did not run when the model was read writes in place
         for backbone in backbones:
@@ -65,7 +74,7 @@ def record(
                 f"{model.spec} wrote into its images, which it did not do when it was read; "
                 "pass them again, it gets copies from now on."
             )
-        return record(model, images, start=start, queries=queries)
+        return record(model, images, start=start, queries=queries, affinity=affinity)
     _check_output(model, output, len(images))
     traces = []
     for backbone, grid, recorder, block_record in zip(
@@ -81,15 +90,22 @@ def record(
                 backbone, images, logits, calls, grid, block_record, output, recorder.linears, start
             )
         )
-    return replace(traces[0], model=model, others=tuple(traces[1:]))
+    return replace(traces[0], model=model, others=tuple(traces[1:]), patch_attention=between)
 
 
 def _recorded_forward(
-    backbones: Sequence[Model], images: Tensor, start: int, queries: bool
+    backbones: Sequence[Model],
+    images: Tensor,
+    start: int,
+    queries: bool,
+    between: PatchAttention,
 ) -> tuple[list[Recorder], list[BlockRecord], Any]:
     """One forward: each backbone's recorder and record of blocks, and the output."""
     copies = backbones[0].writes_in_place
-    recorders = [Recorder(m.layout.rows, queries=queries, copies=copies) for m in backbones]
+    recorders = [
+        Recorder(m.layout.rows, queries=queries, copies=copies, patch_attention=between)
+        for m in backbones
+    ]
     with ExitStack() as stack:
         # a model that turns gradients off for its blocks continues after them in its caller's mode
         turns_off = any(m.reading and not m.reading.differentiable for m in backbones)

@@ -8,12 +8,13 @@ the modules beside this one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.errors import NotSupportedError
+from gradtoken.errors import ModelError, NotSupportedError
 from gradtoken.images.patch_grid import PatchGrid, averaged_tokens
 from gradtoken.models.model import Model
 from gradtoken.models.verification import Reading
@@ -21,6 +22,7 @@ from gradtoken.tap.alignment import Alignment
 from gradtoken.tap.attention_call import TAIL, AttentionCall
 from gradtoken.tap.hooks import BlockRecord
 from gradtoken.tap.linear_cache import LinearCall
+from gradtoken.tap.patch_attention import PatchAttention
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Trace:
     """The calls of the blocks' linear layers, of the readout tokens alone."""
     start: int = 0
     """Index of the first block whose attention was kept."""
+    patch_attention: PatchAttention | None = None
+    """The attention between patches, if blocks were named for it."""
     others: tuple[Trace, ...] = ()
     """The same forward, recorded in the model's further backbones."""
 
@@ -99,6 +103,33 @@ class Trace:
                 f"{self.model.spec} does not have or computes by hand; use gradtoken."
             )
         return calls
+
+    def attention_between_patches(
+        self, blocks: Sequence[int]
+    ) -> Float[Tensor, "batch patches patches"] | None:
+        """The attention of patches to patches, a mean over the heads of some blocks.
+
+        Returns:
+            None where not every such block attends once, from all tokens to all, or attention is
+            computed by hand.
+
+        Raises:
+            ModelError: if the attention was not recorded.
+        """
+        if self.others or not self.model.anatomy.attends or not blocks:
+            return None
+        between = self.patch_attention
+        if between is None or between.blocks != tuple(blocks):
+            calls = self.block_calls
+            if self.start > min(blocks) or not all(call.query.shape[-2] for call in calls):
+                raise ModelError(
+                    "the attention between patches was not recorded; give record() "
+                    "affinity=method.affinity_blocks(depth)."
+                )
+            between = PatchAttention(self.patch_grid.positions, self.patch_grid.tokens, blocks)
+            for call in calls:
+                between.add(call, call.place)
+        return between.mean()
 
     def check_one_chain(self) -> None:
         """Check that the class is read at the end of one chain of blocks.
