@@ -38,7 +38,9 @@ def test_bench_writes_tables_and_plots_and_resumes(
     with (whole / "summary.csv").open() as file:
         rows = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
     assert rows["rollout", "coupling"]["mean"] == "1"
-    assert rows["gradtoken", "positive_auc"]["n"] == "1"
+    assert rows["gradtoken", "positive_auc"]["n"] == "3"
+    assert rows["gradtoken", "contrast_response"]["n"] == rows["legrad", "contrast_response"]["n"]
+    assert int(rows["gradtoken", "contrast_response"]["n"]) <= 3
     assert int(rows["gradtoken", "pointing"]["n"]) >= 6
     assert float(rows["gradtoken", "share"]["mean"]) > float(rows["rollout", "share"]["mean"])
     for name in ("curves", "bars", "sheet"):

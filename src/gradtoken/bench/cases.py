@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +14,7 @@ from gradtoken.batching import read_batch
 from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.matching import Matcher
 from gradtoken.bench.sample_checks import checked_samples
+from gradtoken.bench.sweeps import Sweeps
 from gradtoken.bench.visible_objects import VisibleObjects, mask_on_input, visible_objects
 from gradtoken.datasets.sample import Sample
 from gradtoken.datasets.scenes.samples import scene_sample
@@ -56,6 +58,11 @@ class Case:
     def pixels(self) -> Float[Tensor, "1 channels height width"]:
         """The model's input."""
         return self.trace.images
+
+    @cached_property
+    def sweeps(self) -> Sweeps:
+        """Forward passes of the image's variants with replaced pixels."""
+        return Sweeps(self.trace.model)
 
     @property
     def targets(self) -> Targets:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gradtoken.attribution import Method
-from gradtoken.bench.cases import Case, cases, recognised, scene_case
+from gradtoken.bench.cases import cases, recognised, scene_case
 from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.identity import identity, run_sha256, sample_sha256
+from gradtoken.bench.image_records import image_records
 from gradtoken.bench.maps import Maps
-from gradtoken.bench.records import FAILED, SKIPPED, Failure, Record, Records
-from gradtoken.bench.scores import GROUPS, RERUNS_METHOD, SLOW, by_object, present_coupling
+from gradtoken.bench.records import Failure, Records
+from gradtoken.bench.scores import by_object, present_coupling
 from gradtoken.bench.store import Stamp, Store
 from gradtoken.datasets.sample import Sample
 from gradtoken.datasets.scenes.scenes import Scenes
-from gradtoken.errors import MethodError, ModelError, TargetError
+from gradtoken.errors import MethodError, ModelError
 from gradtoken.models.model import Model
 
 METRICS = ("pointing", "token_ap", "share", "energy", "coupling")
@@ -28,8 +29,6 @@ METRICS = ("pointing", "token_ap", "share", "energy", "coupling")
 
 _TRIAL = 10
 """Images on which every method may fail before a run is given up."""
-
-_FAILURES = (MethodError, ModelError, TargetError)
 
 
 @dataclass
@@ -97,7 +96,7 @@ def run(
         groups: names of `GROUPS`.
         store: where the records are kept.
         limit: how many images are measured.
-        slow_limit: on how many of the images slow groups and slow methods are measured.
+        slow_limit: on how many of the images slow groups (`SLOW`) and slow methods are measured.
         whole: see `cases`.
         progress: called with the number of images done.
 
@@ -118,7 +117,7 @@ def run(
     )
     for name, case in selected:
         if case is not None:
-            records = [*_skipped(case), *_records(case, methods, stamps.groups, stamps.slow)]
+            records = image_records(case, methods, stamps.groups, stamps.slow)
             store.add(name, records, stamps.of(case.sample))
         outcome.images.append(name)
         progress(len(outcome.images))
@@ -216,40 +215,6 @@ class _Stamps:
 
     def of(self, sample: Sample) -> Stamp:
         return Stamp(self._runs[self.slow], sample_sha256(sample))
-
-
-def _records(
-    case: Case, methods: Mapping[str, Method], groups: Sequence[str], slow: bool
-) -> Iterator[Record]:
-    """Every method's values for an image, or why there are none."""
-    for name, method in methods.items():
-        if method.slow and not slow:
-            continue
-        try:
-            maps = Maps.compute(case, method)
-        except _FAILURES as error:
-            yield _failure(case, name, "maps", error)
-            continue
-        for group in groups:
-            if group in SLOW and (not slow or (method.slow and group == RERUNS_METHOD)):
-                continue
-            try:
-                metrics = GROUPS[group](maps)
-            except _FAILURES as error:
-                yield _failure(case, name, group, error)
-                continue
-            for metric, values in metrics.items():
-                for thing, value in values.items():
-                    yield Record(case.sample.id, thing, name, metric, value)
-
-
-def _failure(case: Case, method: str, what: str, error: Exception) -> Record:
-    return Record(case.sample.id, "", method, f"{FAILED}{what}", math.nan, str(error))
-
-
-def _skipped(case: Case) -> Iterator[Record]:
-    for thing, reason in case.skipped:
-        yield Record(case.sample.id, thing, "", SKIPPED, math.nan, reason)
 
 
 def _check_supported(records: Records, model: Model) -> None:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gradtoken.bench.cases import Case
 from gradtoken.bench.maps import Maps, maps_of
+from gradtoken.bench.swept import Logits, MetricValues, Swept
 from gradtoken.errors import TargetError
+from gradtoken.images.fills import filled
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
+from gradtoken.metrics.pixel_replacement import Replacement, probabilities
+from gradtoken.targets.activation import Activation
 from gradtoken.trace.record import record
-
-MetricValues: TypeAlias = dict[str, dict[str, float]]
-"""Values by metric, then by object."""
 
 _CURVE_STEPS = 14
 """Steps of the insertion and deletion curves."""
+_DIRECTIONS: tuple[Literal["positive", "negative"], ...] = ("positive", "negative")
 _TENTHS = tuple(step / 10 for step in range(1, 11))
 
 
@@ -100,15 +102,22 @@ def segment(maps: Maps) -> MetricValues:
     return {name: _named(maps.case, value) for name, value in values.items()}
 
 
-def perturb(maps: Maps) -> MetricValues:
+def _perturb_plan(maps: Maps) -> dict[str, Replacement]:
+    """Most and least relevant pixels black, at 0.1 to 0.9 of them."""
+    how = perturbation.PerturbationProtocol(**_normalisation(maps.case))
+    return {d: perturbation.replacement(*_leading_map(maps), d, how) for d in _DIRECTIONS}
+
+
+def _perturb_values(maps: Maps, logits: Logits) -> MetricValues:
     """Positive and negative perturbation of the leading class, as Chefer et al. code it.
 
     Without hits where the model's outputs are no probabilities; its logit is then followed.
     """
     values: dict[str, float] = {}
-    for direction in ("positive", "negative"):
-        result = perturbation.perturb(
-            **_leading_inputs(maps), labels=_label(maps), direction=direction
+    label, classes = _label(maps), _leading_class(maps.case)
+    for direction in _DIRECTIONS:
+        result = perturbation.perturbed(
+            logits[direction], perturbation.FRACTIONS, classes, label, _activation(maps)
         )
         values[f"{direction}_probability"] = float(result.probability[:, 1:].mean())
         if result.hits is None:
@@ -119,22 +128,28 @@ def perturb(maps: Maps) -> MetricValues:
     return _of_leading(maps, values)
 
 
-def insert_delete(maps: Maps) -> MetricValues:
-    """Insertion, deletion, AOPC, log-odds and ABPC of the leading class."""
-    inputs = _leading_inputs(maps)
-    most, least = (
-        perturbation.perturb(
-            **inputs, labels=None, direction=direction, fill="grey", fractions=_TENTHS
-        ).probability
-        for direction in ("positive", "negative")
-    )
-    curves = {
-        "insertion": insertion_deletion.insertion(**inputs, steps=_CURVE_STEPS),
-        "deletion": insertion_deletion.deletion(**inputs, steps=_CURVE_STEPS),
+def _insert_delete_plan(maps: Maps) -> dict[str, Replacement]:
+    """Tenths of the pixels grey, and the steps of both curves."""
+    image, relevance = _leading_map(maps)
+    normalised = _normalisation(maps.case)
+    tenths = perturbation.PerturbationProtocol(**normalised, fill="grey", fractions=_TENTHS)
+    blurred, grey = (filled(image, fill, **normalised) for fill in ("blur", "grey"))
+    between = insertion_deletion.steps_between
+    return {
+        **{d: perturbation.replacement(image, relevance, d, tenths) for d in _DIRECTIONS},
+        "insertion": between(blurred, image, relevance, _CURVE_STEPS),
+        "deletion": between(image, grey, relevance, _CURVE_STEPS),
     }
-    values = {name: insertion_deletion.area(curve) for name, curve in curves.items()}
+
+
+def _insert_delete_values(maps: Maps, logits: Logits) -> MetricValues:
+    """Insertion, deletion, AOPC, log-odds and ABPC of the leading class."""
+    classes, activation = _leading_class(maps.case), _activation(maps)
+    curves = {name: probabilities(values, classes, activation) for name, values in logits.items()}
+    values = {name: insertion_deletion.area(curves[name]) for name in ("insertion", "deletion")}
+    most, least = (curves[direction] for direction in _DIRECTIONS)
     values["aopc"] = perturbation.aopc(most)
-    if maps.case.trace.model.activation != "none":
+    if activation != "none":
         values["log_odds"] = perturbation.log_odds(most)
     values["abpc"] = perturbation.abpc(least, most)
     return _of_leading(maps, {name: float(value) for name, value in values.items()})
@@ -170,16 +185,16 @@ GROUPS: dict[str, Callable[[Maps], MetricValues]] = {
     "top1-random": top1_random,
     "segmentation": segment,
     "contrast": contrast,
-    "perturbation": perturb,
-    "insertion-deletion": insert_delete,
+    "perturbation": Swept(_perturb_plan, _perturb_values),
+    "insertion-deletion": Swept(_insert_delete_plan, _insert_delete_values),
 }
 """Groups of metrics by name."""
 
 RERUNS_METHOD = "contrast"
 """The group that runs a method on changed images too, so that slow methods skip it."""
 
-SLOW = (RERUNS_METHOD, "perturbation", "insertion-deletion")
-"""Groups that run the model many times for each map."""
+SLOW = (RERUNS_METHOD,)
+"""Groups that take many times as long as a fast method's map."""
 
 
 def _named(case: Case, values: Tensor) -> dict[str, float]:
@@ -207,15 +222,21 @@ def _label(maps: Maps) -> Tensor | None:
     return torch.tensor([label])
 
 
-def _leading_inputs(maps: Maps) -> dict[str, Any]:
-    """Arguments of perturbation metrics for the map of the leading class."""
-    case, leading = maps.case, _leading(maps.case)
-    model = case.trace.model
-    return {
-        "predict": model,
-        "images": case.pixels,
-        "maps": maps.pixels[leading][None].to(case.pixels.device),
-        "classes": torch.tensor([case.classes[leading]]),
-        "mean": model.preprocess.mean,
-        "std": model.preprocess.std,
-    }
+def _leading_class(case: Case) -> Tensor:
+    return torch.tensor([case.classes[_leading(case)]])
+
+
+def _leading_map(maps: Maps) -> tuple[Tensor, Tensor]:
+    """The image, and the map of the leading class on its pixels, as a batch of one."""
+    image = maps.case.pixels
+    return image, maps.pixels[_leading(maps.case)][None].to(image.device)
+
+
+def _normalisation(case: Case) -> dict[str, Any]:
+    """What `filled` is to know about the image."""
+    preprocess = case.trace.model.preprocess
+    return {"mean": preprocess.mean, "std": preprocess.std}
+
+
+def _activation(maps: Maps) -> Activation:
+    return maps.case.trace.model.activation

@@ -74,8 +74,8 @@ class BenchOptions:
         int | None,
         typer.Option(
             min=0,
-            help="Pictures for what runs the model many times: the last three metrics, and methods "
-            "such as RISE. Default: one in twenty.",
+            help="Images for what takes many times as long: the metric contrast, and methods such "
+            "as RISE. Default: one in twenty.",
         ),
     ] = None
     every_picture: Annotated[

@@ -13,10 +13,10 @@ from gradtoken.metrics.pixel_replacement import (
     Images,
     Maps,
     Predict,
+    Replacement,
     activation_of,
     probabilities,
     ranks,
-    replaced_logits,
 )
 from gradtoken.targets.activation import Activation
 
@@ -55,7 +55,7 @@ def insertion(
             infinite relevance.
     """
     start = filled(images, fill, mean, std)
-    return _curve(predict, start, images, maps, classes, steps, activation)
+    return _curve(predict, steps_between(start, images, maps, steps), classes, activation)
 
 
 def deletion(
@@ -87,7 +87,7 @@ def deletion(
         MethodError: as for `insertion`.
     """
     end = filled(images, fill, mean, std)
-    return _curve(predict, images, end, maps, classes, steps, activation)
+    return _curve(predict, steps_between(images, end, maps, steps), classes, activation)
 
 
 def area(curve: Float[Tensor, "batch points"]) -> Float[Tensor, " batch"]:
@@ -95,20 +95,31 @@ def area(curve: Float[Tensor, "batch points"]) -> Float[Tensor, " batch"]:
     return (curve.sum(1) - (curve[:, 0] + curve[:, -1]) / 2) / (curve.shape[1] - 1)
 
 
-def _curve(
-    predict: Predict,
-    start: Images,
-    end: Images,
-    maps: Maps,
-    classes: Int[Tensor, " batch"],
-    steps: int,
-    activation: Activation | None,
-) -> Float[Tensor, "batch points"]:
+def steps_between(start: Images, end: Images, maps: Maps, steps: int) -> Replacement:
+    """The images of a curve: from `start` to `end`, the most relevant pixels first.
+
+    Args:
+        start: the images before the first step, (B, C, H, W).
+        end: the images after the last step, (B, C, H, W).
+        maps: relevance on the images' pixels, (B, H, W).
+        steps: how many times pixels are replaced.
+
+    Raises:
+        MethodError: as for `insertion`.
+    """
     pixels = maps[0].numel()
     if not 1 <= steps <= pixels:
         raise MethodError(
             f"steps={steps} is not possible; use 1 to {pixels}, the number of pixels."
         )
-    counts = [round(step * pixels / steps) for step in range(steps + 1)]
-    logits = replaced_logits(predict, start, end, ranks(maps), counts)
-    return probabilities(logits, classes, activation_of(predict, activation))
+    counts = tuple(round(step * pixels / steps) for step in range(steps + 1))
+    return Replacement(start, end, ranks(maps), counts)
+
+
+def _curve(
+    predict: Predict,
+    replacement: Replacement,
+    classes: Int[Tensor, " batch"],
+    activation: Activation | None,
+) -> Float[Tensor, "batch points"]:
+    return probabilities(replacement.logits(predict), classes, activation_of(predict, activation))

@@ -16,10 +16,10 @@ from gradtoken.metrics.pixel_replacement import (
     Images,
     Maps,
     Predict,
+    Replacement,
     activation_of,
     probabilities,
     ranks,
-    replaced_logits,
 )
 from gradtoken.targets.activation import Activation
 
@@ -122,21 +122,59 @@ def perturb(
         MethodError: an unknown direction, fractions out of range, maps that do not fit the images,
             or NaN or infinite relevance.
     """
+    how = replace(protocol, **options) if protocol else PerturbationProtocol(**options)
+    logits = replacement(images, maps, direction, how).logits(predict)
+    activation = activation_of(predict, how.activation)
+    return perturbed(logits, how.fractions, classes, labels, activation)
+
+
+def replacement(
+    images: Images,
+    maps: Maps,
+    direction: Literal["positive", "negative"],
+    protocol: PerturbationProtocol,
+) -> Replacement:
+    """The images whose logits `perturb` takes: untouched, then at every fraction.
+
+    Args:
+        images: as for `perturb`.
+        maps: as for `perturb`.
+        direction: as for `perturb`.
+        protocol: how pixels are replaced.
+
+    Raises:
+        MethodError: as for `perturb`.
+    """
     if direction not in ("positive", "negative"):
         raise MethodError(f"direction={direction!r} is unknown; use 'positive' or 'negative'.")
-    how = replace(protocol, **options) if protocol else PerturbationProtocol(**options)
-    if not how.fractions or not all(0 < k <= 1 for k in how.fractions):
-        raise MethodError(
-            f"fractions={how.fractions!r} is not possible; each is above 0 and up to 1."
-        )
+    fractions = protocol.fractions
+    if not fractions or not all(0 < k <= 1 for k in fractions):
+        raise MethodError(f"fractions={fractions!r} is not possible; each is above 0 and up to 1.")
     pixels = maps[0].numel()
-    counts = [0, *(int(k * pixels) for k in how.fractions)]
+    counts = (0, *(int(k * pixels) for k in fractions))
     places = ranks(maps if direction == "positive" else -maps)
-    fill = filled(images, how.fill, how.mean, how.std)
-    logits = replaced_logits(predict, images, fill, places, counts)
-    activation = activation_of(predict, how.activation)
+    fill = filled(images, protocol.fill, protocol.mean, protocol.std)
+    return Replacement(images, fill, places, counts)
+
+
+def perturbed(
+    logits: Float[Tensor, "batch fractions classes"],
+    fractions: Sequence[float],
+    classes: Int[Tensor, " batch"],
+    labels: Int[Tensor, " batch"] | None,
+    activation: Activation,
+) -> Perturbed:
+    """The outputs of `perturb` by the logits of its images.
+
+    Args:
+        logits: of the images of `replacement`, (B, 1 + fractions, C).
+        fractions: of the pixels, without the untouched image's.
+        classes: as for `perturb`.
+        labels: as for `perturb`.
+        activation: how logits become probabilities.
+    """
     return Perturbed(
-        (0.0, *how.fractions),
+        (0.0, *fractions),
         _hits(logits, classes, labels, activation),
         probabilities(logits, classes, activation),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -22,7 +23,7 @@ Predict: TypeAlias = Callable[
 Maps: TypeAlias = Float[Tensor, "batch height width"]
 Images: TypeAlias = Float[Tensor, "batch channels height width"]
 
-_CHUNK = 64
+CHUNK = 64
 """Images that go through the model at once."""
 
 
@@ -50,36 +51,60 @@ def ranks(maps: Maps) -> Int[Tensor, "batch pixels"]:
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-def replaced_logits(
-    predict: Predict, images: Images, others: Images, places: Tensor, counts: Sequence[int]
-) -> Float[Tensor, "batch counts classes"]:
-    """Logits of images of which the first `count` pixels are replaced.
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """Images of which more and more pixels are replaced by those of other images.
 
     Args:
-        predict: the model.
         images: preprocessed, (B, C, H, W).
         others: the images that the replacing pixels are taken from, (B, C, H, W).
-        places: the rank of each pixel, (B, H * W).
+        places: the rank of each pixel, (B, H * W); the first ranks are replaced first.
         counts: numbers of pixels that are replaced.
 
     Raises:
         MethodError: not a rank for each pixel of each image.
     """
-    batch, _, height, width = images.shape
-    if places.shape != (batch, height * width):
-        raise MethodError(
-            f"{len(places)} maps of {places.shape[1]} pixels do not fit {batch} images of "
-            f"{height}x{width}; give a map per image, brought to its size by to_pixels."
-        )
-    jobs = [(b, count) for b in range(batch) for count in counts]
-    logits = []
-    for start in range(0, len(jobs), _CHUNK):
-        chunk = jobs[start : start + _CHUNK]
-        rows = torch.tensor([b for b, _ in chunk], device=images.device)
-        replaced = torch.tensor([count for _, count in chunk], device=images.device)[:, None]
-        away = (places[rows] < replaced).view(-1, 1, height, width)
-        logits.append(predict(torch.where(away, others[rows], images[rows])).double().cpu())
-    return torch.cat(logits).unflatten(0, (batch, len(counts)))
+
+    images: Images
+    others: Images
+    places: Int[Tensor, "batch pixels"]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        batch, _, height, width = self.images.shape
+        if self.places.shape != (batch, height * width):
+            raise MethodError(
+                f"{len(self.places)} maps of {self.places.shape[1]} pixels do not fit {batch} "
+                f"images of {height}x{width}; give a map per image, brought to its size by "
+                "to_pixels."
+            )
+
+    def at(self, rows: Sequence[int], counts: Sequence[int]) -> Images:
+        """Images with replaced pixels.
+
+        Args:
+            rows: which of the images, one for each result.
+            counts: how many pixels are replaced in each.
+        """
+        index = torch.tensor(rows, device=self.images.device)
+        replaced = torch.tensor(counts, device=self.images.device)[:, None]
+        height, width = self.images.shape[-2:]
+        away = (self.places[index] < replaced).view(-1, 1, height, width)
+        return torch.where(away, self.others[index], self.images[index])
+
+    def logits(self, predict: Predict) -> Float[Tensor, "batch counts classes"]:
+        """Logits at every count.
+
+        Args:
+            predict: the model.
+        """
+        batch = len(self.images)
+        jobs = [(b, count) for b in range(batch) for count in self.counts]
+        logits = []
+        for start in range(0, len(jobs), CHUNK):
+            rows, counts = zip(*jobs[start : start + CHUNK], strict=True)
+            logits.append(predict(self.at(rows, counts)).double().cpu())
+        return torch.cat(logits).unflatten(0, (batch, len(self.counts)))
 
 
 def activation_of(predict: Predict, activation: Activation | None) -> Activation:
