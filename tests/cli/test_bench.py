@@ -277,3 +277,64 @@ def test_bench_as_json(tmp_path: Path) -> None:
     assert document["pictures"] == 2
     assert document["differences"][0]["method"] == "rollout"
     assert all(Path(file).exists() for file in document["files"])
+
+
+def test_bench_class_map(tmp_path: Path) -> None:
+    from gradtoken.datasets import Scenes
+
+    scene = Scenes("test", objects=(2, 3))[0]
+    folder = tmp_path / "photos, mine"
+    folder.mkdir()
+    scene.image.save(folder / "a.png")
+    scene.image.save(folder / "b.png")
+    side = scene.image.width
+    box = [0, 0, side, 0, side, side // 2, 0, side // 2]
+    listed = {
+        "images": [
+            {"id": n, "file_name": f"{name}.png", "width": side, "height": side}
+            for n, name in enumerate("ab")
+        ],
+        "categories": [{"id": 1, "name": "thing"}, {"id": 2, "name": "speck"}],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": n + 1, "segmentation": [shape], "iscrowd": 0,
+             "bbox": [0, 0, 1, 1], "area": 1}
+            for n, shape in enumerate([box, [9, 9, 10, 9, 10, 10, 9, 10]])
+        ],
+    }  # fmt: skip
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    classes = [*scene.labels[:1], *scene.names[1:]]
+    mapping = tmp_path / "map.json"
+    mapping.write_text(json.dumps({"thing": classes, "speck": classes, "spek": [3]}))
+    command = (
+        *("bench", "--data", f"coco:{folder},{tmp_path / 'list.json'}", "--class-map", mapping),
+        *("--methods", "rollout", "--metrics", "localization", "--limit", 5, "--json"),
+    )
+    (document,) = json_lines(*command, "--out", tmp_path / "out")
+    assert document["pictures"] == 1
+    assert document["left_out"]["names"] == {
+        "spek": "the class map names it, and the data set does not have it"
+    }
+    reason = "its objects are left out (it covers less than 0.01 of the model's input)"
+    assert document["left_out"]["images"] == {reason: 1}
+    assert document["settings"]["class_map"]["groups"]["thing"] == list(scene.labels)
+    (document,) = json_lines(*command, "--min-area", 0, "--out", tmp_path / "small")
+    assert document["pictures"] == 2
+    result = invoke(*command, "--min-probability", 1, "--out", tmp_path / "none")
+    assert "is measured with this class map (2 images: its objects are left out (the model" in str(
+        result.exception
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--min-area", "0.1"], "say when a category of a class map is asked about"),
+        (["--class-map", "none.json"], "the class map none.json cannot be read"),
+        (["--class-map", "none.json", "--every-picture"], "give one of them"),
+    ],
+)
+def test_bench_class_map_errors(arguments: list[str], words: str, tmp_path: Path) -> None:
+    result = invoke("bench", *arguments, "--out", tmp_path / "out")
+    assert isinstance(result.exception, GradTokenError)
+    assert words in str(result.exception)
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradtoken.batching import read_batch
+from gradtoken.bench.class_map import ClassMap
 from gradtoken.bench.exclusions import Exclusions
-from gradtoken.bench.matching import Matcher
 from gradtoken.bench.sample_checks import checked_samples
+from gradtoken.bench.selection import ByMap, ByName, Selection, Selector, in_top
 from gradtoken.bench.sweeps import Sweeps
-from gradtoken.bench.visible_objects import VisibleObjects, mask_on_input, visible_objects
+from gradtoken.bench.visible_objects import mask_on_input, visible_objects
 from gradtoken.datasets.sample import Sample
 from gradtoken.datasets.scenes.samples import scene_sample
 from gradtoken.datasets.scenes.scenes import Scene, Scenes
@@ -78,13 +79,15 @@ def cases(
     *,
     whole: bool = True,
     skip: Callable[[Sample], bool] = lambda _: False,
+    class_map: ClassMap | None = None,
     exclusions: Exclusions | None = None,
 ) -> Iterator[tuple[str, Case | None]]:
     """The images to measure: (id, case), or (id, None) for those that `skip` names.
 
     The targets of an image are the classes of its objects that the model has (`Matcher`) and of
     which the model's input shows pixels (`visible_objects`); the predicted class of an image with a
-    mask but no class; the label of an image that has nothing but a label.
+    mask but no class; the label of an image that has nothing but a label. With a class map they are
+    the likeliest class of each category that the map names, where the map asks about it.
 
     Args:
         model: a classifier.
@@ -93,11 +96,13 @@ def cases(
         whole: leave out images of which the model does not recognise all K classes, that is, where
             they are not its top K or, with sigmoid probabilities, not all above ½.
         skip: which samples are measured already; the model is not run on them.
+        class_map: groups of the model's classes by category of the data set, in place of equal
+            names.
         exclusions: collects what is left out, and why.
 
     Raises:
         ModelError: if the model has no classes, or none that the images show, or others than those
-            of the labels.
+            of the labels; if its outputs are no probabilities, which a class map needs.
         DatasetError: if a sample's parts do not fit together, or two samples have one id.
     """
     if model.prompts is not None:
@@ -106,33 +111,36 @@ def cases(
             "classifier."
         )
     excluded = Exclusions() if exclusions is None else exclusions
-    matcher = Matcher(model.labels, getattr(samples, "vocabulary", ()))
-    excluded.names = matcher.unclear
+    selector = _selector(model, getattr(samples, "vocabulary", ()), whole, class_map, excluded)
     matched = 0
     for number, sample in enumerate(checked_samples(samples), start=1):
-        selection = _select(model, sample, matcher)
+        selection = selector.select(sample)
         if selection is None:
-            excluded.count_image("it shows no class that the model has")
+            excluded.count_image(selector.nothing)
             if number >= _ENOUGH and not matched:
-                raise ModelError(
-                    f"none of the first {number} images shows a class that {model.spec} has; "
-                    "measure a model with the data set's classes."
-                )
+                raise selector.no_match(number)
             continue
         matched += 1
         if skip(sample):
             yield sample.id, None
             continue
-        case = _case(model, sample, selection, whole)
+        case = _case(model, sample, selection, selector)
         if isinstance(case, str):
             excluded.count_image(case)
         else:
             yield sample.id, case
 
 
-def in_top(logits: Float[Tensor, " classes"], classes: Collection[int]) -> bool:
-    """Whether k classes are the k with the highest logits."""
-    return set(logits.topk(len(classes)).indices.tolist()) == set(classes)
+def _selector(
+    model: Model,
+    vocabulary: Sequence[str],
+    whole: bool,
+    class_map: ClassMap | None,
+    excluded: Exclusions,
+) -> Selector:
+    if class_map is None:
+        return ByName(model, vocabulary, whole, excluded)
+    return ByMap(model, vocabulary, class_map, excluded)
 
 
 def recognised(
@@ -179,36 +187,7 @@ def scene_case(model: Model, index: int, scene: Scene) -> Case:
     )
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """Class ids, and the positions of their objects; no ids for the predicted class."""
-
-    classes: tuple[int, ...]
-    positions: tuple[int, ...]
-
-
-def _select(model: Model, sample: Sample, matcher: Matcher) -> _Selection | None:
-    """The targets of a sample; None where the model has none of its classes."""
-    if sample.label is not None and sample.masks is None:
-        if sample.classes not in (None, len(model.labels)):
-            raise ModelError(
-                f"{model.spec} has {len(model.labels)} classes, and the labels of the data set are "
-                f"of {sample.classes}, so that a number means something else in each; measure a "
-                "model of the data set's classes."
-            )
-        if not 0 <= sample.label < len(model.labels):
-            return None
-        return _Selection((sample.label,), ())
-    if sample.unnamed:
-        return _Selection((), () if sample.masks is None else (0,))
-    matches = [(matcher.find(name), i) for i, name in enumerate(sample.names)]
-    known = [(label, i) for label, i in matches if label is not None]
-    if not known:
-        return None
-    return _Selection(tuple(label for label, _ in known), tuple(i for _, i in known))
-
-
-def _case(model: Model, sample: Sample, selection: _Selection, whole: bool) -> Case | str:
+def _case(model: Model, sample: Sample, selection: Selection, selector: Selector) -> Case | str:
     """A sample as a case, or why it is left out."""
     pixels = model.preprocess(sample.image)
     box = model.preprocess.box(sample.image.size)
@@ -217,41 +196,24 @@ def _case(model: Model, sample: Sample, selection: _Selection, whole: bool) -> C
     if sample.masks is not None and not visible.positions:
         return f"its objects are left out ({visible.skipped[0][1]})"
     trace = record(model, pixels[None])
-    case = _with_targets(trace, sample, selection, visible)
-    if whole and selection.classes and not _recognised(case):
-        return "the model does not recognise all of its classes"
-    return case
-
-
-def _with_targets(
-    trace: Trace, sample: Sample, selection: _Selection, visible: VisibleObjects
-) -> Case:
-    classes = selection.classes
-    if sample.masks is not None and classes:
-        by_position = dict(zip(selection.positions, selection.classes, strict=True))
-        classes = tuple(by_position[i] for i in visible.positions)
-    classes = classes or (int(trace.logits[0].argmax()),)
-    names = [trace.model.labels[c].split(",")[0] for c in classes]
-    label = sample.label
-    if label is None and selection.classes:
-        label = classes[0]
+    chosen = selector.choose(trace.logits[0], sample, selection, visible)
+    if isinstance(chosen, str):
+        return chosen
     return Case(
         sample=sample,
         trace=trace,
-        classes=classes,
-        names=tuple(
-            f"{name} {names[:i].count(name) + 1}" if names.count(name) > 1 else name
-            for i, name in enumerate(names)
-        ),
-        masks=visible.masks,
+        classes=chosen.classes,
+        names=_numbered([model.labels[c].split(",")[0] for c in chosen.classes]),
+        masks=chosen.masks,
         ignore=visible.ignore,
-        label=label,
-        skipped=visible.skipped,
+        label=chosen.label,
+        skipped=chosen.skipped,
     )
 
 
-def _recognised(case: Case) -> bool:
-    logits = case.trace.logits[0]
-    if case.trace.model.activation == "sigmoid":
-        return bool((logits[list(set(case.classes))] > 0).all())
-    return in_top(logits, set(case.classes))
+def _numbered(names: list[str]) -> tuple[str, ...]:
+    """Names of which those that occur several times end in a number."""
+    return tuple(
+        f"{name} {names[:i].count(name) + 1}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    )

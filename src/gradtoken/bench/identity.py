@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradtoken.attribution import Method
+from gradtoken.bench.class_map import ClassMap
 from gradtoken.datasets.sample import Sample
 from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
 from gradtoken.models.model import Model
@@ -54,14 +55,16 @@ def identity(model: Model, methods: Mapping[str, Method], groups: Sequence[str])
     }
 
 
-def run_sha256(settings: Mapping[str, Any], *, slow: bool) -> str:
+def run_sha256(settings: Mapping[str, Any], *, slow: bool, class_map: ClassMap | None) -> str:
     """SHA-256 of a run.
 
     Args:
         settings: its `identity`.
         slow: whether slow metrics and methods are measured too.
+        class_map: by which the classes are chosen; None if they are by name.
     """
-    return _sha256({**settings, "slow": slow})
+    chosen = {} if class_map is None else {"class_map": class_map.to_dict()}
+    return _sha256({**settings, **chosen, "slow": slow})
 
 
 def sample_sha256(sample: Sample) -> str:

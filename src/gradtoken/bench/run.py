@@ -12,6 +12,7 @@ import numpy as np
 
 from gradtoken.attribution import Method
 from gradtoken.bench.cases import cases, recognised, scene_case
+from gradtoken.bench.class_map import ClassMap
 from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.identity import identity, run_sha256, sample_sha256
 from gradtoken.bench.image_records import image_records
@@ -82,6 +83,7 @@ def run(
     limit: int,
     slow_limit: int,
     whole: bool = True,
+    class_map: ClassMap | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Outcome:
     """Measure methods on the first `limit` images that count; those in the store are not redone.
@@ -98,6 +100,7 @@ def run(
         limit: how many images are measured.
         slow_limit: on how many of the images slow groups (`SLOW`) and slow methods are measured.
         whole: see `cases`.
+        class_map: see `cases`.
         progress: called with the number of images done.
 
     Raises:
@@ -106,18 +109,19 @@ def run(
         OutputError: if the store holds records of another model, of other methods or metrics, or
             of another image.
     """
-    outcome = Outcome()
-    stamps = _Stamps(model, methods, list(groups), outcome, slow_limit)
+    outcome, names = Outcome(), list(groups)
+    stamps = _Stamps(identity(model, methods, names), class_map, outcome, slow_limit)
     selected = cases(
         model,
         samples,
         whole=whole,
+        class_map=class_map,
         skip=lambda sample: store.done(sample.id, stamps.of(sample)),
         exclusions=outcome.left_out,
     )
     for name, case in selected:
         if case is not None:
-            records = image_records(case, methods, stamps.groups, stamps.slow)
+            records = image_records(case, methods, names, stamps.slow)
             store.add(name, records, stamps.of(case.sample))
         outcome.images.append(name)
         progress(len(outcome.images))
@@ -197,15 +201,14 @@ class _Stamps:
 
     def __init__(
         self,
-        model: Model,
-        methods: Mapping[str, Method],
-        groups: list[str],
+        settings: Mapping[str, Any],
+        class_map: ClassMap | None,
         outcome: Outcome,
         slow_limit: int,
     ) -> None:
-        self.groups = groups
-        settings = identity(model, methods, groups)
-        self._runs = {slow: run_sha256(settings, slow=slow) for slow in (False, True)}
+        self._runs = {
+            slow: run_sha256(settings, slow=slow, class_map=class_map) for slow in (False, True)
+        }
         self._outcome, self._slow_limit = outcome, slow_limit
 
     @property

@@ -84,7 +84,7 @@ class Store:
             return False
         stored = _read_stamp(path)
         if stored != stamp:
-            what = "with other weights, methods, metrics or libraries"
+            what = "with other weights, methods, metrics or libraries, or another class map"
             if stored.run == stamp.run:
                 what = "when its pixels or masks were others"
             raise OutputError(

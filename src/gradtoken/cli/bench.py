@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from gradtoken import atomic
 from gradtoken.cli import options as shared
+from gradtoken.cli.bench_output import REFERENCE, document, print_results
+from gradtoken.cli.class_map import ClassMapOptions
 from gradtoken.cli.console import complain
 from gradtoken.cli.output import Output
 from gradtoken.cli.signature import Without
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gradtoken.attribution import Method
+    from gradtoken.bench.class_map import ClassMap
     from gradtoken.bench.run import Outcome
-    from gradtoken.bench.summary import Row
     from gradtoken.datasets.sample import Samples
     from gradtoken.models import Model
 
@@ -36,12 +36,12 @@ Examples:
 - `gradtoken bench --model demo --data scenes --limit 200 --out results`
 - `gradtoken bench -m timm/vit_base_patch16_224 --data imagenet-seg:gtsegs_ijcv.mat`
 - `gradtoken bench -m timm/vit_base_patch16_224 --data folder:val --methods gradtoken,gae,rollout`
+- `gradtoken bench -m timm/deit_tiny_patch16_224 --data coco:val2017,instances.json --class-map
+  coco_to_imagenet.json`
 - `gradtoken bench --methods gradtoken,gradtoken:preset=sharp,gradtoken:layers=[-1] --limit 50`
 """
 _EXAMPLES = 3
 """Images on the sheet of examples."""
-_REFERENCE = "gradtoken"
-"""The method that the others are compared with."""
 _COMMAS = re.compile(r",(?![^(\[]*[)\]])")
 """Commas that are not inside brackets."""
 
@@ -53,7 +53,10 @@ class BenchOptions:
     model: shared.ModelSpec = "demo"
     data: Annotated[
         str,
-        typer.Option(help="scenes[:SEED], voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."),
+        typer.Option(
+            help="scenes[:SEED], voc:DIR, coco:DIR, coco:IMAGES,JSON, imagenet-seg:FILE or "
+            "folder:DIR."
+        ),
     ] = "scenes"
     methods: Annotated[
         str,
@@ -82,6 +85,7 @@ class BenchOptions:
         bool,
         typer.Option("--every-picture", help="Also pictures whose classes the model gets wrong."),
     ] = False
+    mapping: ClassMapOptions = field(default_factory=ClassMapOptions)
     out: Annotated[Path, typer.Option(help="Folder for records, tables and figures.")] = Path(
         "gradtoken-bench"
     )
@@ -104,6 +108,7 @@ class _Inputs:
     methods: Mapping[str, Method]
     groups: Sequence[str]
     samples: Samples
+    class_map: ClassMap | None
 
 
 def run(options: BenchOptions) -> None:
@@ -120,13 +125,11 @@ def run(options: BenchOptions) -> None:
     for name, failure in outcome.failed.items():
         complain(f"{name} failed on {failure.count} of {failure.of} pictures: {failure.reason}")
     if not outcome.images:
-        raise DatasetError(
-            f"the model recognised none of the pictures of {options.data}; pass --every-picture."
-        )
+        raise _nothing_measured(options, outcome)
     title = f"{options.model} on {options.data}, {len(outcome.images)} pictures"
     paths = _write(options, inputs, outcome, title)
-    _print(options.output, outcome, title, paths)
-    options.output.document(_document(settings, outcome, paths))
+    print_results(options.output, outcome, title, paths)
+    options.output.document(document(settings, outcome, paths))
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -136,8 +139,15 @@ def _load(options: BenchOptions) -> _Inputs:
 
     methods = _methods(options.methods)
     groups = _groups(options.metrics)
+    if options.every_picture and options.mapping.class_map is not None:
+        raise DatasetError(
+            "--every-picture asks about every class and --class-map about those the model sees; "
+            "give one of them, or --class-map with --min-probability 0."
+        )
+    options.mapping.check()
     samples = open_samples(options.data)
-    return _Inputs(options.loading.load(options.model), methods, groups, samples)
+    model = options.loading.load(options.model)
+    return _Inputs(model, methods, groups, samples, options.mapping.read(model))
 
 
 def _settings(options: BenchOptions, inputs: _Inputs) -> dict[str, Any]:
@@ -150,6 +160,7 @@ def _settings(options: BenchOptions, inputs: _Inputs) -> dict[str, Any]:
         "data": options.data,
         "slow_limit": options.slow_images,
         "every_picture": options.every_picture,
+        "class_map": None if inputs.class_map is None else inputs.class_map.to_dict(),
     }
 
 
@@ -173,6 +184,7 @@ def _measure(options: BenchOptions, inputs: _Inputs, settings: Mapping[str, Any]
             limit=options.limit,
             slow_limit=options.slow_images,
             whole=not options.every_picture,
+            class_map=inputs.class_map,
             progress=lambda done: bar.update(task, completed=done),
         )
 
@@ -185,9 +197,14 @@ def _write(options: BenchOptions, inputs: _Inputs, outcome: Outcome, title: str)
     from gradtoken.bench.summary import rows, write
 
     records = outcome.records
-    paths = write(options.out, records, _REFERENCE, title)
+    paths = write(options.out, records, REFERENCE, title)
     measured = {name: m for name, m in inputs.methods.items() if name in records.methods()}
-    every = cases(inputs.model, inputs.samples, whole=not options.every_picture)
+    every = cases(
+        inputs.model,
+        inputs.samples,
+        whole=not options.every_picture,
+        class_map=inputs.class_map,
+    )
     first = [case for _, case in islice(every, _EXAMPLES) if case is not None]
     plots = {
         "curves": perturbation_curves(records),
@@ -198,58 +215,17 @@ def _write(options: BenchOptions, inputs: _Inputs, outcome: Outcome, title: str)
     return paths + saved
 
 
-def _print(output: Output, outcome: Outcome, title: str, paths: Sequence[Path]) -> None:
-    from gradtoken.bench.summary import rows
-
-    output.say(_table(rows(outcome.records), title))
-    for line in _left_out(outcome):
-        output.say(escape(line), soft_wrap=True)
-    output.say("written: " + escape(", ".join(str(path) for path in paths)), soft_wrap=True)
-
-
-def _document(
-    settings: Mapping[str, Any], outcome: Outcome, paths: Sequence[Path]
-) -> dict[str, Any]:
-    """The results as plain data, for `--json`."""
-    from gradtoken.bench.summary import differences, rows
-
-    records = outcome.records
-    compared = differences(records, _REFERENCE) if _REFERENCE in records.methods() else []
-    return {
-        "settings": settings,
-        "pictures": len(outcome.images),
-        "summary": [_record(row) for row in rows(records)],
-        "differences": [_record(row) for row in compared],
-        "refused": outcome.unsupported,
-        "failed": {name: asdict(failure) for name, failure in outcome.failed.items()},
-        "left_out": {**asdict(outcome.left_out), "objects": outcome.objects},
-        "files": [str(path) for path in paths],
-    }
-
-
-def _left_out(outcome: Outcome) -> Iterator[str]:
-    """What of the data set is not measured, and why, a line each."""
-    for name, reason in outcome.left_out.names.items():
-        yield f"the class {name!r} is not asked about: {reason}."
-    for reason, count in outcome.objects.items():
-        yield f"objects left out: {count}, {reason}."
-    for reason, count in outcome.left_out.images.items():
-        yield f"pictures left out: {count}, {reason}."
-
-
-def _record(row: Row) -> dict[str, Any]:
-    return {"method": row.method, "metric": row.metric, **row.interval._asdict()}
-
-
-def _table(table: list[Row], title: str) -> Table:
-    """Means only; the intervals are in the files."""
-    metrics = dict.fromkeys(row.metric for row in table)
-    lines = Table("metric", *dict.fromkeys(row.method for row in table), title=escape(title))
-    means = {(row.metric, row.method): row.interval for row in table}
-    for metric in metrics:
-        cells = [means.get((metric, str(column.header))) for column in lines.columns[1:]]
-        lines.add_row(metric, *("–" if c is None or not c.n else f"{c.mean:.3f}" for c in cells))
-    return lines
+def _nothing_measured(options: BenchOptions, outcome: Outcome) -> DatasetError:
+    if options.mapping.class_map is None:
+        return DatasetError(
+            f"the model recognised none of the pictures of {options.data}; pass --every-picture."
+        )
+    reasons = outcome.left_out.images
+    why = "; ".join(f"{count} images: {reason}" for reason, count in reasons.items())
+    return DatasetError(
+        f"no image of {options.data} is measured with this class map ({why}); give another map, or "
+        "other --min-probability, --min-area and --max-area."
+    )
 
 
 def _methods(text: str) -> dict[str, Method]:

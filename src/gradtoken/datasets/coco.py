@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +21,11 @@ class COCO(Samples):
     """COCO: one mask per category of an image, or per instance; crowds are ignored.
 
     Args:
-        root: holds `annotations/instances_SPLIT.json` and the folder `SPLIT`.
+        root: holds `annotations/instances_SPLIT.json` and the folder `SPLIT`; with `annotations`
+            it is the folder of images itself.
         split: "val2017", "train2017", …
         instances: a mask per instance in place of each category.
+        annotations: the list of instances, wherever it is; None is that of `root` and `split`.
 
     Raises:
         DatasetError: files that are missing or cannot be read, or pycocotools missing.
@@ -31,11 +34,20 @@ class COCO(Samples):
     kind: ClassVar[str] = "coco"
 
     def __init__(
-        self, root: str | Path, split: str = "val2017", *, instances: bool = False
+        self,
+        root: str | Path,
+        split: str = "val2017",
+        *,
+        instances: bool = False,
+        annotations: str | Path | None = None,
     ) -> None:
-        root = require(Path(root), "COCO folder")
-        listed = require(root / "annotations" / f"instances_{split}.json", "list of instances")
-        self._folder = require(root / split, "folder of images")
+        if annotations is None:
+            root = require(Path(root), "COCO folder")
+            listed = require(root / "annotations" / f"instances_{split}.json", "list of instances")
+            self._folder = require(root / split, "folder of images")
+        else:
+            self._folder = require(Path(root), "folder of images")
+            listed = require(Path(annotations), "list of instances")
         self._instances = instances
         self._index = _index(listed)
         try:
@@ -43,6 +55,8 @@ class COCO(Samples):
             self._names = {c["id"]: str(c["name"]) for c in self._index.cats.values()}
         except (KeyError, TypeError) as error:
             raise DatasetError(f"{listed} is no list of COCO instances: {error!r}.") from None
+        if not self._ids:
+            raise DatasetError(f"{listed} lists no image; give a list of COCO instances.")
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -78,7 +92,48 @@ class COCO(Samples):
         masks = [mask & ~ignore for _, mask in objects]
         stacked = np.stack(masks) if masks else np.zeros((0, *ignore.shape), bool)
         names = tuple(self._names[category] for category, _ in objects)
-        return Sample(path.stem, image, names, stacked, ignore)
+        name = path.relative_to(self._folder).with_suffix("").as_posix()
+        return Sample(name, image, names, stacked, ignore)
+
+
+def open_coco(text: str) -> COCO:
+    """COCO by the part of `coco:…` behind the colon.
+
+    Args:
+        text: the folder of the data set, or the folder of images and the list of instances with a
+            comma between. Either may have commas and spaces in its name.
+
+    Raises:
+        DatasetError: files that are missing or cannot be read, or a text that can be split at
+            several commas.
+    """
+    if os.path.exists(text) or "," not in text:
+        return COCO(text)
+    places = [i for i, letter in enumerate(text) if letter == ","]
+    splits = [(_existing(text[:i]), _existing(text[i + 1 :])) for i in places]
+    found = {(images, listed) for images, listed in splits if images and listed}
+    if len(found) > 1:
+        raise DatasetError(
+            f"coco:{text} can be split at several commas; rename the folder or the list."
+        )
+    if found:
+        ((images, listed),) = found
+        return COCO(images, annotations=listed)
+    images, listed = (part.strip() for part in text.rsplit(",", 1))
+    missing = [
+        f"no {what} at {part!r}"
+        for what, part in (("folder of images", images), ("list of instances", listed))
+        if not os.path.exists(part)
+    ]
+    raise DatasetError(
+        f"coco:{text} is neither a folder nor IMAGES,JSON, as there is {' and '.join(missing)}; "
+        "give the folder of images and the list of instances with a comma between."
+    )
+
+
+def _existing(part: str) -> str | None:
+    """A path as it is written, or without the spaces around it; None if there is neither."""
+    return next((path for path in (part, part.strip()) if path and os.path.exists(path)), None)
 
 
 def _listed_size(entry: Any, path: Path) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradtoken.datasets.coco import COCO
+from gradtoken.datasets.coco import open_coco
 from gradtoken.datasets.image_folder import ImageFolder
 from gradtoken.datasets.imagenet_seg import ImageNetSegmentation
 from gradtoken.datasets.sample import Samples
@@ -15,7 +15,7 @@ from gradtoken.errors import DatasetError, did_you_mean
 
 KINDS: dict[str, Callable[[str], Samples]] = {
     "voc": VOC,
-    "coco": COCO,
+    "coco": open_coco,
     "imagenet-seg": ImageNetSegmentation,
     "folder": ImageFolder,
 }
@@ -25,7 +25,8 @@ def open_samples(spec: str) -> Samples:
     """A data set by name.
 
     Args:
-        spec: "scenes", "scenes:SEED", "voc:DIR", "coco:DIR", "imagenet-seg:FILE" or "folder:DIR".
+        spec: "scenes", "scenes:SEED", "voc:DIR", "coco:DIR", "coco:IMAGES,JSON" (the
+            folder of images and the list of instances), "imagenet-seg:FILE" or "folder:DIR".
             "scenes" has the seed 0.
 
     Raises:
@@ -36,6 +37,9 @@ def open_samples(spec: str) -> Samples:
         return SceneSamples(Scenes("test", objects=(2, 3), seed=int(path or 0)))
     if kind not in KINDS or not path:
         near = did_you_mean(kind, ["scenes", *KINDS]) if kind not in KINDS else ""
-        usage = "; use scenes, scenes:SEED, voc:DIR, coco:DIR, imagenet-seg:FILE or folder:DIR."
+        usage = (
+            "; use scenes, scenes:SEED, voc:DIR, coco:DIR, coco:IMAGES,JSON, imagenet-seg:FILE or "
+            "folder:DIR."
+        )
         raise DatasetError(f"no data set is named {spec!r}{near or usage}")
     return KINDS[kind](path)
