@@ -18,7 +18,8 @@ from gradtoken.attribution import Method, make_method
 from gradtoken.bench import METRICS, column, measure
 from gradtoken.bench.run import Outcome, run
 from gradtoken.bench.store import Store
-from gradtoken.bench.summary import rows, write
+from gradtoken.bench.summary import rows
+from gradtoken.bench.tables import write
 from gradtoken.datasets import Scenes
 from gradtoken.errors import DatasetError, MethodError, ModelError, OutputError
 from gradtoken.images.preprocess import Preprocess

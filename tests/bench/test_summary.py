@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 
+from gradtoken.bench.differences import differences
 from gradtoken.bench.store import Record, Records
-from gradtoken.bench.summary import differences, rows, to_csv, to_latex, to_markdown
+from gradtoken.bench.summary import rows
+from gradtoken.bench.tables import to_csv, to_latex, to_markdown, write
 
 
 def known_records() -> Records:
@@ -74,3 +77,74 @@ def test_rows_pixel_metrics_are_ratios_of_sums() -> None:
     assert intervals["pixel_accuracy"].mean == pytest.approx(53 / 110)
     assert intervals["mean_iou"].mean == pytest.approx((3 / 12 + 5 / 10) / 2)
     assert intervals["mean_iou"].low == pytest.approx((2 / 8 + 0) / 2)
+
+
+def separated_records(images: int = 30) -> Records:
+    """`worse` is below `ours` in every image, `alike` is above in half of them."""
+
+    def value(method: str, metric: str, i: int) -> float:
+        gap = {"ours": 0.0, "worse": 0.2, "alike": 0.1 * (-1) ** i}[method]
+        return (0.5 - gap if metric == "share" else gap) + 0.001 * i
+
+    return Records.of(
+        Record(f"p{i}", "cat", method, metric, value(method, metric, i))
+        for method in ("ours", "worse", "alike")
+        for metric in ("share", "coupling")
+        for i in range(images)
+    )
+
+
+def test_differences_are_corrected_for_all_comparisons() -> None:
+    rows_ = {(d.method, d.metric): d for d in differences(separated_records(), "ours")}
+    assert len(rows_) == 4
+    smallest = rows_["worse", "share"]
+    assert smallest.p < 1e-4
+    assert smallest.p_corrected == pytest.approx(4 * smallest.p)
+    assert rows_["alike", "share"].p == 1
+    assert {key: d.method_is for key, d in rows_.items()} == {
+        ("worse", "share"): "worse",
+        ("worse", "coupling"): "worse",
+        ("alike", "share"): "level",
+        ("alike", "coupling"): "level",
+    }
+    turned = {(d.method, d.metric): d for d in differences(separated_records(), "worse")}
+    assert turned["ours", "share"].method_is == turned["ours", "coupling"].method_is == "better"
+    assert all(not d.clear for d in differences(separated_records(images=4), "ours"))
+
+
+def test_differences_of_pixel_metrics() -> None:
+    counts = {
+        "correct@segmentation": {"ours": [9.0, 8.0], "theirs": [1.0, 2.0]},
+        "labelled@segmentation": {"ours": [10.0, 20.0], "theirs": [10.0, 20.0]},
+    }
+    records = Records.of(
+        Record(f"p{i}", "cat", method, metric, value)
+        for metric, methods in counts.items()
+        for method, values in methods.items()
+        for i, value in enumerate(values)
+    )
+    (row,) = differences(records, "ours")
+    assert row.metric == "pixel_accuracy"
+    assert row.interval.mean == pytest.approx(17 / 30 - 3 / 30)
+    assert row.interval.low == pytest.approx(6 / 20)
+    assert row.p == 0.5
+
+
+def test_tables_say_which_differences_are_clear(tmp_path: Path) -> None:
+    paths = write(tmp_path, separated_records(), "ours", "a 100% run")
+    assert len(paths) == 6
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.count("▼ [") == 2
+    assert "▲ [" not in summary
+    assert "▼ clearly worse: paired randomisation tests over images, corrected by Holm" in summary
+    assert "for all 4 comparisons, at 5%" in summary
+    apart = (tmp_path / "differences.md").read_text()
+    assert "**0.200** [" in apart
+    assert "| alike | 0.000 [" in apart or "| alike | -0.000 [" in apart
+    table = list(csv.DictReader((tmp_path / "differences.csv").open()))
+    assert [row["clear"] for row in table] == ["yes", "yes", "no", "no"]
+    assert float(table[0]["p_holm"]) > float(table[0]["p"]) > 0
+    latex = (tmp_path / "summary.tex").read_text()
+    assert r"a 100\% run" in latex
+    assert latex.count("$^{-}$ [") == 2
+    assert "▼" not in latex

@@ -1,19 +1,16 @@
-"""Tables of a run: means with intervals, paired differences, as CSV, Markdown and LaTeX."""
+"""The numbers of a run: means with intervals over images."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from gradtoken.bench.records import Records
 from gradtoken.metrics.bootstrap import Interval, mean_interval, ratio_interval
 
-_RATIOS = {
+RATIOS = {
     "pixel_accuracy": [("correct@segmentation", "labelled@segmentation")],
     "mean_iou": [
         ("both@background", "either@background"),
@@ -29,7 +26,7 @@ LOWER_IS_BETTER = ("coupling", "positive", "deletion", "top1_random", "log_odds"
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one method (or of a reference minus the method), and its interval."""
+    """One metric of one method, and its interval."""
 
     method: str
     metric: str
@@ -65,7 +62,7 @@ def _failure_rate(records: Records) -> Interval:
 def _over_pixels(method: str, records: Records) -> list[Row]:
     """Metrics that are defined over all pixels of a data set, not as a mean over images."""
     table = []
-    for name, pairs in _RATIOS.items():
+    for name, pairs in RATIOS.items():
         parts = [[records.where(metric=metric) for metric in pair] for pair in pairs]
         if len(parts[0][0].value):
             picture = parts[0][0].picture
@@ -74,134 +71,6 @@ def _over_pixels(method: str, records: Records) -> list[Row]:
     return table
 
 
-def differences(records: Records, reference: str) -> list[Row]:
-    """The reference minus each other method, on the instances that both have."""
-    table = []
-    for method in records.methods():
-        if method == reference:
-            continue
-        of_method = records.where(method=method)
-        for metric in shown(of_method.metrics()):
-            theirs = of_method.where(metric=metric).by_instance()
-            ours = records.where(method=reference, metric=metric).by_instance()
-            both = [key for key in theirs if key in ours]
-            values = np.array([ours[key] - theirs[key] for key in both], dtype=float)
-            images = np.array([image for image, _ in both], dtype=object)
-            table.append(Row(method, metric, mean_interval(values, images)))
-    return table
-
-
 def shown(metrics: Sequence[str]) -> list[str]:
     """The metrics for tables: all but the points of curves and the counts, which have an @."""
     return [metric for metric in metrics if "@" not in metric]
-
-
-def to_csv(table: Sequence[Row]) -> str:
-    """Columns method, metric, mean, low, high, n."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "metric", "mean", "low", "high", "n"])
-    for row in table:
-        mean, low, high, n = row.interval
-        writer.writerow([row.method, row.metric, *(f"{v:.6g}" for v in (mean, low, high)), n])
-    return out.getvalue()
-
-
-def to_markdown(table: Sequence[Row], caption: str) -> str:
-    """A row per method, a column per metric: mean [low, high], the best mean in bold."""
-    return _laid_out(table, caption, "**{}**", lambda cells: f"| {' | '.join(cells)} |", rule=True)
-
-
-def to_latex(table: Sequence[Row], caption: str) -> str:
-    """The same as a LaTeX table with booktabs rules."""
-    body = _laid_out(
-        table,
-        "method",
-        r"\textbf{{{}}}",
-        lambda cells: " & ".join(cell.replace("_", r"\_") for cell in cells) + r" \\",
-        rule=False,
-    ).splitlines()
-    columns = "l" * (body[0].count("&") + 1)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{caption.replace('_', chr(92) + '_')}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            body[0],
-            r"\midrule",
-            *body[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _laid_out(
-    table: Sequence[Row], caption: str, bold: str, line: Callable[[list[str]], str], *, rule: bool
-) -> str:
-    metrics = list(dict.fromkeys(row.metric for row in table))
-    methods = list(dict.fromkeys(row.method for row in table))
-    cells = {(row.method, row.metric): row.interval for row in table}
-    counts = {m: {i.n for (_, metric), i in cells.items() if metric == m} for m in metrics}
-    heads = [f"{m} (n={n.pop()})" if len(n := counts[m]) == 1 else m for m in metrics]
-    lines = [line([caption, *heads])]
-    if rule:
-        lines.append("|---" * (len(metrics) + 1) + "|")
-    best = {metric: _best(metric, cells) for metric in metrics}
-    for method in methods:
-        texts = []
-        for metric in metrics:
-            interval = cells.get((method, metric))
-            if interval is None or interval.n == 0:
-                texts.append("–")
-                continue
-            mean = f"{interval.mean:.3f}"
-            mean = bold.format(mean) if _is_best(interval.mean, best[metric]) else mean
-            count = f" (n={interval.n})" if not heads[metrics.index(metric)].endswith(")") else ""
-            texts.append(f"{mean} [{interval.low:.3f}, {interval.high:.3f}]{count}")
-        lines.append(line([method, *texts]))
-    return "\n".join(lines) + "\n"
-
-
-def _is_best(mean: float, best: float) -> bool:
-    """Whether two means are equal to the digits shown."""
-    return round(mean, 3) == round(best, 3)
-
-
-def _best(metric: str, cells: dict[tuple[str, str], Interval]) -> float:
-    means = [i.mean for (_, m), i in cells.items() if m == metric and i.n]
-    if not means:
-        return float("nan")
-    return min(means) if metric.startswith(LOWER_IS_BETTER) else max(means)
-
-
-def write(folder: Path, records: Records, reference: str, title: str) -> list[Path]:
-    """Write the tables `summary` and `differences` as .csv, .md and .tex.
-
-    Args:
-        folder: for the files.
-        records: of a run.
-        reference: the method that the others are compared with.
-        title: caption of the summary.
-
-    Returns:
-        Paths of the files.
-    """
-    tables = {"summary": (rows(records), title)}
-    if reference in records.methods() and len(records.methods()) > 1:
-        tables["differences"] = (differences(records, reference), f"{reference} minus the method")
-    paths = []
-    for name, (table, caption) in tables.items():
-        texts = {
-            "csv": to_csv(table),
-            "md": to_markdown(table, caption),
-            "tex": to_latex(table, f"{caption}: mean and 95\\% bootstrap interval"),
-        }
-        for suffix, text in texts.items():
-            path = folder / f"{name}.{suffix}"
-            path.write_text(text, encoding="utf-8")
-            paths.append(path)
-    return paths

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from gradtoken.attribution import Method
     from gradtoken.bench.class_map import ClassMap
+    from gradtoken.bench.differences import Difference
     from gradtoken.bench.run import Outcome
     from gradtoken.datasets.sample import Samples
     from gradtoken.models import Model
@@ -115,8 +116,11 @@ def run(options: BenchOptions) -> None:
     """Measure attribution methods side by side and write tables and figures.
 
     Started again with the same settings it goes on where it was. Every figure comes with its number
-    of instances and a 95% bootstrap interval over pictures, and paired differences to GradToken.
+    of instances and a 95% bootstrap interval over images, and paired differences to GradToken with
+    tests that are corrected for the number of comparisons.
     """
+    from gradtoken.bench.differences import differences
+
     inputs = _load(options)
     settings = _settings(options, inputs)
     outcome = _measure(options, inputs, settings)
@@ -127,9 +131,10 @@ def run(options: BenchOptions) -> None:
     if not outcome.images:
         raise _nothing_measured(options, outcome)
     title = f"{options.model} on {options.data}, {len(outcome.images)} pictures"
-    paths = _write(options, inputs, outcome, title)
-    print_results(options.output, outcome, title, paths)
-    options.output.document(document(settings, outcome, paths))
+    compared = differences(outcome.records, REFERENCE)
+    paths = _write(options, inputs, outcome, title, compared)
+    print_results(options.output, outcome, title, paths, compared)
+    options.output.document(document(settings, outcome, paths, compared))
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -189,15 +194,22 @@ def _measure(options: BenchOptions, inputs: _Inputs, settings: Mapping[str, Any]
         )
 
 
-def _write(options: BenchOptions, inputs: _Inputs, outcome: Outcome, title: str) -> list[Path]:
+def _write(
+    options: BenchOptions,
+    inputs: _Inputs,
+    outcome: Outcome,
+    title: str,
+    compared: Sequence[Difference],
+) -> list[Path]:
     """Write the tables, the plots and the sheet of examples."""
     from gradtoken.bench.cases import cases
     from gradtoken.bench.examples import examples
     from gradtoken.bench.plots import bars, perturbation_curves
-    from gradtoken.bench.summary import rows, write
+    from gradtoken.bench.summary import rows
+    from gradtoken.bench.tables import write
 
     records = outcome.records
-    paths = write(options.out, records, REFERENCE, title)
+    paths = write(options.out, records, REFERENCE, title, compared)
     measured = {name: m for name, m in inputs.methods.items() if name in records.methods()}
     every = cases(
         inputs.model,

@@ -14,6 +14,7 @@ from gradtoken.metrics.class_sensitivity import (
 )
 from gradtoken.metrics.insertion_deletion import area, deletion, insertion
 from gradtoken.metrics.localization import Coverage, energy, pointing, share, token_ap
+from gradtoken.metrics.paired import Pairing, holm, swap_tests
 from gradtoken.metrics.perturbation import (
     PerturbationProtocol,
     Perturbed,
@@ -34,6 +35,7 @@ __all__ = [
     "Coverage",
     "Interval",
     "Overlap",
+    "Pairing",
     "PerturbationProtocol",
     "Perturbed",
     "Stage",
@@ -47,6 +49,7 @@ __all__ = [
     "deletion",
     "energy",
     "filled",
+    "holm",
     "input_shift",
     "insertion",
     "log_odds",
@@ -58,6 +61,7 @@ __all__ = [
     "present_coupling",
     "rank_correlation",
     "share",
+    "swap_tests",
     "to_pixels",
     "token_ap",
 ]

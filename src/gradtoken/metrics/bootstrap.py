@@ -60,6 +60,38 @@ def ratio_interval(
         images: (instances,) the image of each instance.
         seed: of the resampling.
     """
+    mean, means = _resampled_ratios(pairs, images, seed)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return Interval(mean, float(low), float(high), len(images))
+
+
+def ratio_difference_interval(
+    pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    others: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    images: np.ndarray[Any, Any],
+    *,
+    seed: int = 0,
+) -> Interval:
+    """The difference of two ratios on the same instances, with its paired bootstrap interval.
+
+    Args:
+        pairs: as for `ratio_interval`.
+        others: the same counts of another method, which are subtracted.
+        images: (instances,) the image of each instance.
+        seed: of the resampling.
+    """
+    mean, means = _resampled_ratios(pairs, images, seed)
+    other_mean, other_means = _resampled_ratios(others, images, seed)
+    low, high = np.nanpercentile(means - other_means, [2.5, 97.5])
+    return Interval(mean - other_mean, float(low), float(high), len(images))
+
+
+def _resampled_ratios(
+    pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    images: np.ndarray[Any, Any],
+    seed: int,
+) -> tuple[float, Any]:
+    """The mean over pairs of sum(above) / sum(below), and that of each resample."""
     _, position = np.unique(images, return_inverse=True)
     count = int(position.max()) + 1
     weights = _resampled(count, seed)
@@ -70,5 +102,4 @@ def ratio_interval(
         with np.errstate(divide="ignore", invalid="ignore"):
             means = means + (weights @ sums[0]) / (weights @ sums[1]) / len(pairs)
         mean += float(above.sum() / below.sum()) / len(pairs)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return Interval(mean, float(low), float(high), len(images))
+    return mean, means
