@@ -50,6 +50,10 @@ class NotSupportedError(MethodError):
         self.reason = reason
 
 
+FAILURES = (MethodError, ModelError, TargetError)
+"""What a method, a model or a target can raise of one image, while others go on."""
+
+
 class OutputError(GradTokenError, OSError):
     """A folder or file that results cannot be written to."""
 

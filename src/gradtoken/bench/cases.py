@@ -66,6 +66,11 @@ class Case:
         return Sweeps(self.trace.model)
 
     @property
+    def leading(self) -> int:
+        """The position of the class that the model gives the highest logit."""
+        return int(self.trace.logits[0, list(self.classes)].argmax())
+
+    @property
     def targets(self) -> Targets:
         """The logits of the classes."""
         return resolve(

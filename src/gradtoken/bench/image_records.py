@@ -12,9 +12,7 @@ from gradtoken.bench.maps import Maps
 from gradtoken.bench.records import FAILED, SKIPPED, Record
 from gradtoken.bench.scores import GROUPS, RERUNS_METHOD, SLOW
 from gradtoken.bench.swept import Swept
-from gradtoken.errors import MethodError, ModelError, TargetError
-
-_FAILURES = (MethodError, ModelError, TargetError)
+from gradtoken.errors import FAILURES
 
 
 def image_records(
@@ -30,6 +28,8 @@ def image_records(
     """
     for thing, reason in case.skipped:
         yield Record(case.sample.id, thing, "", SKIPPED, math.nan, reason)
+    if not groups:
+        return
     results = {
         name: _maps_or_error(case, method)
         for name, method in methods.items()
@@ -43,11 +43,11 @@ def image_records(
             yield _failure(case, name, "maps", maps)
             continue
         for group in groups:
-            if group in SLOW and (not slow or (maps.method.slow and group == RERUNS_METHOD)):
+            if group in SLOW and (not slow or (maps.method.slow and group in RERUNS_METHOD)):
                 continue
             try:
                 metrics = GROUPS[group](maps)
-            except _FAILURES as error:
+            except FAILURES as error:
                 yield _failure(case, name, group, error)
                 continue
             for metric, values in metrics.items():
@@ -58,7 +58,7 @@ def image_records(
 def _maps_or_error(case: Case, method: Method) -> Maps | Exception:
     try:
         return Maps.compute(case, method)
-    except _FAILURES as error:
+    except FAILURES as error:
         return error
 
 
@@ -70,7 +70,7 @@ def _request_variants(maps: Maps, groups: Sequence[str]) -> None:
     for name in groups:
         group = GROUPS[name]
         if isinstance(group, Swept):
-            with contextlib.suppress(*_FAILURES):
+            with contextlib.suppress(*FAILURES):
                 group.request(maps)
 
 

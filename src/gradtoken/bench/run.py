@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.identity import identity, run_sha256, sample_sha256
 from gradtoken.bench.image_records import image_records
 from gradtoken.bench.maps import Maps
+from gradtoken.bench.mosaics import GRID_POINTING, measure_mosaics
 from gradtoken.bench.records import Failure, Records
 from gradtoken.bench.scores import by_object, present_coupling
 from gradtoken.bench.store import Stamp, Store
@@ -95,10 +97,11 @@ def run(
         model: to be explained.
         methods: by the names they get in the records.
         samples: a data set.
-        groups: names of `GROUPS`.
+        groups: names of `GROUPS`, or "grid-pointing".
         store: where the records are kept.
         limit: how many images are measured.
-        slow_limit: on how many of the images slow groups (`SLOW`) and slow methods are measured.
+        slow_limit: on how many of the images slow groups (`SLOW`) and methods are measured, and
+            how many mosaics are for grid pointing.
         whole: see `cases`.
         class_map: see `cases`.
         progress: called with the number of images done.
@@ -110,6 +113,7 @@ def run(
             of another image.
     """
     outcome, names = Outcome(), list(groups)
+    per_image = [name for name in names if name != GRID_POINTING]
     stamps = _Stamps(identity(model, methods, names), class_map, outcome, slow_limit)
     selected = cases(
         model,
@@ -121,7 +125,7 @@ def run(
     )
     for name, case in selected:
         if case is not None:
-            records = image_records(case, methods, names, stamps.slow)
+            records = image_records(case, methods, per_image, stamps.slow)
             store.add(name, records, stamps.of(case.sample))
         outcome.images.append(name)
         progress(len(outcome.images))
@@ -129,7 +133,12 @@ def run(
             _check_supported(store.read(outcome.images), model)
         if len(outcome.images) == limit:
             break
-    _summarise(store, outcome, model)
+    mosaics: list[str] = []
+    if GRID_POINTING in names:
+        found = cases(model, samples, whole=whole, class_map=class_map)
+        counted = islice((case for _, case in found if case is not None), len(outcome.images))
+        mosaics = measure_mosaics(model, methods, counted, store, stamps.run(slow=True), slow_limit)
+    _summarise(store, outcome, mosaics, model)
     return outcome
 
 
@@ -216,6 +225,10 @@ class _Stamps:
         """Whether slow groups and methods are measured on the next image."""
         return len(self._outcome.images) < self._slow_limit
 
+    def run(self, *, slow: bool) -> str:
+        """The fingerprint of the run."""
+        return self._runs[slow]
+
     def of(self, sample: Sample) -> Stamp:
         return Stamp(self._runs[self.slow], sample_sha256(sample))
 
@@ -232,9 +245,9 @@ def _check_supported(records: Records, model: Model) -> None:
         raise MethodError(f"none of the methods can serve {model.spec}: {reason}")
 
 
-def _summarise(store: Store, outcome: Outcome, model: Model) -> None:
+def _summarise(store: Store, outcome: Outcome, mosaics: list[str], model: Model) -> None:
     """Fill in what was measured, what failed and what was left out."""
-    outcome.records = records = store.read(outcome.images)
+    outcome.records = records = store.read([*outcome.images, *mosaics])
     _check_supported(records, model)
     if outcome.images and not records.methods():
         raise MethodError(

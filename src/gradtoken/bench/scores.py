@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gradtoken.bench import sanity_scores
 from gradtoken.bench.cases import Case
 from gradtoken.bench.maps import Maps, maps_of
 from gradtoken.bench.swept import Logits, MetricValues, Swept
@@ -74,7 +75,7 @@ def top1_random(maps: Maps) -> MetricValues:
     if maps.absent is None:
         return {}
     absent = maps.absent.flatten()[None]
-    leading = _leading(maps.case)
+    leading = maps.case.leading
     value = class_sensitivity.correlation(maps.flat[leading][None], absent)
     return {"top1_random": {maps.case.names[leading]: float(value)}}
 
@@ -187,13 +188,15 @@ GROUPS: dict[str, Callable[[Maps], MetricValues]] = {
     "contrast": contrast,
     "perturbation": Swept(_perturb_plan, _perturb_values),
     "insertion-deletion": Swept(_insert_delete_plan, _insert_delete_values),
+    "sanity": sanity_scores.randomised,
+    "input-shift": sanity_scores.input_shift,
 }
 """Groups of metrics by name."""
 
-RERUNS_METHOD = "contrast"
-"""The group that runs a method on changed images too, so that slow methods skip it."""
+RERUNS_METHOD = ("contrast", "sanity", "input-shift")
+"""Groups that run a method on changed images or models too, so that slow methods skip them."""
 
-SLOW = (RERUNS_METHOD,)
+SLOW = (*RERUNS_METHOD,)
 """Groups that take many times as long as a fast method's map."""
 
 
@@ -201,13 +204,8 @@ def _named(case: Case, values: Tensor) -> dict[str, float]:
     return dict(zip(case.names, values.tolist(), strict=True))
 
 
-def _leading(case: Case) -> int:
-    """Which of the classes the model gives the highest logit."""
-    return int(case.trace.logits[0, list(case.classes)].argmax())
-
-
 def _of_leading(maps: Maps, values: dict[str, float]) -> MetricValues:
-    name = maps.case.names[_leading(maps.case)]
+    name = maps.case.names[maps.case.leading]
     return {metric: {name: value} for metric, value in values.items()}
 
 
@@ -218,18 +216,18 @@ def _label(maps: Maps) -> Tensor | None:
     case = maps.case
     if case.label is None:
         return None
-    label = case.label if case.sample.label is not None else case.classes[_leading(case)]
+    label = case.label if case.sample.label is not None else case.classes[case.leading]
     return torch.tensor([label])
 
 
 def _leading_class(case: Case) -> Tensor:
-    return torch.tensor([case.classes[_leading(case)]])
+    return torch.tensor([case.classes[case.leading]])
 
 
 def _leading_map(maps: Maps) -> tuple[Tensor, Tensor]:
     """The image, and the map of the leading class on its pixels, as a batch of one."""
     image = maps.case.pixels
-    return image, maps.pixels[_leading(maps.case)][None].to(image.device)
+    return image, maps.pixels[maps.case.leading][None].to(image.device)
 
 
 def _normalisation(case: Case) -> dict[str, Any]:

@@ -20,7 +20,16 @@ RATIOS = {
 """Metrics of a data set: the mean over pairs of counts of sum / sum."""
 
 _FAILED = "failed"
-LOWER_IS_BETTER = ("coupling", "positive", "deletion", "top1_random", "log_odds", _FAILED)
+LOWER_IS_BETTER = (
+    "coupling",
+    "positive",
+    "deletion",
+    "top1_random",
+    "log_odds",
+    "randomised",
+    "input_shift",
+    _FAILED,
+)
 """Prefixes of metrics of which less is better; of all others more is better."""
 
 

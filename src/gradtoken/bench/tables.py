@@ -30,7 +30,7 @@ def legend(compared: Sequence[Difference], reference: str) -> str:
     return (
         f"{better} clearly better than {reference}, {worse} clearly worse: paired randomisation "
         f"tests over images, corrected by Holm for all {len(compared)} comparisons, at "
-        f"{LEVEL:.0%}; what has no mark is not clearly different. Bold is the best mean."
+        f"{LEVEL:.0%}; what has no mark is not clearly different."
     )
 
 
@@ -171,9 +171,9 @@ def write(
     """
     if compared is None:
         compared = differences(records, reference)
-    marks, note = marks_of(compared), legend(compared, reference)
+    marks, note = marks_of(compared), legend(compared, reference) if compared else ""
     tables: dict[str, tuple[Sequence[Row], str, str]] = {
-        "summary": (rows(records), title, note if compared else "Bold is the best mean.")
+        "summary": (rows(records), title, f"Bold is the best mean. {note}".strip())
     }
     if compared:
         clear = (

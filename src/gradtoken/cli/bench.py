@@ -70,7 +70,8 @@ class BenchOptions:
         str,
         typer.Option(
             help="all, or some of localization, coupling, top1-random, segmentation, contrast, "
-            "perturbation, insertion-deletion with commas between."
+            "perturbation, insertion-deletion, sanity, input-shift, grid-pointing with commas "
+            "between."
         ),
     ] = "all"
     limit: Annotated[int, typer.Option(min=1, help="Pictures to measure on.")] = 200
@@ -78,8 +79,8 @@ class BenchOptions:
         int | None,
         typer.Option(
             min=0,
-            help="Images for what takes many times as long: the metric contrast, and methods such "
-            "as RISE. Default: one in twenty.",
+            help="Images for what takes many times as long: contrast, sanity and input-shift, and "
+            "methods such as RISE; and mosaics of grid-pointing. Default: one in twenty.",
         ),
     ] = None
     every_picture: Annotated[
@@ -255,15 +256,17 @@ def _methods(text: str) -> dict[str, Method]:
 
 def _groups(text: str) -> list[str]:
     """The groups of metrics in `--metrics`."""
+    from gradtoken.bench.mosaics import GRID_POINTING
     from gradtoken.bench.scores import GROUPS
     from gradtoken.errors import did_you_mean
 
+    known = [*GROUPS, GRID_POINTING]
     if text == "all":
-        return list(GROUPS)
-    names = [name.strip() for name in text.split(",")]
+        return known
+    names = [name.strip().replace("_", "-") for name in text.split(",")]
     for name in names:
-        if name not in GROUPS:
-            hint = did_you_mean(name, GROUPS) or f"; there are {', '.join(GROUPS)}."
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}."
             raise MethodError(f"no group of metrics is named {name!r}{hint}")
     return names
 

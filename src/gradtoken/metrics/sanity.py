@@ -107,13 +107,14 @@ def input_shift(
     """
     if shift is None:
         shift = [_SHIFTS[channel % len(_SHIFTS)] for channel in range(images.shape[1])]
-    changed = _copy(model)
-    first = next((part for part in changed.module.modules() if isinstance(part, nn.Conv2d)), None)
-    if first is None or any(first.padding) or first.in_channels != len(shift):
+    if not can_shift(model, len(shift)):
         raise MethodError(
             f"{model.spec} does not begin with a convolution without padding, whose bias could "
             "take a shift of the input out; use a model that does."
         )
+    changed = _copy(model)
+    first = _first_convolution(changed)
+    assert first is not None
     amount = torch.tensor(shift).to(first.weight)
     with torch.no_grad():
         offset = (first.weight.sum(dim=(2, 3)) * amount).sum(1)
@@ -129,6 +130,21 @@ def input_shift(
         )
     before, after = explain(model, images), explain(changed, shifted)
     return (after - before).abs().amax(1) / before.abs().amax(1)
+
+
+def can_shift(model: Model, channels: int) -> bool:
+    """Whether the model's first convolution can take a shift of the input out (`input_shift`).
+
+    Args:
+        model: to be explained.
+        channels: of its images.
+    """
+    first = _first_convolution(model)
+    return first is not None and not any(first.padding) and first.in_channels == channels
+
+
+def _first_convolution(model: Model) -> nn.Conv2d | None:
+    return next((part for part in model.module.modules() if isinstance(part, nn.Conv2d)), None)
 
 
 def rank_correlation(
