@@ -338,3 +338,35 @@ def test_bench_class_map_errors(arguments: list[str], words: str, tmp_path: Path
     assert isinstance(result.exception, GradTokenError)
     assert words in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_bench_text_model_with_class_names_as_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gradtoken.models
+    from gradtoken.datasets.scenes.sprites import concepts
+
+    load = gradtoken.models.load
+    monkeypatch.setattr(
+        "gradtoken.models.load",
+        lambda spec, **options: load(spec, **{**options, "pretrained": False}),
+    )
+    command = (
+        *("bench", "--model", "open_clip/ViT-S-32", "--methods", "gradtoken,rollout"),
+        *("--metrics", "localization,coupling", "--limit", 2, "--every-picture", "--json"),
+    )
+    (document,) = json_lines(*command, "--out", tmp_path / "out", "--template", "a toy {}, really")
+    assert document["settings"]["prompts"] == [f"a toy {name}, really" for name in concepts()]
+    rows = {(row["method"], row["metric"]): row for row in document["summary"]}
+    assert rows["gradtoken", "token_ap"]["n"] >= 4
+    assert rows["rollout", "coupling"]["mean"] == pytest.approx(1)
+    result = invoke(*command, "--out", tmp_path / "out")
+    assert "holds a run of other settings" in str(result.exception)
+    folder = tmp_path / "pictures" / "3"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (30, 30)).save(folder / "a.png")
+    result = invoke(*command, "--data", f"folder:{tmp_path / 'pictures'}", "--out", tmp_path / "b")
+    assert "folder data sets have no list of them" in str(result.exception)
+    monkeypatch.undo()
+    result = invoke("bench", "--template", "a {}", "--out", tmp_path / "c")
+    assert "has classes and reads no text" in str(result.exception)

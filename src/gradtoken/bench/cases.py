@@ -113,7 +113,7 @@ def cases(
     if model.prompts is not None:
         raise ModelError(
             f"{model.spec} compares pictures with text and has no classes to measure; use a "
-            "classifier."
+            "classifier, such as gradtoken.models.zero_shot makes of it."
         )
     excluded = Exclusions() if exclusions is None else exclusions
     selector = _selector(model, getattr(samples, "vocabulary", ()), whole, class_map, excluded)

@@ -16,6 +16,7 @@ from gradtoken.bench.class_map import ClassMap
 from gradtoken.datasets.sample import Sample
 from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
 from gradtoken.models.model import Model
+from gradtoken.models.zero_shot import PromptHead
 
 _SOFTWARE = (
     "gradtoken",
@@ -40,7 +41,10 @@ def identity(model: Model, methods: Mapping[str, Method], groups: Sequence[str])
         methods: by name.
         groups: names of groups of metrics.
     """
+    forward = model.anatomy.forward
+    prompts = {"prompts": list(forward.prompts)} if isinstance(forward, PromptHead) else {}
     return {
+        **prompts,
         "model": model.spec,
         "weights": model.weights,
         "weights_sha256": weights_sha256(model),

@@ -87,6 +87,13 @@ class BenchOptions:
         bool,
         typer.Option("--every-picture", help="Also pictures whose classes the model gets wrong."),
     ] = False
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="The prompts of a model such as CLIP, {} for each class name of the data set. "
+            "Default: a photo of a {}."
+        ),
+    ] = None
     mapping: ClassMapOptions = field(default_factory=ClassMapOptions)
     out: Annotated[Path, typer.Option(help="Folder for records, tables and figures.")] = Path(
         "gradtoken-bench"
@@ -152,8 +159,22 @@ def _load(options: BenchOptions) -> _Inputs:
         )
     options.mapping.check()
     samples = open_samples(options.data)
-    model = options.loading.load(options.model)
+    model = _classifier(options.loading.load(options.model), samples, options.template)
     return _Inputs(model, methods, groups, samples, options.mapping.read(model))
+
+
+def _classifier(model: Model, samples: Samples, template: str | None) -> Model:
+    """The model; a text model with the data set's class names as prompts."""
+    from gradtoken.models.zero_shot import TEMPLATE, zero_shot
+
+    if model.prompts is None and template is None:
+        return model
+    if model.prompts is not None and not samples.vocabulary:
+        raise DatasetError(
+            f"{model.spec} is asked about class names, and {samples.kind} data sets have no list "
+            "of them; use scenes, VOC or COCO."
+        )
+    return zero_shot(model, samples.vocabulary, TEMPLATE if template is None else template)
 
 
 def _settings(options: BenchOptions, inputs: _Inputs) -> dict[str, Any]:
