@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "gradtoken"
 DIAGRAM = ROOT / "docs" / "images" / "rooms.svg"
 
 FLOORS = (
-    ("errors", "precision"),
+    ("errors", "precision", "deprecation"),
     ("atomic", "extras"),
     ("images", "targets", "tap"),
     ("models",),

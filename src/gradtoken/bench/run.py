@@ -25,6 +25,7 @@ from gradtoken.bench.store import Stamp, Store
 from gradtoken.datasets.sample import Sample
 from gradtoken.datasets.scenes.scenes import Scenes
 from gradtoken.errors import MethodError, ModelError
+from gradtoken.deprecation import renamed_parameters
 from gradtoken.models.model import Model
 
 METRICS = ("pointing", "token_ap", "share", "energy", "coupling")
@@ -185,6 +186,7 @@ def measure(
     return records, looked_at
 
 
+@renamed_parameters(figure="metric")
 def column(records: list[dict[str, Any]], method: str, metric: str) -> np.ndarray[Any, Any]:
     """One metric of one method over all instances, in the order of the records of `measure`."""
     return np.array([r[metric] for r in records if r["method"] == method], dtype=float)

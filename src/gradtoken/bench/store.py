@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from gradtoken import atomic
 from gradtoken.bench.records import COLUMNS, Record, Records
+from gradtoken.deprecation import renamed_parameters
 from gradtoken.errors import GradTokenError, OutputError
 
 SETTINGS = "settings.json"
@@ -28,11 +29,11 @@ class Stamp(NamedTuple):
 
     Args:
         run: fingerprint of the model, the methods and the metrics.
-        picture: fingerprint of the image and its annotations.
+        image: fingerprint of the image and its annotations.
     """
 
     run: str = ""
-    picture: str = ""
+    image: str = ""
 
 
 _NO_STAMP = Stamp()
@@ -69,6 +70,7 @@ class Store:
                 "another --out, or remove it."
             )
 
+    @renamed_parameters(picture="image")
     def done(self, image: str, stamp: Stamp = _NO_STAMP) -> bool:
         """Whether the records of an image are in the store.
 
@@ -93,6 +95,7 @@ class Store:
             )
         return True
 
+    @renamed_parameters(picture="image")
     def add(self, image: str, records: Iterable[Record], stamp: Stamp = _NO_STAMP) -> None:
         """Write the records of an image, whole or not at all.
 
@@ -113,6 +116,7 @@ class Store:
         content = sink.getvalue().to_pybytes()
         atomic.write_bytes(self._path(image), content, f"the records of {image}")
 
+    @renamed_parameters(pictures="images")
     def read(self, images: Iterable[str]) -> Records:
         """The records of some images, by their ids, in this order.
 

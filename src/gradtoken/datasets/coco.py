@@ -66,7 +66,7 @@ class COCO(Samples):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Sample:
-        number = self._ids[self._checked(index)]
+        number = self._ids[self.checked_index(index)]
         entry = self._index.imgs[number]
         path = inside(self._folder, entry.get("file_name"))
         image, orientation = read_oriented(path)

@@ -50,7 +50,7 @@ class ImageFolder(Samples):
         return len(self._files)
 
     def __getitem__(self, index: int) -> Sample:
-        path = self._files[self._checked(index)]
+        path = self._files[self.checked_index(index)]
         relative = path.relative_to(self._root)
         name = relative.parts[0]
         label = self._ids.get(name)

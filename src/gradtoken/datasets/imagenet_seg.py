@@ -44,7 +44,7 @@ class ImageNetSegmentation(Samples):
     def __getitem__(self, index: int) -> Sample:
         file = self._open()
         try:
-            pixels = _array(file[_reference(file["value/img"], self._checked(index))], 3)
+            pixels = _array(file[_reference(file["value/img"], self.checked_index(index))], 3)
             cell = file[_reference(file["value/gt"], index)]
             mask = _array(file[_reference(cell, 0)], 2)
             image = load_image(pixels.transpose(2, 1, 0))

@@ -66,7 +66,15 @@ class Samples(ABC):
         for index in range(len(self)):
             yield self[index]
 
-    def _checked(self, index: int) -> int:
+    def checked_index(self, index: int) -> int:
+        """An index of one of the samples, for `__getitem__` to begin with.
+
+        Args:
+            index: from 0 up.
+
+        Raises:
+            IndexError: there is no such sample, which ends a `for` loop.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return index

@@ -74,7 +74,7 @@ class VOC(Samples):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Sample:
-        name = self._ids[self._checked(index)]
+        name = self._ids[self.checked_index(index)]
         image, orientation = read_oriented(inside(self._root / "JPEGImages", f"{name}.jpg"))
         classes = read_indices(inside(self._root / "SegmentationClass", f"{name}.png"))
         size = (classes.shape[0], classes.shape[1])

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from gradtoken.deprecation import renamed_parameters
 from gradtoken.errors import ImageError, TargetError
 from gradtoken.explanation import style as display
 from gradtoken.explanation.evidence import Evidence, evidence_of
@@ -139,6 +140,7 @@ class Explanation:
         tokens = display.smoothed(tokens, style or display.Style())
         return shown, lay_out(tokens, box, shown.size)[0].detach().cpu().numpy(), box
 
+    @renamed_parameters(picture="show_image")
     def figure(
         self,
         *,
@@ -149,7 +151,6 @@ class Explanation:
         colorbar: bool = True,
         columns: int | None = None,
         width: float | None = None,
-        picture: bool | None = None,
     ) -> Figure:
         """A matplotlib figure: for each image the image itself, then each target's overlay.
 
@@ -165,14 +166,13 @@ class Explanation:
             colorbar: draw a colour bar at the right.
             columns: panels in a row; None is as many as there are, at most 8.
             width: of the whole figure, in inches; None is 2.4 for each column.
-            picture: deprecated name of `show_image`.
         """
-        from gradtoken.explanation.figures import Look, renamed_option, summary
+        from gradtoken.explanation.figures import Look, summary
 
-        show_image = renamed_option(show_image, picture)
         look = Look(style or display.Style(), shared_scale, show_image, colorbar)
         return summary(self, targets, look, columns=columns, width=width)
 
+    @renamed_parameters(picture="show_image")
     def plot(
         self,
         axes: Any = None,
@@ -183,7 +183,6 @@ class Explanation:
         shared_scale: bool = False,
         show_image: bool = False,
         colorbar: bool = True,
-        picture: bool | None = None,
     ) -> list[Axes]:
         """Draw the overlays of an image into existing axes, one for each target.
 
@@ -196,7 +195,6 @@ class Explanation:
             shared_scale: use one colour scale for all targets, as for `figure`.
             show_image: begin with the image itself.
             colorbar: draw a colour bar at the right.
-            picture: deprecated name of `show_image`.
 
         Returns:
             The axes drawn into.
@@ -208,9 +206,8 @@ class Explanation:
             >>> figure, axes = plt.subplots(1, 2, layout="constrained")
             >>> explanation.plot(axes, targets=["tabby", "tiger cat"], shared_scale=True)
         """
-        from gradtoken.explanation.figures import Look, plot, renamed_option
+        from gradtoken.explanation.figures import Look, plot
 
-        show_image = renamed_option(show_image, picture)
         look = Look(style or display.Style(), shared_scale, show_image, colorbar)
         return plot(self, axes, image, targets, look)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,14 +78,6 @@ def png_bytes(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
-
-
-def renamed_option(show_image: bool, picture: bool | None) -> bool:
-    """`show_image`, or the value of its deprecated name."""
-    if picture is None:
-        return show_image
-    warnings.warn("picture= is deprecated; use show_image=.", DeprecationWarning, stacklevel=3)
-    return picture
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradtoken.deprecation import renamed_parameters
 from gradtoken.metrics.coupling import pairwise_correlation
 
 _RING = 4
 
 
+@renamed_parameters(one="maps", other="other_maps")
 def correlation(
     maps: Float[Tensor, "batch tokens"], other_maps: Float[Tensor, "batch tokens"]
 ) -> Float[Tensor, " batch"]:

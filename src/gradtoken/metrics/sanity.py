@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradtoken.deprecation import renamed_parameters
 from gradtoken.errors import MethodError
 from gradtoken.metrics.stages import stages
 from gradtoken.models import Model
@@ -147,6 +148,7 @@ def _first_convolution(model: Model) -> nn.Conv2d | None:
     return next((part for part in model.module.modules() if isinstance(part, nn.Conv2d)), None)
 
 
+@renamed_parameters(one="maps", other="other_maps")
 def rank_correlation(
     maps: Float[Tensor, "batch tokens"], other_maps: Float[Tensor, "batch tokens"]
 ) -> Float[Tensor, " batch"]:

@@ -30,7 +30,7 @@ class SceneSamples(Samples):
         return self._count
 
     def __getitem__(self, index: int) -> Sample:
-        return scene_sample(index, self._scenes[self._checked(index)])
+        return scene_sample(index, self._scenes[self.checked_index(index)])
 
 
 def scene_sample(index: int, scene: Scene) -> Sample:
