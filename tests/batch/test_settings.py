@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from gradtoken.batch import TargetSpec
+from gradtoken.batch import TargetSpec, run
 from gradtoken.batch.settings import RunOptions, RunSettings
 from gradtoken.errors import GradTokenError, TargetError
 from tests.batch.conftest import JOB, start
@@ -31,8 +34,11 @@ def test_check_rejects_options_of_another_engine(folder: Path, tmp_path: Path) -
 
 
 def test_run_options_are_fields_of_the_settings() -> None:
-    names = {field.name for field in fields(RunSettings)}
-    assert set(RunOptions.__annotations__) == names - {"source", "out", "job"}
+    types = get_type_hints(RunSettings)
+    optional = {field.name: types[field.name] for field in fields(RunSettings)[3:]}
+    assert get_type_hints(RunOptions) == optional
+    described = re.findall(r"^ +(\w+) \(.+\): ", inspect.getdoc(run) or "", flags=re.M)
+    assert described == list(optional)
 
 
 def test_run_rejects_unknown_options(folder: Path, tmp_path: Path) -> None:

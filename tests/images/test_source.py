@@ -45,6 +45,17 @@ def test_from_tensor_makes_image_on_first_use(model: Model, batch: torch.Tensor)
     assert source.image.size == (64, 64)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_boxes_lie_on_their_own_images(model: Model, batch_size: int) -> None:
+    images = [Image.new("RGB", size) for size in ((64, 64), (128, 64), (64, 256))]
+    explanation = gradtoken.explain(model, images, 1, batch_size=batch_size)
+    expected = [model.preprocess.box(image.size) for image in images]
+    assert len({tuple(box) for box in expected}) == 3
+    assert [tuple(box) for box in explanation.boxes] == [tuple(box) for box in expected]
+    assert [source.size for source in explanation.sources] == [image.size for image in images]
+    assert tuple(explanation[1:].boxes[0]) == tuple(expected[1])
+
+
 def test_picture_is_deprecated_name_of_image(picture: Image.Image) -> None:
     source = Source(picture)
     with pytest.warns(DeprecationWarning, match=r"use Source\.image"):

@@ -9,7 +9,6 @@ from gradtoken.attribution import Method
 from gradtoken.explaining.job import Job, OnError, Progress
 from gradtoken.explanation.concatenation import concatenate
 from gradtoken.explanation.explanation import Explanation
-from gradtoken.images.source import Boxes
 from gradtoken.models.model import Model
 
 
@@ -67,8 +66,7 @@ def explain(
             if not parts:
                 job.check_memory(explanation)
             parts.append(explanation)
-    sources = [source for part in parts for source in part.sources]
-    return concatenate(parts, sources, Boxes(model.preprocess, sources, parts[0].boxes.grid))
+    return concatenate(parts)
 
 
 def explain_each(

@@ -8,20 +8,18 @@ from dataclasses import replace
 import torch
 
 from gradtoken.explanation.explanation import Explanation
-from gradtoken.images.source import Boxes, Source
 from gradtoken.targets import Targets
 
 
-def concatenate(
-    parts: Sequence[Explanation], sources: Sequence[Source], boxes: Boxes
-) -> Explanation:
+def concatenate(parts: Sequence[Explanation]) -> Explanation:
     """Concatenate explanations by one method on one model.
 
     Args:
         parts: each of some images, of the same shape and number of targets.
-        sources: of all images.
-        boxes: of all images.
     """
+    if len(parts) == 1:
+        return parts[0]
+    sources = [source for part in parts for source in part.sources]
     return replace(
         parts[0],
         tokens=torch.cat([part.tokens for part in parts]),
@@ -30,5 +28,5 @@ def concatenate(
         scores=torch.cat([part.scores for part in parts]),
         probabilities=torch.cat([part.probabilities for part in parts]),
         sources=sources,
-        boxes=boxes,
+        boxes=parts[0].boxes.of(sources),
     )

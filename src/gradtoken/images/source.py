@@ -152,12 +152,16 @@ class Boxes(Sequence[Box]):
         self._sources = sources
         self.grid = grid
 
+    def of(self, sources: Sequence[Source]) -> Boxes:
+        """The boxes on other images, for the same grid."""
+        return Boxes(self._preprocess, sources, self.grid)
+
     def __len__(self) -> int:
         return len(self._sources)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Boxes(self._preprocess, self._sources[index], self.grid)
+            return self.of(self._sources[index])
         source = self._sources[index]
         if source.kind == "tensor":
             return self.grid.on(Box(0.0, 0.0, float(source.size[0]), float(source.size[1])))

@@ -110,6 +110,15 @@ def test_propose_reads_unknown_module(
     before.check(module)
 
 
+def test_wrap_unknown_module_embeds_its_image_five_times() -> None:
+    """To list the blocks, to propose, to locate the patches (and see that no attention is before
+    them), and, of the reading proposed, to locate them and to verify."""
+    module, embedded = seeded(Home), []
+    module.embed.register_forward_pre_hook(lambda *_: embedded.append(1))
+    gradtoken.wrap(module, preprocess=preprocess)
+    assert len(embedded) == 5
+
+
 def test_propose_reads_torch_encoder_without_fast_path(photograph: Image.Image) -> None:
     class Encoder(Home):
         def __init__(self) -> None:

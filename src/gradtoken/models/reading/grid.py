@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -40,14 +41,35 @@ def locate_grid(model: Model, images: Tensor) -> LocatedGrid:
     return located
 
 
-def _locate(model: Model, shape: Shape) -> LocatedGrid:
+def grid_of_proposed(model: Model, *, before_attention: bool) -> PatchGrid:
+    """The spatial tokens entering the first block of a model that is not verified yet.
+
+    Args:
+        model: with proposed blocks.
+        before_attention: whether there must be no attention before these blocks.
+
+    Raises:
+        ModelError: if the tokens make no grid.
+        ReadingError: if there is attention before the blocks and must not be.
+    """
+    shape = tuple(model.preprocess.sample().shape)
+    return _locate(replace(model, reading=None), shape, before_attention=before_attention).grid
+
+
+def _locate(model: Model, shape: Shape, *, before_attention: bool = False) -> LocatedGrid:
     noise = noise_of(model, shape)
     claimed = partial(claimed_grid, model.layout, shape)
     if not model.anatomy.blocks:
         return examine_last_stage(model, noise, claimed).located
     embed = Embedder(model)
     with with_autograd(model):
-        located = probe_patches(embed, embed.traced(noise), claimed=claimed, spec=model.spec)
+        start = embed.traced(noise)
+        if before_attention and not start.local:
+            raise ReadingError(
+                f"{model.spec} attends before the first of the modules that were taken for its "
+                f"blocks ({type(model.anatomy.blocks[0]).__name__}), which a map would leave out."
+            )
+        located = probe_patches(embed, start, claimed=claimed, spec=model.spec)
         if located.grid.order is not None:
             mirrored = embed.traced(noise.flip(-1))
             again = probe_patches(embed, mirrored, claimed=claimed, spec=model.spec)

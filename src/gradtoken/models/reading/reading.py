@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from gradtoken.errors import ModelError
-from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.models.layout import TokenLayout
 from gradtoken.models.model import Model
 from gradtoken.models.reading.backbones import structure_of, verify_backbones
 from gradtoken.models.reading.candidates import block_lists
-from gradtoken.models.reading.embed import Embedder
-from gradtoken.models.reading.grid import grid_of
-from gradtoken.models.reading.observe import sample_input, with_autograd
+from gradtoken.models.reading.grid import grid_of, grid_of_proposed
+from gradtoken.models.reading.observe import sample_input
 from gradtoken.models.reading.propose import propose
-from gradtoken.models.verification import Reading, ReadingError
+from gradtoken.models.verification import ReadingError
 
 
 def read(
@@ -114,7 +113,7 @@ def _reread(model: Model, error: ModelError | None, *, fixed_layout: bool) -> li
     claimed = [model.anatomy.blocks] if model.anatomy.blocks else []
     try:
         for blocks in dict.fromkeys((*claimed, *block_lists(model))):
-            locate = _grid_of_blocks if blocks in claimed else _grid_before_attention
+            locate = partial(grid_of_proposed, before_attention=blocks not in claimed)
             try:
                 backbones = verify_backbones(propose(model, blocks, locate))
             except ReadingError as rejected:
@@ -167,25 +166,3 @@ def _with_layout(model: Model, layout: TokenLayout) -> Model:
                 f"{actual}: {shown}."
             )
     return replace(model, layout=layout)
-
-
-def _grid_before_attention(model: Model) -> PatchGrid:
-    """The grid entering modules that may not be all of the blocks.
-
-    Raises:
-        ReadingError: if there is attention before them.
-    """
-    with with_autograd(model):
-        local = Embedder(model).traced(sample_input(model)).local
-    if not local:
-        raise ReadingError(
-            f"{model.spec} attends before the first of the modules that were taken for its blocks "
-            f"({type(model.anatomy.blocks[0]).__name__}), which a map would leave out."
-        )
-    return _grid_of_blocks(model)
-
-
-def _grid_of_blocks(model: Model) -> PatchGrid:
-    """The grid of the tokens that enter a model's first block."""
-    model = replace(model, reading=Reading(structure_of(model.module)))
-    return grid_of(model, sample_input(model))
