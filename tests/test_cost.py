@@ -42,11 +42,11 @@ def ratio(model: Model, image: Tensor, targets: object, **options: object) -> fl
     return spent / count(lambda: model(image))
 
 
-def test_one_target_costs_little_more_than_the_forward(model: Model, image: Tensor) -> None:
+def test_explain_one_target_costs_little_more_than_forward(model: Model, image: Tensor) -> None:
     assert 1.0 < ratio(model, image, 3) < ONE_TARGET
 
 
-def test_reading_a_model_runs_its_blocks_once(model: Model) -> None:
+def test_wrap_runs_blocks_once(model: Model) -> None:
     """All tokens go through each block once and once up to its attention, one or two alone a few
     times more."""
     fresh = copy.deepcopy(model.module)
@@ -60,11 +60,11 @@ def test_reading_a_model_runs_its_blocks_once(model: Model) -> None:
     assert len(embedded) <= 4
 
 
-def test_every_class_costs_a_few_forwards(model: Model, image: Tensor) -> None:
+def test_explain_every_class_costs_few_forwards(model: Model, image: Tensor) -> None:
     assert ratio(model, image, "all") < EVERY_TARGET
 
 
-def test_the_guard_sees_an_extra_backward(
+def test_cost_limit_notices_extra_backward(
     model: Model, image: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ratio(model, image, 3, gradient="full") > ONE_TARGET
@@ -79,7 +79,7 @@ def test_the_guard_sees_an_extra_backward(
 
 
 @pytest.mark.parametrize("targets", [3, [1, 2, 3], "all"])
-def test_the_model_runs_once(model: Model, image: Tensor, targets: object) -> None:
+def test_explain_runs_model_once(model: Model, image: Tensor, targets: object) -> None:
     runs = []
     handle = model.module.register_forward_hook(lambda *_: runs.append(1))
     gradtoken.explain(model, image, targets)
@@ -87,7 +87,7 @@ def test_the_model_runs_once(model: Model, image: Tensor, targets: object) -> No
     assert len(runs) == 1
 
 
-def test_the_patches_run_once(model: Model, image: Tensor) -> None:
+def test_explain_runs_patches_once(model: Model, image: Tensor) -> None:
     """All tokens go through a block once; what else goes through it is the class token alone."""
     shapes = []
     block: nn.Module = model.module.blocks[2]
@@ -97,9 +97,7 @@ def test_the_patches_run_once(model: Model, image: Tensor) -> None:
     assert shapes == [(1, 197, 768), (1, 1, 768)]
 
 
-def test_what_an_explanation_holds_beside_the_forward_is_the_context(
-    model: Model, image: Tensor
-) -> None:
+def test_explain_memory_is_forward_and_context(model: Model, image: Tensor) -> None:
     """Keys and values of all blocks, and little else; queries for methods that look at them."""
     images = image.repeat(4, 1, 1, 1)
     forward = most_bytes(model.module, lambda: model(images))
@@ -113,7 +111,7 @@ def test_what_an_explanation_holds_beside_the_forward_is_the_context(
     assert full > forward + 2 * context
 
 
-def test_half_of_the_blocks_hold_half_of_the_context(model: Model, image: Tensor) -> None:
+def test_explain_half_of_blocks_needs_half_of_context(model: Model, image: Tensor) -> None:
     images = image.repeat(4, 1, 1, 1)
     context = kept_bytes(record(model, images, queries=False))
     all_blocks, half = (
@@ -124,7 +122,7 @@ def test_half_of_the_blocks_hold_half_of_the_context(model: Model, image: Tensor
     assert ratio(model, image, 3, layers="half") < ratio(model, image, 3)
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(model: Model, image: Tensor) -> None:
+def test_explain_memory_is_constant_over_batches(model: Model, image: Tensor) -> None:
     def most(count: int) -> int:
         images = image.repeat(count, 1, 1, 1)
         return most_bytes(model.module, lambda: gradtoken.explain(model, images, 3, batch_size=4))

@@ -13,7 +13,7 @@ REPLACED = ("app",)
 """Rooms that are to be replaced, whose functions may be longer until then."""
 
 
-def test_every_room_has_a_floor() -> None:
+def test_floors_name_every_room() -> None:
     named = {name for floor in rooms.FLOORS for name in floor}
     built = {rooms.room(module) for module in rooms.files()} - {"", "__main__", *rooms.DEPRECATED}
     assert built == named
@@ -54,7 +54,7 @@ def test_imports_inside_functions_and_for_types_count(
     assert edges == {"gradtoken.low": {"gradtoken.high"}, "gradtoken.high": {"gradtoken.low"}}
 
 
-def test_the_diagram_shows_the_imports_of_today() -> None:
+def test_diagram_equals_imports() -> None:
     drawn = rooms.DIAGRAM.read_text("utf-8")
     assert drawn == rooms.diagram(rooms.room_imports()), "run python tools/rooms.py"
 

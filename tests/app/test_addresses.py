@@ -37,5 +37,5 @@ def test_is_loopback(host: str, expected: bool) -> None:
         ("None", "None"),
     ],
 )
-def test_network(host: str, expected: str) -> None:
+def test_network_of_address(host: str, expected: str) -> None:
     assert network(host) == expected

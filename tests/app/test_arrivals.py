@@ -8,7 +8,7 @@ from pathlib import Path
 from gradtoken.app.arrivals import Arrivals
 
 
-def test_every_request_has_a_folder_and_the_rest_the_whole(tmp_path: Path) -> None:
+def test_arrivals_give_each_request_a_folder(tmp_path: Path) -> None:
     arrivals = Arrivals(str(tmp_path))
 
     def upload() -> Path:
@@ -21,7 +21,7 @@ def test_every_request_has_a_folder_and_the_rest_the_whole(tmp_path: Path) -> No
     assert first.parent == second.parent == Path(arrivals) == tmp_path
 
 
-def test_one_request_drops_its_own(tmp_path: Path) -> None:
+def test_arrivals_drop_only_own_folder(tmp_path: Path) -> None:
     arrivals = Arrivals(str(tmp_path))
 
     def upload(drops: bool) -> Path:

@@ -19,7 +19,7 @@ WANTED = (3, 7, contrast(3, 7))
 
 
 @pytest.mark.parametrize("blocks", [(1, 6), (2, 4), (6, 6), (5, 3), (0, 99), (9, 12)])
-def test_blocks_are_those_of_the_method(demo: Model, blocks: tuple[int, int]) -> None:
+def test_of_blocks_equals_explain_with_layers(demo: Model, blocks: tuple[int, int]) -> None:
     source = scene_source(0)
     asked = asking.ask(demo, source, WANTED)
     assert asked.blocks == 6
@@ -34,7 +34,7 @@ def test_blocks_are_those_of_the_method(demo: Model, blocks: tuple[int, int]) ->
     assert found.sources == [source]
 
 
-def test_one_forward_serves_all_targets_and_blocks(demo: Model) -> None:
+def test_ask_needs_one_forward_for_all_blocks(demo: Model) -> None:
     calls: list[int] = []
     handle = demo.module.register_forward_hook(lambda *_: calls.append(1))
     asked = asking.ask(demo, scene_source(1), WANTED)
@@ -44,7 +44,7 @@ def test_one_forward_serves_all_targets_and_blocks(demo: Model) -> None:
     assert len(calls) == 1
 
 
-def test_a_readout_after_the_blocks_has_none_to_choose() -> None:
+def test_ask_windowed_model_has_no_blocks() -> None:
     swin = gradtoken.load("timm/swin_tiny_patch4_window7_224", pretrained=False, device="cpu")
     asked = asking.ask(swin, scene_source(0), [1])
     assert asked.blocks == 0
@@ -52,20 +52,20 @@ def test_a_readout_after_the_blocks_has_none_to_choose() -> None:
     assert asking.count_blocks(swin, scene_source(0)) == 0
 
 
-def test_probabilities_of_classes(demo: Model) -> None:
+def test_probabilities_of_classes_equal_explain(demo: Model) -> None:
     found = asking.probabilities(demo, scene_source(0))
     expected = gradtoken.explain(demo, scene_source(0).image, "all").probabilities[0]
     torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_probabilities_by_the_activation() -> None:
+def test_probabilities_use_the_activation() -> None:
     model = gradtoken.load("demo", device="cpu", activation="sigmoid")
     source = scene_source(0)
     logits = model(model.preprocess(source.image)[None])[0]
     torch.testing.assert_close(torch.tensor(asking.probabilities(model, source)), logits.sigmoid())
 
 
-def test_probabilities_of_prompts() -> None:
+def test_probabilities_of_prompts_equal_explain() -> None:
     clip = gradtoken.wrap(seeded(ZOO["open_clip ViT"].build))
     source = scene_source(0)
     prompts = ("a cat", "a dog", "a boat")
@@ -76,7 +76,7 @@ def test_probabilities_of_prompts() -> None:
     assert asking.count_blocks(clip, source) > 0
 
 
-def test_compare(demo: Model) -> None:
+def test_compare_equals_explain(demo: Model) -> None:
     found = asking.compare(demo, scene_source(0), [3, 7], ["gae", "rollout"])
     for name, result in found.items():
         expected = gradtoken.explain(demo, scene_source(0).image, [3, 7], method=name)
@@ -86,19 +86,19 @@ def test_compare(demo: Model) -> None:
         asking.compare(demo, scene_source(0), [3], ["rise"])
 
 
-def test_methods_that_refuse_give_their_reason() -> None:
+def test_compare_reports_unsupported_methods() -> None:
     swin = gradtoken.load("timm/swin_tiny_patch4_window7_224", pretrained=False, device="cpu")
     found = asking.compare(swin, scene_source(0), [3], ["gradtoken", "gae"])
     assert isinstance(found["gradtoken"], gradtoken.Explanation)
     assert "gae needs the attention between all" in str(found["gae"])
 
 
-def test_every_method_offered_works_on_the_demo(demo: Model) -> None:
+def test_compare_all_methods_on_demo(demo: Model) -> None:
     found = asking.compare(demo, scene_source(0), [3, 7], asking.METHODS)
     assert all(isinstance(result, gradtoken.Explanation) for result in found.values()), found
 
 
-def test_a_model_that_cannot_be_explained_is_not_served(picture: Image.Image) -> None:
+def test_count_blocks_rejects_model_with_nan_logits(picture: Image.Image) -> None:
     module = tiny_vit()
     with torch.no_grad():
         module.head.weight.fill_(float("nan"))

@@ -128,7 +128,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_two_classes_have_two_maps_and_sliders_need_no_forward(
+def test_page_shows_two_maps_and_sliders_need_no_forward(
     app: Opened, picture: Path, demo: Model
 ) -> None:
     names = Scenes("test", size=448, objects=2, seed=5)[0].names
@@ -158,7 +158,7 @@ def test_two_classes_have_two_maps_and_sliders_need_no_forward(
     assert len(app.served.forwards) == before
 
 
-def test_a_slider_that_is_dragged_fast_ends_where_it_is(app: Opened) -> None:
+def test_slider_dragged_fast_shows_its_last_value(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     plain = app.settled()
@@ -172,7 +172,7 @@ def test_a_slider_that_is_dragged_fast_ends_where_it_is(app: Opened) -> None:
     assert app.settled() == expected
 
 
-def test_a_slider_is_set_back_or_typed_into(app: Opened) -> None:
+def test_slider_can_be_reset_and_typed(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     plain = app.settled()
@@ -188,7 +188,7 @@ def test_a_slider_is_set_back_or_typed_into(app: Opened) -> None:
     expect(app.page.locator("#maps img.gt-heat").first).to_have_css("opacity", "0.85")
 
 
-def test_contrast(app: Opened) -> None:
+def test_page_contrast_adds_a_map(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     alone = app.settled()
@@ -204,7 +204,7 @@ def test_contrast(app: Opened) -> None:
     app.shot("5-contrast")
 
 
-def test_search(app: Opened) -> None:
+def test_page_search_ticks_a_class(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     count = len(app.settled())
@@ -221,7 +221,7 @@ def test_search(app: Opened) -> None:
     app.says("no class has 'PENdulum' in its name; try")
 
 
-def test_download(app: Opened, picture: Path) -> None:
+def test_page_download_holds_what_is_shown(app: Opened, picture: Path) -> None:
     app.upload(picture)
     app.says("Maps of")
     maps = app.settled()
@@ -245,7 +245,7 @@ def test_download(app: Opened, picture: Path) -> None:
     assert manifest["method"]["options"]["layers"] == [0, 1, 2]
 
 
-def test_compare_methods(app: Opened) -> None:
+def test_page_compares_methods(app: Opened) -> None:
     app.page.locator("#scenes button").nth(1).click()
     app.says("Maps of")
     app.page.get_by_role("button", name="Compare methods").click()
@@ -266,7 +266,7 @@ def test_compare_methods(app: Opened) -> None:
     assert len(app.served.forwards) == before
 
 
-def test_patches_are_read_by_pointer_and_keyboard(app: Opened) -> None:
+def test_page_reads_patches_by_pointer_and_keyboard(app: Opened) -> None:
     app.page.locator("#scenes button").nth(2).click()
     app.says("Maps of")
     readout = app.page.locator(".gt-readout")
@@ -293,7 +293,7 @@ def test_patches_are_read_by_pointer_and_keyboard(app: Opened) -> None:
     expect(readout).to_be_empty()
 
 
-def test_the_whole_way_by_keyboard(app: Opened) -> None:
+def test_page_works_by_keyboard(app: Opened) -> None:
     app.page.locator("#scenes button").nth(3).focus()
     app.page.keyboard.press("Enter")
     app.says("Maps of .*octopus")
@@ -309,7 +309,7 @@ def test_the_whole_way_by_keyboard(app: Opened) -> None:
     app.wait_for_other(maps)
 
 
-def test_everything_has_a_name_for_screen_readers(app: Opened) -> None:
+def test_page_controls_have_accessible_names(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     tree = app.page.context.new_cdp_session(app.page).send("Accessibility.getFullAXTree")
@@ -326,7 +326,7 @@ def test_everything_has_a_name_for_screen_readers(app: Opened) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 380])
-def test_themes_and_widths(app: Opened, scheme: str, width: int) -> None:
+def test_page_in_themes_and_widths(app: Opened, scheme: str, width: int) -> None:
     page = app.page
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 900})
@@ -340,7 +340,7 @@ def test_themes_and_widths(app: Opened, scheme: str, width: int) -> None:
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "light")
 
 
-def test_pictures_that_are_refused(app: Opened, tmp_path: Path) -> None:
+def test_page_reports_rejected_uploads(app: Opened, tmp_path: Path) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     before = app.heats()
@@ -361,7 +361,7 @@ def test_pictures_that_are_refused(app: Opened, tmp_path: Path) -> None:
     assert app.heats() == before
 
 
-def test_too_many_requests_and_a_full_queue_are_said_on_the_page(
+def test_page_reports_rate_limit_and_full_queue(
     browser: BrowserContext, demo: Model, picture: Path, shots: Path
 ) -> None:
     limits = Limits(requests_per_minute=1, waiting=0)
@@ -382,7 +382,7 @@ def test_too_many_requests_and_a_full_queue_are_said_on_the_page(
         page.close()
 
 
-def test_a_picture_is_deleted_on_request(app: Opened) -> None:
+def test_page_deletes_image_on_request(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     app.page.locator("#forget").click()
@@ -393,9 +393,7 @@ def test_a_picture_is_deleted_on_request(app: Opened) -> None:
     app.says("there is no picture yet")
 
 
-def test_a_picture_is_deleted_when_its_page_is_closed(
-    app: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closed_page_deletes_its_image(app: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Callbacks] = []
     forget = Callbacks.forget
 
@@ -414,7 +412,7 @@ def test_a_picture_is_deleted_when_its_page_is_closed(
     app.until(lambda: bool(kept), "the session was not dropped")
 
 
-def test_nothing_is_requested_from_elsewhere(app: Opened) -> None:
+def test_page_requests_nothing_from_elsewhere(app: Opened) -> None:
     app.page.locator("#scenes button").nth(0).click()
     app.says("Maps of")
     sent = [url for url in app.requests if not url.startswith(("data:", "blob:"))]

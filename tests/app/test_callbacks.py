@@ -41,7 +41,7 @@ def heats(html: str) -> list[np.ndarray]:
     return [np.asarray(picture.convert("RGBA")) for picture in pictures]
 
 
-def test_a_scene_shows_what_is_likely(do: Callbacks, demo: Model) -> None:
+def test_open_scene_shows_likely_classes(do: Callbacks, demo: Model) -> None:
     found = do.open_scene("a", 0, "", PLAIN)
     expected = gradtoken.explain(demo, scene_source(0).image, found.ticked)
     assert found.ticked == [index for _, index in found.choices][: len(found.ticked)]
@@ -53,7 +53,7 @@ def test_a_scene_shows_what_is_likely(do: Callbacks, demo: Model) -> None:
     assert "Semantic coupling" in found.drawn.coupling
 
 
-def test_a_file_is_the_same_as_from_the_library(
+def test_open_file_equals_explain(
     do: Callbacks, demo: Model, tmp_path: Path, picture: Image.Image
 ) -> None:
     folder = tmp_path / "0a"
@@ -71,7 +71,7 @@ def test_a_file_is_the_same_as_from_the_library(
     assert [left * 90, top * 60, right * 90, bottom * 60] == pytest.approx(list(box), abs=1e-3)
 
 
-def test_looking_needs_no_forward(do: Callbacks, demo: Model) -> None:
+def test_look_needs_no_forward(do: Callbacks, demo: Model) -> None:
     do.open_scene("a", 0, "", PLAIN)
     do.compare("a", ["gradtoken", "rollout"], PLAIN)
     calls: list[int] = []
@@ -90,7 +90,7 @@ def test_looking_needs_no_forward(do: Callbacks, demo: Model) -> None:
     assert calls == []
 
 
-def test_contrast_and_no_class(do: Callbacks) -> None:
+def test_ask_contrast_and_no_class(do: Callbacks) -> None:
     do.open_scene("a", 0, "", PLAIN)
     drawn = do.ask("a", [0], 1, 2, PLAIN)
     assert tokens_in(drawn.maps).shape[0] == 2
@@ -103,7 +103,7 @@ def test_contrast_and_no_class(do: Callbacks) -> None:
     assert do.look("a", View(signed=True)).maps == drawn.maps
 
 
-def test_sessions_stay_apart(do: Callbacks) -> None:
+def test_callbacks_keep_sessions_apart(do: Callbacks) -> None:
     one = do.open_scene("a", 0, "", PLAIN).drawn.maps
     other = do.open_scene("b", 1, "", PLAIN).drawn.maps
     assert do.look("a", PLAIN).maps == one != other == do.look("b", PLAIN).maps
@@ -113,7 +113,7 @@ def test_sessions_stay_apart(do: Callbacks) -> None:
     assert do.look("b", PLAIN).maps == other
 
 
-def test_search(do: Callbacks) -> None:
+def test_search_lists_matches_and_ticked_classes(do: Callbacks) -> None:
     do.open_scene("a", 0, "", PLAIN)
     found = do.search("a", "PENG", [3])
     assert [text.split(" ·")[0] for text, _ in found] == ["penguin", do.model.labels[3]]
@@ -122,7 +122,7 @@ def test_search(do: Callbacks) -> None:
         do.search("a", "zebrafish", [3])
 
 
-def test_values_that_no_page_sends_are_refused(do: Callbacks) -> None:
+def test_callbacks_reject_values_no_page_sends(do: Callbacks) -> None:
     do.open_scene("a", 0, "", PLAIN)
     assert view_of(0.5, 0.1, 1, BOTH, 2, 3.0) == View(0.5, 0.1, 1.0, True, 2, 3)
     for value in ("1", None, math.nan, math.inf, 1e300, [1], {}):
@@ -134,7 +134,7 @@ def test_values_that_no_page_sends_are_refused(do: Callbacks) -> None:
                 request("a", "", indices)
 
 
-def test_compare(do: Callbacks) -> None:
+def test_compare_draws_row_per_class(do: Callbacks) -> None:
     do.open_scene("a", 0, "", PLAIN)
     do.ask("a", [3, 7], None, None, PLAIN)
     html = do.compare("a", ["gradtoken", "rollout"], PLAIN)
@@ -155,7 +155,7 @@ def test_compare(do: Callbacks) -> None:
         do.compare("a", [], PLAIN)
 
 
-def test_download(do: Callbacks, demo: Model) -> None:
+def test_download_equals_saved_explanation(do: Callbacks, demo: Model) -> None:
     do.open_scene("a", 2, "", PLAIN)
     do.ask("a", [4, 8], None, None, PLAIN)
     view = View(first=3, last=5, threshold=0.4, signed=True)
@@ -177,7 +177,7 @@ def test_download(do: Callbacks, demo: Model) -> None:
         do.download("a", PLAIN)
 
 
-def test_prompts(tmp_path: Path) -> None:
+def test_open_scene_with_prompts(tmp_path: Path) -> None:
     clip = gradtoken.wrap(seeded(ZOO["open_clip ViT"].build))
     do = Callbacks(clip, Uploads(tmp_path, Limits()), Limits())
     found = do.open_scene("a", 0, "a cat\na <b>dog</b>\n", PLAIN)
@@ -196,7 +196,7 @@ def test_prompts(tmp_path: Path) -> None:
         do.ask("a", [3], None, None, PLAIN)
 
 
-def test_text_cannot_become_code(tmp_path: Path) -> None:
+def test_drawn_escapes_prompts(tmp_path: Path) -> None:
     clip = gradtoken.wrap(seeded(ZOO["open_clip ViT"].build))
     do = Callbacks(clip, Uploads(tmp_path, Limits()), Limits())
     evil = '"><img src=x onerror=alert(1)>{{value}}${alert(2)}'
@@ -210,7 +210,7 @@ def test_text_cannot_become_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["open", "ask", "compare"])
-def test_what_is_deleted_while_it_is_made_is_not_kept(
+def test_callbacks_drop_results_of_deleted_image(
     do: Callbacks, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     begin = {

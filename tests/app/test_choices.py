@@ -28,7 +28,7 @@ CHANCES = [0.5, 0.05, 0.3, 0.1, 0.0001]
 MANY = Labels([f"thing {index}" for index in range(50)])
 
 
-def test_the_likeliest_come_first_and_ticked_ones_stay() -> None:
+def test_choices_are_likeliest_first_then_ticked() -> None:
     assert [index for _, index in choices(NAMES, CHANCES)] == [0, 2, 3, 1, 4]
     assert choices(NAMES, CHANCES)[0] == ("tabby · 50.0%", 0)
     assert choices(["a cat, asleep"], [0.5], whole=True) == [("a cat, asleep · 50.0%", 0)]
@@ -37,7 +37,7 @@ def test_the_likeliest_come_first_and_ticked_ones_stay() -> None:
     assert [index for _, index in choices(NAMES, CHANCES, [4], "tiger")] == [3, 1, 4]
 
 
-def test_outputs_that_are_no_probabilities_are_offered_by_name() -> None:
+def test_choices_without_probabilities_are_names() -> None:
     unknown = [math.nan] * 5
     assert choices(NAMES, unknown)[1] == ("tiger cat", 1)
     assert ticked_at_first(unknown) == [0]
@@ -54,17 +54,17 @@ def test_outputs_that_are_no_probabilities_are_offered_by_name() -> None:
         ("dog", []),
     ],
 )
-def test_search(query: str, found: list[int]) -> None:
+def test_search_matches_words_and_ids(query: str, found: list[int]) -> None:
     assert search(NAMES, query) == found
 
 
-def test_ticked_at_first() -> None:
+def test_ticked_at_first_are_likely_classes() -> None:
     assert ticked_at_first(CHANCES) == [0, 2, 3]
     assert ticked_at_first([0.02, 0.03, 0.01]) == [1]
     assert ticked_at_first([0.25] * 4) == [0, 1, 2]
 
 
-def test_prompts() -> None:
+def test_read_prompts_checks_count_and_length() -> None:
     assert read_prompts(" a cat \n\na dog\na cat\n", Limits()) == ("a cat", "a dog")
     for written, words in (
         (" \n ", "there is no prompt; write one"),
@@ -75,7 +75,7 @@ def test_prompts() -> None:
             read_prompts(written, Limits())
 
 
-def test_targets() -> None:
+def test_targets_of_ticked_and_contrast() -> None:
     few = Limits(targets=3)
     assert targets([3, 1], None, None, labels=MANY, prompts=(), limits=few) == (3, 1)
     assert targets([3], 1, None, labels=MANY, prompts=(), limits=few) == (3,)
@@ -94,13 +94,13 @@ def test_targets() -> None:
             targets(ticked, a, b, labels=MANY, prompts=(), limits=few)
 
 
-def test_percent() -> None:
+def test_percent_rounds_small_shares() -> None:
     assert [percent(p) for p in (1, 0.1234, 0.001, 0.0009, 0)] == [
         "100.0%", "12.3%", "0.1%", "< 0.1%", "< 0.1%",
     ]  # fmt: skip
 
 
-def test_called() -> None:
+def test_called_names_targets() -> None:
     logits = torch.zeros(1, 5)
     found = resolve([0, contrast(0, 2), lambda z: z[0]], logits, Labels(NAMES))
     labels = found.labels(Labels(NAMES))

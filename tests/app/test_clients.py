@@ -24,7 +24,7 @@ CLIENTS = 20
 
 
 @pytest.mark.slow
-def test_twenty_people_at_once_see_their_own_pictures(
+def test_server_gives_twenty_clients_their_own_maps(
     served: Served, demo: Model, tmp_path: Path
 ) -> None:
     scenes = Scenes("test", objects=2, seed=11)
@@ -52,7 +52,7 @@ def test_twenty_people_at_once_see_their_own_pictures(
         np.testing.assert_array_equal(later, tokens)
 
 
-def test_one_picture_of_many_people_arrives_for_each(served: Served, tmp_path: Path) -> None:
+def test_upload_of_same_image_by_twenty_clients(served: Served, tmp_path: Path) -> None:
     path = tmp_path / "ours.png"
     Scenes("test", objects=2, seed=13)[0].image.save(path)
     clients = [Client(served.url, verbose=False, ssl_verify=False) for _ in range(CLIENTS)]
@@ -76,7 +76,7 @@ def call(http: httpx.Client, name: str, *data: Any) -> str:
     return http.get(f"gradio_api/call/{name}/{event}", timeout=PATIENCE).text
 
 
-def test_one_upload_is_read_once(served: Served, tmp_path: Path) -> None:
+def test_upload_is_read_once(served: Served, tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     Scenes("test", objects=2, seed=12)[0].image.save(path)
     with httpx.Client(base_url=served.url) as http:
@@ -93,7 +93,7 @@ def test_one_upload_is_read_once(served: Served, tmp_path: Path) -> None:
     assert all("Maps of" in one or "not there any more" in one for one in told)
 
 
-def test_uploads_are_gone_once_they_are_read(served: Served, tmp_path: Path) -> None:
+def test_upload_is_deleted_once_read(served: Served, tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     Scenes("test", objects=2, seed=12)[0].image.save(path)
     with httpx.Client(base_url=served.url) as http:
@@ -108,7 +108,7 @@ def test_uploads_are_gone_once_they_are_read(served: Served, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", __file__]
 )
-def test_no_other_file_is_served(served: Served, path: str) -> None:
+def test_server_serves_no_other_files(served: Served, path: str) -> None:
     for route in ("gradio_api/file=", "file=", "static/", "assets/"):
         response = httpx.get(f"{served.url}{route}{path}")
         assert response.status_code in (403, 404), route
@@ -120,20 +120,20 @@ def test_no_other_file_is_served(served: Served, path: str) -> None:
     assert "Maps of" not in told
 
 
-def test_heavy_uploads_are_refused_by_the_server(served: Served) -> None:
+def test_upload_rejects_large_file(served: Served) -> None:
     response = httpx.post(
         f"{served.url}gradio_api/upload", files={"files": ("a.png", b"0" * 20_000_001)}
     )
     assert response.status_code == 413
 
 
-def test_values_no_page_would_send_are_refused(served: Served) -> None:
+def test_redraw_without_image_says_so(served: Served) -> None:
     client = Client(served.url, verbose=False)
     shown = client.predict(*LOOK, api_name="/redraw")
     assert "there is no picture yet" in shown[0]
 
 
-def test_headers_keep_the_browser_here(served: Served) -> None:
+def test_server_headers_forbid_other_origins(served: Served) -> None:
     response = httpx.get(served.url)
     assert "default-src 'self'" in response.headers["content-security-policy"]
     assert response.headers["x-content-type-options"] == "nosniff"

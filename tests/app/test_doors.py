@@ -26,7 +26,7 @@ from gradtoken.app.doors import is_open, is_upload
         ("POST", "/login"),
     ],
 )
-def test_open(method: str, path: str) -> None:
+def test_is_open_accepts_routes_of_the_page(method: str, path: str) -> None:
     assert is_open(method, path)
 
 
@@ -55,10 +55,10 @@ def test_open(method: str, path: str) -> None:
         ("OPTIONS", "/"),
     ],
 )
-def test_closed(method: str, path: str) -> None:
+def test_is_open_rejects_other_routes(method: str, path: str) -> None:
     assert not is_open(method, path)
 
 
-def test_is_upload() -> None:
+def test_is_upload_of_routes() -> None:
     assert is_upload("/gradio_api/upload")
     assert not is_upload("/gradio_api/queue/join")

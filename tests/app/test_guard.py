@@ -35,7 +35,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return addresses
 
 
-def test_nothing_is_fetched_for_a_visitor(served: Served) -> None:
+def test_server_fetches_no_addresses(served: Served) -> None:
     for way in ("file=", "file/", "proxy="):
         for method in ("GET", "HEAD"):
             response = httpx.request(method, f"{served.url}gradio_api/{way}{ADDRESS}")
@@ -43,9 +43,7 @@ def test_nothing_is_fetched_for_a_visitor(served: Served) -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_no_part_of_the_page_fetches_an_address(
-    served: Served, fetched: list[str], name: str
-) -> None:
+def test_endpoints_fetch_no_address(served: Served, fetched: list[str], name: str) -> None:
     with httpx.Client(base_url=served.url) as http:
         endpoint = http.get("gradio_api/info?all_endpoints=true").json()["named_endpoints"]
         usual = [each["parameter_default"] for each in endpoint[f"/{name}"]["parameters"]]
@@ -56,19 +54,19 @@ def test_no_part_of_the_page_fetches_an_address(
     assert fetched == []
 
 
-def test_the_drop_area_fetches_no_address(served: Served, fetched: list[str]) -> None:
+def test_open_file_fetches_no_address(served: Served, fetched: list[str]) -> None:
     with httpx.Client(base_url=served.url) as http:
         assert "not there any more" in call(http, "open_file", given(ADDRESS), "", *LOOK)
     assert fetched == []
 
 
 @pytest.mark.parametrize("way", ["run", "api"])
-def test_the_queue_is_not_passed_by(served: Served, way: str) -> None:
+def test_server_has_no_way_around_the_queue(served: Served, way: str) -> None:
     body = {"data": list(LOOK), "session_hash": "a"}
     assert httpx.post(f"{served.url}gradio_api/{way}/redraw", json=body).status_code == 404
 
 
-def test_nothing_is_recorded(served: Served) -> None:
+def test_server_records_nothing(served: Served) -> None:
     sent = {"video": ("a.mp4", b"0" * 100)}
     address = f"{served.url}gradio_api/process_recording"
     assert httpx.post(address, files=sent).status_code == 404
@@ -84,7 +82,7 @@ def pieces(count: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_an_upload_of_many_files_is_refused_as_a_whole(served: Served, declared: bool) -> None:
+def test_upload_rejects_too_many_bytes(served: Served, declared: bool) -> None:
     content = b"".join(pieces(22)) if declared else pieces(22)
     headers = {"content-type": "multipart/form-data; boundary=x"}
     response = httpx.post(f"{served.url}gradio_api/upload", content=content, headers=headers)
@@ -93,7 +91,7 @@ def test_an_upload_of_many_files_is_refused_as_a_whole(served: Served, declared:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_what_is_no_upload_may_be_much_smaller(served: Served, declared: bool) -> None:
+def test_server_limits_other_requests_more(served: Served, declared: bool) -> None:
     body = b'{"data": ["' + b"a" * 100_000 + b'"]}'
     headers = {"content-type": "application/json"}
     for way in ("queue/join", "call/redraw"):
@@ -108,7 +106,7 @@ def left(served: Served) -> list[Path]:
     return [Path(place, file) for place, _, files in os.walk(served.uploads) for file in files]
 
 
-def test_one_picture_at_a_time(served: Served) -> None:
+def test_upload_rejects_several_files(served: Served) -> None:
     files = [("files", (f"{number}.png", bytes([number]))) for number in range(2)]
     response = httpx.post(f"{served.url}gradio_api/upload", files=files)
     assert response.status_code == 400
@@ -116,7 +114,7 @@ def test_one_picture_at_a_time(served: Served) -> None:
     assert left(served) == []
 
 
-def test_no_name_of_an_upload_is_kept(served: Served) -> None:
+def test_upload_keeps_no_upload_id(served: Served) -> None:
     before = len(file_upload_statuses._statuses), len(file_upload_statuses._signals)
     file = {"files": ("a.png", b"0")}
     response = httpx.post(f"{served.url}gradio_api/upload?upload_id=mine", files=file)
@@ -126,14 +124,14 @@ def test_no_name_of_an_upload_is_kept(served: Served) -> None:
     assert after == before
 
 
-def test_a_refused_upload_leaves_nothing(served: Served) -> None:
+def test_upload_rejected_leaves_nothing(served: Served) -> None:
     headers = {"content-type": "multipart/form-data; boundary=x"}
     address = f"{served.url}gradio_api/upload"
     assert httpx.post(address, content=pieces(22), headers=headers).status_code == 413
     assert left(served) == []
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(served: Served) -> None:
+def test_upload_broken_off_leaves_nothing(served: Served) -> None:
     url = httpx.URL(served.url)
     with socket.create_connection((url.host, url.port)) as connection:
         connection.sendall(

@@ -16,7 +16,7 @@ from gradtoken.models import Model
 from tests.app.test_clients import LOOK
 
 
-def test_a_session_does_not_grow(demo: Model, pages: list[Any], tmp_path: Path) -> None:
+def test_session_state_does_not_grow(demo: Model, pages: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     scene_source(0).image.save(path)
     with serving(demo) as url:
@@ -30,7 +30,7 @@ def test_a_session_does_not_grow(demo: Model, pages: list[Any], tmp_path: Path) 
         assert session.config_values.keys() == pages[0].blocks.keys()
 
 
-def test_what_is_shown_goes_with_its_picture() -> None:
+def test_values_of_closed_sessions_are_cleared() -> None:
     def kept() -> SimpleNamespace:
         return SimpleNamespace(
             config_values={part: {"props": {"value": "x"}} for part in (1, 2, 3)}

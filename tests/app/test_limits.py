@@ -54,9 +54,7 @@ def held(model: Model) -> Iterator[Held]:
             handle.remove()
 
 
-def test_two_use_the_model_and_the_rest_waits_or_is_told_to_come_back(
-    demo: Model, tmp_path: Path
-) -> None:
+def test_server_queues_and_rejects_beyond_limits(demo: Model, tmp_path: Path) -> None:
     path = tmp_path / "scene.png"
     scene(0).image.save(path)
     with serving(demo, limits=Limits(waiting=3)) as url, held(demo) as forwards:
@@ -78,7 +76,7 @@ def test_two_use_the_model_and_the_rest_waits_or_is_told_to_come_back(
         assert forwards.most == 2
 
 
-def test_the_page_of_the_app_names_the_limits() -> None:
+def test_limits_are_documented() -> None:
     page = Path(__file__).parents[2] / "docs" / "app.md"
     limits, text = Limits(), page.read_text("utf-8")
     table = text.partition("## Limits\n")[2].strip().partition("\n\n")[0]

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 
 
 @pytest.mark.slow
-def test_nobody_gets_an_error_or_another_ones_map(
+def test_people_get_no_errors_and_their_own_maps(
     served: Served, demo: Model, tmp_path: Path
 ) -> None:
     found = Found()
@@ -32,7 +32,7 @@ def test_nobody_gets_an_error_or_another_ones_map(
     assert all(one.bytes > 0 and one.threads > 0 and one.files > 0 for one in seen)
 
 
-def test_each_thing_that_clients_do_is_checked(served: Served, demo: Model, tmp_path: Path) -> None:
+def test_person_checks_every_action(served: Served, demo: Model, tmp_path: Path) -> None:
     found = Found()
     (person,) = people(served.url, 1, tmp_path, found, demo)
     mine, other = person._pictures
@@ -64,7 +64,7 @@ def test_each_thing_that_clients_do_is_checked(served: Served, demo: Model, tmp_
     ]
 
 
-def test_a_map_of_another_picture_is_noticed(served: Served, demo: Model, tmp_path: Path) -> None:
+def test_person_reports_map_of_another_image(served: Served, demo: Model, tmp_path: Path) -> None:
     found = Found()
     (person,) = people(served.url, 1, tmp_path, found, demo)
     first, second = person._pictures
@@ -74,7 +74,9 @@ def test_a_map_of_another_picture_is_noticed(served: Served, demo: Model, tmp_pa
     assert found.wrong
 
 
-def test_what_is_not_as_it_has_to_be_is_told(served: Served, demo: Model, tmp_path: Path) -> None:
+def test_person_reports_rejected_upload_and_judge_failures(
+    served: Served, demo: Model, tmp_path: Path
+) -> None:
     found = Found()
     (person,) = people(served.url, 1, tmp_path, found, demo)
     (tmp_path / "bad.png").write_bytes(b"no picture")

@@ -17,7 +17,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="needs /proc")
-def test_what_lies_between_others_is_given_back() -> None:
+def test_give_back_returns_scattered_memory() -> None:
     if not hasattr(ctypes.CDLL(None), "malloc_trim"):
         pytest.skip("the C library is not glibc")
     kept = [bytearray(b"x" * 60_000) for _ in range(4000)]
@@ -29,6 +29,6 @@ def test_what_lies_between_others_is_given_back() -> None:
     assert len(ends) == 20
 
 
-def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_give_back_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     assert memory.give_back() is False

@@ -32,7 +32,7 @@ def take(path: Path, limits: Limits = SMALL) -> object:
     return Uploads(path.parents[1], limits).take(str(path))
 
 
-def test_a_picture_is_read_and_deleted(arrived: Path) -> None:
+def test_take_reads_and_deletes_upload(arrived: Path) -> None:
     path = arrived / "my cat.jpg"
     Image.new("RGB", (40, 30), "red").save(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -44,7 +44,7 @@ def test_a_picture_is_read_and_deleted(arrived: Path) -> None:
     assert list(arrived.parent.iterdir()) == []
 
 
-def test_what_is_refused_is_deleted_too(arrived: Path) -> None:
+def test_take_deletes_rejected_upload(arrived: Path) -> None:
     def refused(name: str, words: str) -> None:
         with pytest.raises(ImageError, match=words) as caught:
             take(arrived / name)
@@ -69,7 +69,7 @@ def test_what_is_refused_is_deleted_too(arrived: Path) -> None:
     refused("cut.png", "^cut.png is damaged or truncated")
 
 
-def test_pixels_are_counted_before_decoding(arrived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_take_counts_pixels_before_decoding(arrived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(self: Image.Image) -> None:
         raise AssertionError("it was decoded")
 
@@ -85,7 +85,7 @@ def test_pixels_are_counted_before_decoding(arrived: Path, monkeypatch: pytest.M
                 take(path, Limits())
 
 
-def test_nothing_outside_the_folder_is_touched(arrived: Path, tmp_path: Path) -> None:
+def test_take_rejects_files_outside_folder(arrived: Path, tmp_path: Path) -> None:
     outside = tmp_path / "secret.png"
     Image.new("RGB", (4, 4)).save(outside)
     (arrived / "link.png").symlink_to(outside)
@@ -95,7 +95,7 @@ def test_nothing_outside_the_folder_is_touched(arrived: Path, tmp_path: Path) ->
     assert outside.exists()
 
 
-def test_paths_that_are_none_are_refused(arrived: Path) -> None:
+def test_take_rejects_invalid_paths(arrived: Path) -> None:
     uploads = Uploads(arrived.parent, SMALL)
     for path in ("a\0b", str(arrived / ("x" * 5000)), "", str(arrived)):
         uploads.discard(path)
@@ -103,7 +103,7 @@ def test_paths_that_are_none_are_refused(arrived: Path) -> None:
             uploads.take(path)
 
 
-def test_two_requests_for_one_upload(arrived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_take_upload_requested_twice(arrived: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = arrived / "a.png"
     Image.new("RGB", (4, 4)).save(path)
     uploads, check = Uploads(arrived.parent, SMALL), Uploads._check_format
@@ -118,13 +118,13 @@ def test_two_requests_for_one_upload(arrived: Path, monkeypatch: pytest.MonkeyPa
     assert list(arrived.parent.iterdir()) == []
 
 
-def test_an_upload_can_be_deleted_unread(arrived: Path) -> None:
+def test_discard_deletes_unread_upload(arrived: Path) -> None:
     (arrived / "a.png").write_bytes(b"whatever")
     Uploads(arrived.parent, SMALL).discard(str(arrived / "a.png"))
     assert list(arrived.parent.iterdir()) == []
 
 
-def test_uploads_nobody_came_for_are_swept(arrived: Path) -> None:
+def test_sweep_deletes_old_uploads(arrived: Path) -> None:
     old, new = arrived.parent / "old", arrived.parent / "new"
     for folder in (old, new):
         folder.mkdir()
@@ -137,13 +137,13 @@ def test_uploads_nobody_came_for_are_swept(arrived: Path) -> None:
     assert sorted(arrived.parent.iterdir()) == [arrived, new]
 
 
-def test_what_is_shown_is_small_and_has_its_box() -> None:
+def test_shown_is_small_and_has_its_box() -> None:
     shown = Shown.of(Image.new("RGB", (1280, 640)), Box(320, 0, 960, 640))
     assert shown.picture.size == (640, 320)
     assert shown.box == Box(160, 0, 480, 320)
 
 
-def test_the_model_knows_the_scenes(demo: Model) -> None:
+def test_scenes_are_recognised_by_demo(demo: Model) -> None:
     for index in range(len(SCENES)):
         source = scene_source(index)
         found = demo(demo.preprocess(source.image)[None])
@@ -154,7 +154,7 @@ def test_the_model_knows_the_scenes(demo: Model) -> None:
         scene(6)
 
 
-def test_too_much_that_is_not_read_goes_oldest_first(tmp_path: Path) -> None:
+def test_uploads_over_limit_are_deleted_oldest_first(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path, Limits(upload_bytes=250))
     for age in (1, 2, 3):
         file = tmp_path / f"folder{age}" / "a.png"

@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
 
-def test_the_bucket_empties_and_fills() -> None:
+def test_rate_bucket_empties_and_fills() -> None:
     clock = Clock()
     rate = Rate(60, clock)
 
@@ -42,7 +42,7 @@ def test_the_bucket_empties_and_fills() -> None:
     assert asked("10.0.0.1", 100) == 60
 
 
-def test_one_network_is_one_visitor() -> None:
+def test_rate_counts_by_network() -> None:
     rate = Rate(2)
     asked = [rate.allows("POST", f"2001:db8:1:2::{number}") for number in range(1, 5)]
     assert asked == [True, True, False, False]
@@ -52,17 +52,17 @@ def test_one_network_is_one_visitor() -> None:
 @pytest.mark.parametrize(
     ("method", "address"), [("GET", "10.0.0.1"), ("POST", "127.0.0.1"), ("POST", "::1")]
 )
-def test_the_rest_is_not_counted(method: str, address: str) -> None:
+def test_rate_ignores_other_requests(method: str, address: str) -> None:
     rate = Rate(1)
     assert all(rate.allows(method, address) for _ in range(10))
 
 
-def test_without_a_limit_nothing_is_counted() -> None:
+def test_rate_without_limit_allows_all() -> None:
     rate = Rate(None)
     assert all(rate.allows("POST", "10.0.0.1") for _ in range(10_000))
 
 
-def test_addresses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_forgets_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradtoken.app.rate._ADDRESSES", 3)
     rate = Rate(1)
     for number in range(10):
@@ -71,7 +71,7 @@ def test_addresses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [rate.allows("POST", None) for _ in range(2)] == [True, False]
 
 
-def test_the_server_says_so_with_429() -> None:
+def test_rate_middleware_answers_429() -> None:
     reached: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -102,9 +102,7 @@ def test_the_server_says_so_with_429() -> None:
     assert len(reached) == 2
 
 
-def test_behind_a_proxy_visitors_are_told_apart(
-    demo: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rate_separates_visitors_behind_proxy(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "Rate", lambda per_minute: Rate(per_minute, Clock()))
     with serving(demo, limits=Limits(requests_per_minute=4)) as url:
         call = {"data": list(LOOK)}

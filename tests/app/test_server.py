@@ -22,7 +22,7 @@ from tests.app.test_clients import LOOK
 from tests.waiting import until
 
 
-def test_read_login() -> None:
+def test_read_login_rejects_other_forms() -> None:
     assert read_login(None) is None
     assert read_login("ann:a:b") == ("ann", "a:b")
     for wrong in ("", "ann", "ann:", ":secret"):
@@ -30,7 +30,7 @@ def test_read_login() -> None:
             read_login(wrong)
 
 
-def test_a_login_is_asked_for_and_nothing_is_left_behind(demo: Model) -> None:
+def test_serving_requires_login_and_cleans_up(demo: Model) -> None:
     with serving(demo, auth="ann:secret") as url:
         folder = Path(os.environ["GRADIO_TEMP_DIR"])
         assert folder.stat().st_mode & 0o077 == 0
@@ -47,7 +47,7 @@ def test_a_login_is_asked_for_and_nothing_is_left_behind(demo: Model) -> None:
         httpx.get(url)
 
 
-def test_a_port_that_is_taken(demo: Model) -> None:
+def test_serving_rejects_port_in_use(demo: Model) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -62,7 +62,9 @@ def test_a_port_that_is_taken(demo: Model) -> None:
             pass
 
 
-def test_without_gradio_the_extra_is_named(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serving_without_gradio_names_the_extra(
+    demo: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     with (
         pytest.raises(AppError, match=r'needs gradio .* pip install "gradtoken\[app\]"'),
@@ -71,7 +73,7 @@ def test_without_gradio_the_extra_is_named(demo: Model, monkeypatch: pytest.Monk
         pass
 
 
-def test_the_environment_is_as_it_was(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serving_restores_environment(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "maybe")
     before = dict(os.environ)
     with serving(demo):
@@ -79,7 +81,7 @@ def test_the_environment_is_as_it_was(demo: Model, monkeypatch: pytest.MonkeyPat
     assert dict(os.environ) == before
 
 
-def test_gradio_forgets_pictures_too(
+def test_serving_clears_state_of_idle_sessions(
     demo: Model, pages: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = 0.0

@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-def test_each_key_has_its_own() -> None:
+def test_sessions_keep_one_per_key() -> None:
     sessions = Sessions(Limits())
     red, blue = session("red"), session("blue")
     sessions.put("a", red, sessions.now())
@@ -39,7 +39,7 @@ def test_each_key_has_its_own() -> None:
     assert sessions.get("b") is blue
 
 
-def test_large_pictures_make_room_sooner() -> None:
+def test_sessions_limit_pixels() -> None:
     sessions = Sessions(Limits(kept_pixels=40))
     for key in "abcd":
         sessions.put(key, session("red"), sessions.now())
@@ -51,7 +51,7 @@ def test_large_pictures_make_room_sooner() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "a" * 65])
-def test_a_request_without_a_session_gets_none(key: str | None) -> None:
+def test_sessions_reject_missing_key(key: str | None) -> None:
     sessions = Sessions(Limits())
     sessions.put("a", session("red"), sessions.now())
     with pytest.raises(AppError):
@@ -60,7 +60,7 @@ def test_a_request_without_a_session_gets_none(key: str | None) -> None:
         sessions.put(key, session("blue"), sessions.now())
 
 
-def test_unused_ones_go() -> None:
+def test_sessions_drop_unused() -> None:
     clock = Clock()
     sessions = Sessions(Limits(idle_seconds=100), clock)
     gone: list[str] = []
@@ -78,7 +78,7 @@ def test_unused_ones_go() -> None:
         sessions.get("b")
 
 
-def test_the_one_unused_for_longest_makes_room() -> None:
+def test_sessions_drop_least_recently_used() -> None:
     sessions = Sessions(Limits(sessions=2))
     for key in "ab":
         sessions.put(key, session("red"), sessions.now())
@@ -90,7 +90,7 @@ def test_the_one_unused_for_longest_makes_room() -> None:
         sessions.get("b")
 
 
-def test_what_was_begun_before_it_was_dropped_is_not_kept() -> None:
+def test_put_ignores_work_begun_before_drop() -> None:
     clock = Clock()
     sessions = Sessions(Limits(idle_seconds=100), clock)
     gone: list[str] = []
@@ -111,7 +111,7 @@ def test_what_was_begun_before_it_was_dropped_is_not_kept() -> None:
     assert sessions.get("a") is again
 
 
-def test_what_was_dropped_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_remember_few_dropped_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradtoken.app.sessions._GONE", 3)
     clock = Clock()
     sessions = Sessions(Limits(idle_seconds=100), clock)

@@ -48,7 +48,7 @@ def add(answers: asyncio.Queue[object], count: int) -> None:
         ({}, {"a": {"1"}}, {"1"}, False),
     ],
 )
-def test_who_is_forgotten(
+def test_look_forgets_sessions_without_reader(
     messages: dict[str, int], asked: dict[str, set[str]], running: set[str], goes: bool
 ) -> None:
     given = queue(messages, asked, running)
@@ -60,7 +60,7 @@ def test_who_is_forgotten(
     assert left == (set() if goes else {"a"})
 
 
-def test_two_looks_in_a_row() -> None:
+def test_look_needs_two_looks_to_forget() -> None:
     given = queue({"a": 1}, {"a": {"1"}}, set())
     unread = Unread(given, 1)
     unread.look()
@@ -74,7 +74,7 @@ def test_two_looks_in_a_row() -> None:
 
 
 @pytest.mark.parametrize("taken", [1, 2, 3])
-def test_a_slow_reader_is_known_by_its_heartbeats(taken: int) -> None:
+def test_look_keeps_slow_reader(taken: int) -> None:
     given = queue({"a": 50}, {"a": {"1"}}, set())
     unread, answers = Unread(given, 1), given.pending_messages_per_session["a"]
     for _ in range(20):
@@ -88,7 +88,7 @@ def test_a_slow_reader_is_known_by_its_heartbeats(taken: int) -> None:
     assert not given.pending_messages_per_session
 
 
-def test_a_reader_that_does_not_get_on_is_no_reader() -> None:
+def test_look_forgets_stalled_reader() -> None:
     given = queue({"a": 1}, {"a": {"1"}}, set())
     unread, looks = Unread(given, 1), 0
     while given.pending_messages_per_session:
@@ -99,7 +99,7 @@ def test_a_reader_that_does_not_get_on_is_no_reader() -> None:
     assert looks == 11
 
 
-def test_a_session_that_reads_nothing_has_its_latest_answers_alone() -> None:
+def test_look_keeps_latest_messages_only() -> None:
     given = queue({"a": 150}, {"a": {"1"}}, {"1"})
     answers = given.pending_messages_per_session["a"]
     latest = answers._queue[-1]
@@ -108,7 +108,7 @@ def test_a_session_that_reads_nothing_has_its_latest_answers_alone() -> None:
     assert answers._queue[-1] is latest
 
 
-def test_a_server_forgets_what_nobody_reads(
+def test_server_forgets_unread_messages(
     demo: Model, pages: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_UNREAD_SECONDS", 0.5)

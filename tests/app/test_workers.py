@@ -8,7 +8,7 @@ import time
 from gradtoken.app.workers import AT_ONCE, Workers
 
 
-def test_they_are_few_and_end() -> None:
+def test_worker_threads_are_few_and_end() -> None:
     def alive() -> set[int]:
         return {
             thread.ident for thread in threading.enumerate() if thread.name.startswith("gradtoken-")

@@ -24,7 +24,7 @@ def name(page: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
-def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(tmp_path)
     if page.name == "batch.md":
         write_maps(tmp_path)
@@ -34,7 +34,7 @@ def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_blocks_are_of_kinds_that_are_tested(page: Path) -> None:
+def test_blocks_are_of_tested_kinds(page: Path) -> None:
     for block in blocks(page):
         assert block.kind in KINDS, f"{name(page)}:{block.line} is {block.kind or 'of no kind'}"
         assert block.mark is None or (block.mark in MARKS and block.kind == "python")
@@ -62,7 +62,7 @@ SHELL = [
 
 
 @pytest.mark.parametrize("line", SHELL)
-def test_commands_are_understood(line: str) -> None:
+def test_commands_parse(line: str) -> None:
     words = shlex.split(line, comments=True)
     if not words:
         return
@@ -88,7 +88,7 @@ def understand(arguments: list[str]) -> None:
         group.commands[command].make_context(command, rest)
 
 
-def test_a_misspelt_option_is_noticed() -> None:
+def test_understand_rejects_misspelt_option() -> None:
     for line in (["explain", "a.jpg", "--topk", "3"], ["explian", "a.jpg"], ["compare"]):
         with pytest.raises(BaseException, match=r".") as caught:
             understand(line)

@@ -18,7 +18,7 @@ def script() -> Any:
     return module
 
 
-def test_its_figures_are_shown_and_drawn() -> None:
+def test_docs_figures_draw_those_of_the_pages() -> None:
     tool = script()
     text = "".join(page.read_text("utf-8") for page in PAGES)
     model, scene = gradtoken.load("demo"), tool.scene()

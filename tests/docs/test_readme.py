@@ -10,7 +10,7 @@ import pytest
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -20,7 +20,7 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_the_two_commands_are_there() -> None:
+def test_readme_has_install_and_test_commands() -> None:
     text = README.read_text()
     for command in (
         "pip install . && gradtoken demo",
@@ -29,7 +29,7 @@ def test_the_two_commands_are_there() -> None:
         assert f"```bash\n{command}\n```" in text
 
 
-def test_links_lead_to_files() -> None:
+def test_readme_links_lead_to_files() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README.read_text())
     local = [target for target in targets if not target.startswith("http")]
     assert len(local) > 5

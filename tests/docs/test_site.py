@@ -47,7 +47,7 @@ class Loads(HTMLParser):
             self.found.append(given.get("href") or "")
 
 
-def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 12
     for page in pages:
@@ -55,7 +55,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
             assert not re.match(r"(https?:)?//", address), (page, address)
 
 
-def test_equations_are_mathml(site: Path) -> None:
+def test_site_equations_are_mathml(site: Path) -> None:
     text = (site / "methods" / "index.html").read_text("utf-8")
     assert text.count('display="block"') >= 8
     assert "arithmatex" not in text
@@ -64,7 +64,7 @@ def test_equations_are_mathml(site: Path) -> None:
         assert "merror" not in page.read_text("utf-8")
 
 
-def test_every_picture_of_a_page_is_there(site: Path) -> None:
+def test_site_has_every_image_of_a_page(site: Path) -> None:
     shown = 0
     for page in site.rglob("index.html"):
         for address in Loads(page.read_text("utf-8")).found:

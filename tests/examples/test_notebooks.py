@@ -18,7 +18,7 @@ REAL = "# For a real model, change this line"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")
     monkeypatch.setenv("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
@@ -38,12 +38,12 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert all(f"photos/{name}.png" in printed for name in (*range(6), "broken"))
 
 
-def test_there_are_seven() -> None:
+def test_notebooks_are_numbered() -> None:
     assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, 8)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_is_committed_without_outputs(path: Path) -> None:
+def test_notebook_has_no_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:

@@ -27,7 +27,7 @@ _HOLE = {"name": "c", "version": "2", "vulns": [{"id": "X-1", "fix_versions": ["
     ],
     ids=["sound", "the installer's", "hole", "nothing known", "no service"],
 )
-def test_what_is_found(
+def test_audit_lists_holes_and_unknowns(
     monkeypatch: pytest.MonkeyPatch, packages: Any, holes: list[str], unknown: str | None
 ) -> None:
     def report(command: list[str], **_: Any) -> Any:
@@ -40,7 +40,7 @@ def test_what_is_found(
     assert audit.audit(1) == (holes, unknown)
 
 
-def test_it_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_gives_up_after_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(command: list[str], timeout: float, **_: Any) -> Any:
         raise subprocess.TimeoutExpired(command, timeout)
 

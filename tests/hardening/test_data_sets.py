@@ -18,7 +18,7 @@ from gradtoken.errors import DatasetError
 from tests.datasets.files import write_coco, write_imagenet_seg, write_voc
 
 
-def test_run_lengths_are_drawn_as_pycocotools_does() -> None:
+def test_draw_run_lengths_equals_pycocotools() -> None:
     from pycocotools import mask
 
     rng = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def test_run_lengths_are_drawn_as_pycocotools_does() -> None:
         (None, "not for the size"),
     ],
 )
-def test_masks_that_do_not_fit_never_reach_c(segmentation: Any, words: str) -> None:
+def test_draw_rejects_masks_of_other_size(segmentation: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         draw(segmentation, (8, 12))
 
@@ -59,7 +59,7 @@ def _listed(root: Path) -> tuple[Path, Any]:
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", None, 3])
-def test_coco_pictures_lie_in_their_folder(tmp_path: Path, name: object) -> None:
+def test_coco_rejects_images_outside_folder(tmp_path: Path, name: object) -> None:
     path, listed = _listed(write_coco(tmp_path))
     listed["images"][1]["file_name"] = name
     path.write_text(json.dumps(listed))
@@ -75,7 +75,7 @@ def test_coco_pictures_lie_in_their_folder(tmp_path: Path, name: object) -> None
         lambda listed: listed["annotations"][0].update(segmentation=3),
     ],
 )
-def test_coco_annotations_that_make_no_sense(tmp_path: Path, change: Any) -> None:
+def test_coco_rejects_damaged_annotations(tmp_path: Path, change: Any) -> None:
     path, listed = _listed(write_coco(tmp_path))
     change(listed)
     path.write_text(json.dumps(listed))
@@ -84,7 +84,7 @@ def test_coco_annotations_that_make_no_sense(tmp_path: Path, change: Any) -> Non
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"images": [3]}', '{"categories": [{}]}'])
-def test_coco_lists_that_make_no_sense(tmp_path: Path, text: str) -> None:
+def test_coco_rejects_damaged_lists(tmp_path: Path, text: str) -> None:
     path, _ = _listed(write_coco(tmp_path))
     path.write_text(text)
     with pytest.raises(DatasetError):
@@ -92,14 +92,14 @@ def test_coco_lists_that_make_no_sense(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/../../../x"])
-def test_voc_pictures_lie_in_their_folder(tmp_path: Path, name: str) -> None:
+def test_voc_rejects_images_outside_folder(tmp_path: Path, name: str) -> None:
     root = write_voc(tmp_path)
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_text(name)
     with pytest.raises(DatasetError, match="no file name within"):
         VOC(root)[0]
 
 
-def test_voc_lists_that_are_no_text(tmp_path: Path) -> None:
+def test_voc_rejects_list_that_is_no_text(tmp_path: Path) -> None:
     root = write_voc(tmp_path)
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DatasetError, match="is no list of images"):
@@ -123,7 +123,7 @@ def _replaced(path: Path, make: Any) -> None:
     ],
     ids=["huge", "crumbs", "another file", "text", "group"],
 )
-def test_hdf5_that_is_no_picture(tmp_path: Path, make: Any) -> None:
+def test_imagenet_seg_rejects_data_that_is_no_image(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "a.mat"
     write_imagenet_seg(path)
     _replaced(path, make)
@@ -131,7 +131,7 @@ def test_hdf5_that_is_no_picture(tmp_path: Path, make: Any) -> None:
         ImageNetSegmentation(path)[0]
 
 
-def test_hdf5_lists_that_are_elsewhere_or_endless(tmp_path: Path) -> None:
+def test_imagenet_seg_rejects_linked_or_endless_lists(tmp_path: Path) -> None:
     path, other = tmp_path / "a.mat", tmp_path / "b.mat"
     for one in (path, other):
         write_imagenet_seg(one)

@@ -47,11 +47,11 @@ from tests.hardening.state import files_in
         ("漢字", "漢字"),
     ],
 )
-def test_names_that_are_safe_on_any_system(label: str, name: str) -> None:
+def test_safe_name_on_any_system(label: str, name: str) -> None:
     assert safe_name(label) == name
 
 
-def test_names_that_look_alike_get_folders_of_their_own() -> None:
+def test_unique_names_of_similar_names() -> None:
     names = [safe_name(name) for name in ("ﬁ", "fi", "FI", "e\u0301", "\u00e9")]
     assert len({name.casefold() for name in unique_names(names)}) == 5
 
@@ -61,7 +61,7 @@ def found(model: Model, picture: Image.Image) -> Explanation:
     return gradtoken.explain(model, picture, [1, 2])
 
 
-def test_labels_that_no_file_takes(found: Explanation, tmp_path: Path) -> None:
+def test_save_labels_that_are_no_file_names(found: Explanation, tmp_path: Path) -> None:
     labels = ["../../x\0" + "y" * 5000, "bad\udcff\nname\x1b[2J"]
     replace(found, labels=[labels]).save(tmp_path / "out")
     assert {name for name in files_in(tmp_path / "out") if name[0] == "0"} == {
@@ -77,7 +77,7 @@ def _earlier(folder: Path, overlays: object) -> None:
     (folder / MANIFEST).write_text(json.dumps({"files": {"overlays": overlays}}))
 
 
-def test_only_overlays_of_its_own_are_removed(found: Explanation, tmp_path: Path) -> None:
+def test_save_removes_only_its_own_overlays(found: Explanation, tmp_path: Path) -> None:
     out, outside = tmp_path / "out", tmp_path / "outside"
     outside.mkdir()
     (outside / "00_kept.png").write_text("kept")
@@ -96,14 +96,14 @@ def test_only_overlays_of_its_own_are_removed(found: Explanation, tmp_path: Path
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"files": []}', '{"files": {"overlays": 3}}', "\xff"]
 )
-def test_manifests_that_make_no_sense(found: Explanation, tmp_path: Path, text: str) -> None:
+def test_save_replaces_damaged_manifest(found: Explanation, tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text, "latin-1")
     found.save(tmp_path)
     assert json.loads((tmp_path / MANIFEST).read_text("utf-8"))["targets"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_manifests_that_are_no_files(found: Explanation, tmp_path: Path) -> None:
+def test_save_replaces_manifest_that_is_no_file(found: Explanation, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / MANIFEST)
     found.save(tmp_path)
     (tmp_path / MANIFEST).unlink()
@@ -113,7 +113,7 @@ def test_manifests_that_are_no_files(found: Explanation, tmp_path: Path) -> None
     assert not (tmp_path / MANIFEST).is_symlink()
 
 
-def test_files_are_put_in_the_place_of_links(found: Explanation, tmp_path: Path) -> None:
+def test_save_replaces_links_by_files(found: Explanation, tmp_path: Path) -> None:
     out, outside = tmp_path / "out", tmp_path / "outside"
     out.mkdir()
     outside.write_text("kept")
@@ -124,7 +124,7 @@ def test_files_are_put_in_the_place_of_links(found: Explanation, tmp_path: Path)
     assert not any(path.is_symlink() for path in out.iterdir())
 
 
-def test_folders_of_our_naming_are_not_followed_when_they_are_links(
+def test_save_rejects_linked_folders_of_images(
     model: Model, picture: Image.Image, tmp_path: Path
 ) -> None:
     out, outside = tmp_path / "out", tmp_path / "outside"
@@ -141,9 +141,7 @@ def test_folders_of_our_naming_are_not_followed_when_they_are_links(
     assert MANIFEST in files_in(outside), "a link that the user names is the user's choice"
 
 
-def test_links_in_the_command_lines_folder_are_not_followed(
-    picture: Image.Image, tmp_path: Path
-) -> None:
+def test_explain_command_rejects_linked_folders(picture: Image.Image, tmp_path: Path) -> None:
     out, outside = tmp_path / "out", tmp_path / "outside"
     for folder in (out, outside):
         folder.mkdir()
@@ -158,7 +156,7 @@ def test_links_in_the_command_lines_folder_are_not_followed(
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300])
-def test_names_that_no_folder_can_have(found: Explanation, tmp_path: Path, name: str) -> None:
+def test_save_rejects_invalid_folder_name(found: Explanation, tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match="cannot write to"):
         found.save(tmp_path / name)
 
@@ -175,7 +173,7 @@ def test_names_that_no_folder_can_have(found: Explanation, tmp_path: Path, name:
     ],
     ids=lambda given: " ".join(given)[:30],
 )
-def test_names_too_long_for_a_file_are_said_to_be(arguments: list[str], tmp_path: Path) -> None:
+def test_commands_report_names_that_are_too_long(arguments: list[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--out", str(tmp_path)])
     problem = result.exception
     assert isinstance(problem, (GradTokenError, SystemExit)), repr(problem)

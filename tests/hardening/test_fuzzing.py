@@ -26,7 +26,7 @@ _INPUTS |= {"app_requests": 80, "batch_results": 150}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", targets.names())
-def test_nothing_gets_out_but_a_sentence(
+def test_fuzz_targets_raise_only_own_errors(
     name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     target = targets.find(name)
@@ -49,7 +49,7 @@ def test_nothing_gets_out_but_a_sentence(
 
 
 @pytest.mark.slow
-def test_the_runner_notices_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fuzz_runner_notices_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{_ROOT}:{_ROOT / 'src'}")
     found = runner.run("tests.hardening.misbehaving", 0, 0, 9, PATIENCE)
     assert (found["inputs"], found["taken"], found["refused"]) == (9, 1, 1)
@@ -69,7 +69,7 @@ def test_the_runner_notices_every_failure(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_slices_of_a_run_are_kept_and_shown(
+def test_fuzz_runner_records_and_shows_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main(*arguments: str) -> int:

@@ -117,7 +117,7 @@ def training() -> Model:
 
 @pytest.mark.parametrize("part", ["blocks.0", "blocks.1", "blocks.1.mlp", "norm", "head"])
 @pytest.mark.parametrize("method", ["gradtoken", "gae", "cdam", "smoothgrad", "vit-cx"])
-def test_at_every_block(training: Model, part: str, method: str) -> None:
+def test_interrupted_blocks_leave_model_unchanged(training: Model, part: str, method: str) -> None:
     options = methods()[method].trial
     gradtoken.explain(training, images_for((64, 64)), 1, method=method, **options)
     before = state_of(training.module)
@@ -156,7 +156,7 @@ def test_at_every_block(training: Model, part: str, method: str) -> None:
         ("rise", {"masks": 4}),
     ],
 )
-def test_at_random_lines_of_an_explanation(
+def test_interrupted_explain_leaves_model_unchanged(
     training: Model, method: str, options: dict[str, Any]
 ) -> None:
     images = images_for((64, 64))
@@ -170,7 +170,7 @@ def test_at_random_lines_of_an_explanation(
         assert state_of(training.module) == before, at
 
 
-def test_within_the_backward_pass(training: Model) -> None:
+def test_interrupted_backward_leaves_model_unchanged(training: Model) -> None:
     before = state_of(training.module)
 
     class Interrupted(nn.Module):
@@ -207,7 +207,7 @@ def _whole(folder: Path) -> None:
         assert {*listed["overlays"], listed["summary"], listed["tokens"]} <= names
 
 
-def test_at_random_lines_of_saving(
+def test_interrupted_save_leaves_whole_folder(
     training: Model, picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradtoken.Explanation, "figure", lambda *_, **__: _Figure())
@@ -235,7 +235,7 @@ _STEPS = ["os.replace", "np.savez_compressed", "json.dumps", "display.overlay", 
 
 
 @pytest.mark.parametrize("step", _STEPS)
-def test_in_each_step_of_the_writer(
+def test_interrupted_writer_leaves_no_manifest(
     training: Model,
     picture: Image.Image,
     tmp_path: Path,
@@ -268,7 +268,7 @@ def test_in_each_step_of_the_writer(
             break
 
 
-def test_at_random_lines_of_a_benchmark(training: Model, tmp_path: Path) -> None:
+def test_interrupted_bench_resumes_to_same_records(training: Model, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)) for _ in "ab"]
     masks = np.zeros((2, 64, 64), bool)
@@ -308,7 +308,7 @@ def test_at_random_lines_of_a_benchmark(training: Model, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_on_the_command_line(tmp_path: Path) -> None:
+def test_interrupted_explain_command_exits_with_130(tmp_path: Path) -> None:
     import signal
     import subprocess
 

@@ -57,7 +57,7 @@ def used() -> Model:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is for Linux")
 @pytest.mark.parametrize("gradient", ["stream", "full"])
-def test_forked_workers_do_not_wait_for_threads_that_are_gone(used: Model, gradient: str) -> None:
+def test_explain_in_forked_process(used: Model, gradient: str) -> None:
     expected = _explain(used, gradient)
     outcome, found = _in_a_process("fork", _explain, used, gradient)
     assert (outcome, found) == ("done", pytest.approx(expected, rel=1e-9))
@@ -67,14 +67,14 @@ def _build_and_explain() -> list[float]:
     return _explain(gradtoken.wrap(tiny_vit()), "stream")
 
 
-def test_a_spawned_worker_builds_its_own_model() -> None:
+def test_explain_in_spawned_process() -> None:
     expected = _build_and_explain()
     outcome, found = _in_a_process("spawn", _build_and_explain)
     assert (outcome, found) == ("done", pytest.approx(expected, rel=1e-9))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is for Linux")
-def test_a_fork_amid_an_explanation_starts_anew(used: Model) -> None:
+def test_explain_in_process_forked_while_evaluating(used: Model) -> None:
     used.module.train()
     with used.evaluating():
         outcome, (found, training) = _in_a_process("fork", _explain_and_look, used)
@@ -90,7 +90,7 @@ def _explain_and_look(model: Model) -> tuple[list[float], bool]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork is for Linux")
-def test_a_process_that_does_not_fork_keeps_its_threads(used: Model) -> None:
+def test_fork_without_gradtoken_keeps_torch_threads(used: Model) -> None:
     _explain(used, "stream")
     assert torch.get_num_threads() == 2
     outcome, threads = _in_a_process("fork", torch.get_num_threads)
@@ -98,7 +98,7 @@ def test_a_process_that_does_not_fork_keeps_its_threads(used: Model) -> None:
 
 
 @pytest.mark.parametrize("how", ["fork", "spawn"])
-def test_errors_come_back_from_workers(how: str) -> None:
+def test_errors_are_pickled_from_processes(how: str) -> None:
     outcome, words = _in_a_process(how, gradtoken.load, "no such model")
     assert outcome == "ModelError"
     assert issubclass(getattr(gradtoken, outcome), GradTokenError)

@@ -25,7 +25,7 @@ def _file(folder: Path) -> Path:
     return path
 
 
-def test_cut_and_changed_bytes(store: Store, tmp_path: Path) -> None:
+def test_read_rejects_cut_or_changed_bytes(store: Store, tmp_path: Path) -> None:
     path = _file(tmp_path)
     whole = path.read_bytes()
     for damaged in (b"", whole[:50], whole[:-9], whole.replace(b"PAR1", b"XXXX")):
@@ -50,7 +50,9 @@ def test_cut_and_changed_bytes(store: Store, tmp_path: Path) -> None:
     ],
     ids=["few", "text", "missing", "numbers", "lists", "without reasons"],
 )
-def test_other_columns(store: Store, tmp_path: Path, columns: dict[str, list[object]]) -> None:
+def test_read_rejects_other_columns(
+    store: Store, tmp_path: Path, columns: dict[str, list[object]]
+) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), _file(tmp_path))
     with pytest.raises(OutputError, match="holds no records"):
         store.read(["p"])
@@ -60,7 +62,7 @@ def test_other_columns(store: Store, tmp_path: Path, columns: dict[str, list[obj
     ("rows", "letters", "words"),
     [(3_000_000, 1, "it has 3,000,000 rows"), (900_000, 2000, "longer than names are")],
 )
-def test_few_bytes_that_are_many_rows(
+def test_read_rejects_few_bytes_of_many_rows(
     store: Store, tmp_path: Path, rows: int, letters: int, words: str
 ) -> None:
     indices = pyarrow.repeat(pyarrow.scalar(0, pyarrow.int32()), rows)
@@ -74,7 +76,7 @@ def test_few_bytes_that_are_many_rows(
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "é" * 200, "../../x", "a\0b", "bad\udcff", "."])
-def test_ids_that_no_file_takes(tmp_path: Path, name: str) -> None:
+def test_store_accepts_ids_that_are_no_file_names(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path / "run", {"a": 1})
     assert not store.done(name)
     store.add(name, [Record(name, "cat", "gae", "share", 0.5)])
@@ -83,20 +85,20 @@ def test_ids_that_no_file_takes(tmp_path: Path, name: str) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_long_ids_are_kept_apart(tmp_path: Path) -> None:
+def test_store_separates_long_ids(tmp_path: Path) -> None:
     store = Store(tmp_path, {"a": 1})
     store.add("x" * 5000, [])
     assert not store.done("x" * 5001)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "null", "\xff\xfe", ""])
-def test_settings_that_make_no_sense(tmp_path: Path, text: str) -> None:
+def test_store_rejects_damaged_settings(tmp_path: Path, text: str) -> None:
     (tmp_path / SETTINGS).write_text(text, "latin-1")
     with pytest.raises(OutputError, match="its settings cannot be read"):
         Store(tmp_path, {"a": 1})
 
 
-def test_settings_are_still_compared(store: Store, tmp_path: Path) -> None:
+def test_store_compares_settings(store: Store, tmp_path: Path) -> None:
     assert json.loads((tmp_path / SETTINGS).read_text()) == {"a": 1}
     with pytest.raises(OutputError, match=r"other settings \(a\)"):
         Store(tmp_path, {"a": 2})

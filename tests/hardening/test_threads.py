@@ -76,19 +76,19 @@ def _ask(model: Model, method: str, **options: object) -> Callable[[int], Tensor
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluating", "training"])
 @pytest.mark.parametrize("options", _GRADTOKEN, ids=str)
-def test_gradtoken_from_several_threads(options: dict[str, str], training: bool) -> None:
+def test_gradtoken_in_several_threads(options: dict[str, str], training: bool) -> None:
     model = gradtoken.wrap(tiny_vit(proj_drop_rate=0.5, drop_path_rate=0.5).train(training))
     _many(model, _ask(model, "gradtoken", **options))
 
 
 @pytest.mark.parametrize("method", _OTHERS)
-def test_other_methods_from_several_threads(method: str) -> None:
+def test_methods_in_several_threads(method: str) -> None:
     model = gradtoken.wrap(tiny_vit(depth=2).train())
     _many(model, _ask(model, method, **methods()[method].trial))
 
 
 @pytest.mark.parametrize("method", ["gradtoken", "gae", "cdam", "beyond-intuition", "tokentm"])
-def test_while_another_thread_runs_the_model(method: str) -> None:
+def test_explain_while_another_thread_runs_the_model(method: str) -> None:
     model = gradtoken.wrap(tiny_vit())
     expected = model(images_for((64, 64), 1))
     with _running(model) as outputs:
@@ -98,7 +98,7 @@ def test_while_another_thread_runs_the_model(method: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_different_methods_at_once() -> None:
+def test_explain_different_methods_in_several_threads() -> None:
     model = gradtoken.wrap(tiny_vit().train())
     names = ["gradtoken", "gae", "attcat", "smoothgrad", "transformer-attribution", "rise"]
     asks = [_ask(model, name, **methods()[name].trial) for name in names]

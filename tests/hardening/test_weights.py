@@ -40,7 +40,7 @@ class _Code:
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_pickles_do_not_run(tmp_path: Path, legacy: bool) -> None:
+def test_read_checkpoint_runs_no_pickle(tmp_path: Path, legacy: bool) -> None:
     place, path = tmp_path / "ran", tmp_path / "w.pt"
     state = {"a": torch.zeros(3), "b": _Code(place)}
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
@@ -51,7 +51,7 @@ def test_pickles_do_not_run(tmp_path: Path, legacy: bool) -> None:
     assert place.exists(), "or the test shows nothing"
 
 
-def test_cached_downloads_do_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_runs_no_cached_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torchvision
 
     url = torchvision.models.get_model_weights("vit_b_16").DEFAULT.url
@@ -64,7 +64,7 @@ def test_cached_downloads_do_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_only_whatever_a_library_says(
+def test_weights_only_overrides_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "w.pt"
@@ -77,7 +77,7 @@ def test_weights_only_whatever_a_library_says(
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-def test_code_of_a_hub_folder_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_runs_no_code_of_hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     config = {
         "model_type": "mine",
@@ -92,7 +92,7 @@ def test_code_of_a_hub_folder_does_not_run(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
+def test_read_checkpoint_rejects_zip_bomb(tmp_path: Path) -> None:
     plain, path = tmp_path / "plain.pt", tmp_path / "bomb.pt"
     torch.save({"a": torch.zeros(1 << 20)}, plain)
     with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
@@ -114,7 +114,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
     ],
     ids=["repeats one number", "sparse", "meta", "quantised"],
 )
-def test_tensors_without_numbers_of_their_own(tmp_path: Path, tensor: torch.Tensor) -> None:
+def test_read_checkpoint_rejects_odd_tensors(tmp_path: Path, tensor: torch.Tensor) -> None:
     torch.save({"head.weight": tensor}, tmp_path / "w.pt")
     with pytest.raises(ModelError):
         read_checkpoint(tmp_path / "w.pt")
@@ -153,26 +153,26 @@ def _described(path: Path, **changes: Any) -> Path:
         ({"classes": ["a"]}, "1 labels were given for the 2 classes"),
     ],
 )
-def test_descriptions_that_ask_for_too_much(
+def test_load_rejects_excessive_description(
     tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ModelError, match=words):
         gradtoken.load(_described(tmp_path / "m.safetensors", **changes), device="cpu")
 
 
-def test_a_description_as_it_should_be(tmp_path: Path) -> None:
+def test_load_accepts_valid_description(tmp_path: Path) -> None:
     model = gradtoken.load(_described(tmp_path / "m.safetensors"), device="cpu")
     assert list(model.labels) == ["a", "b"]
     assert not any(parameter.is_meta for parameter in model.module.parameters())
 
 
-def test_metadata_deeper_than_a_parsers_stack(tmp_path: Path) -> None:
+def test_read_checkpoint_rejects_deeply_nested_metadata(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "m.safetensors", {"gradtoken": "[" * 100_000})
     with pytest.raises(ModelError, match="is no readable safetensors file"):
         read_checkpoint(tmp_path / "m.safetensors")
 
 
-def test_weights_that_do_not_go_into_a_model() -> None:
+def test_fit_rejects_sparse_weights() -> None:
     state = {"weight": torch.zeros(2, 2).to_sparse(), "bias": torch.zeros(2)}
     with pytest.raises(ModelError, match="do not go into the model"):
         fit(nn.Linear(2, 2), state, "the model")
@@ -186,25 +186,27 @@ def test_weights_that_do_not_go_into_a_model() -> None:
         ("torchvision/vit_b_16", "heads.head.weight"),
     ],
 )
-def test_heads_without_classes(tmp_path: Path, spec: str, name: str, head: torch.Tensor) -> None:
+def test_load_rejects_head_without_classes(
+    tmp_path: Path, spec: str, name: str, head: torch.Tensor
+) -> None:
     torch.save({name: head}, tmp_path / "w.pt")
     with pytest.raises(ModelError, match="the checkpoint has no"):
         gradtoken.load(spec, checkpoint=tmp_path / "w.pt", device="cpu")
 
 
-def test_a_large_head_on_a_small_file_is_refused_by_shape(tmp_path: Path) -> None:
+def test_load_rejects_large_head_by_shape(tmp_path: Path) -> None:
     torch.save({"head.weight": torch.zeros(1 << 20, 1)}, tmp_path / "w.pt")
     with pytest.raises(ModelError, match="does not fit timm/vit_tiny_patch16_224"):
         gradtoken.load("timm/vit_tiny_patch16_224", checkpoint=tmp_path / "w.pt", device="cpu")
 
 
-def test_a_tag_that_does_not_exist() -> None:
+def test_load_rejects_unknown_tag() -> None:
     with pytest.raises(
         ModelError, match=r"no weights 'nothing' of vit_base_patch16_224; there are"
     ):
         gradtoken.load("timm/vit_base_patch16_224.nothing")
 
 
-def test_sizes_beyond_the_limit_of_pictures() -> None:
+def test_load_rejects_image_size_above_pixel_limit() -> None:
     with pytest.raises(ModelError, match="is more than 100,000,000 pixels"):
         gradtoken.load("demo", image_size=1_000_000_000)

@@ -38,14 +38,14 @@ def check_agreement(one: Tensor, other: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_agrees_on_the_demo_model(dtype: str, scenes: list) -> None:
+def test_explain_half_precision_agrees_on_demo(dtype: str, scenes: list) -> None:
     exact = maps(gradtoken.load("demo", device="cpu"), scenes)
     half = maps(gradtoken.load("demo", device="cpu", dtype=dtype), scenes)
     check_agreement(exact, half)
     assert half.dtype == torch.float32
 
 
-def test_autocast_agrees_on_the_demo_model(scenes: list) -> None:
+def test_explain_under_autocast_agrees_on_demo(scenes: list) -> None:
     model = gradtoken.load("demo", device="cpu")
     exact = maps(model, scenes)
     with torch.autocast("cpu", torch.bfloat16):
@@ -55,20 +55,20 @@ def test_autocast_agrees_on_the_demo_model(scenes: list) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_on_a_gpu_agrees_on_the_demo_model(dtype: str, scenes: list) -> None:
+def test_explain_on_gpu_agrees_on_demo(dtype: str, scenes: list) -> None:
     exact = maps(gradtoken.load("demo", device="cpu"), scenes)
     found = maps(gradtoken.load("demo", device="cuda", dtype=dtype), scenes)
     check_agreement(exact, found.cpu())
 
 
 @pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs an MPS device")
-def test_on_mps_agrees_on_the_demo_model(scenes: list) -> None:
+def test_explain_on_mps_agrees_on_demo(scenes: list) -> None:
     exact = maps(gradtoken.load("demo", device="cpu"), scenes)
     found = maps(gradtoken.load("demo", device="mps"), scenes)
     check_agreement(exact, found.cpu())
 
 
-def test_what_is_wrapped_in_torchs_own_ways_is_explained_as_the_original(batch: Tensor) -> None:
+def test_wrap_unwraps_compiled_and_data_parallel(batch: Tensor) -> None:
     module = tiny_vit()
     expected = gradtoken.explain(gradtoken.wrap(module), batch, [1, 2]).tokens
     wrapped = {
@@ -83,7 +83,7 @@ def test_what_is_wrapped_in_torchs_own_ways_is_explained_as_the_original(batch: 
 
 
 @pytest.mark.parametrize("what", ["module", "blocks"])
-def test_a_module_compiled_in_place_runs_as_written(batch: Tensor, what: str) -> None:
+def test_explain_module_compiled_in_place(batch: Tensor, what: str) -> None:
     module = tiny_vit()
     expected = gradtoken.explain(gradtoken.wrap(module), batch, [1, 2]).tokens
     for part in [module] if what == "module" else module.blocks:
@@ -98,7 +98,7 @@ def test_a_module_compiled_in_place_runs_as_written(batch: Tensor, what: str) ->
     )
 
 
-def test_quantised_modules_are_refused_by_name() -> None:
+def test_wrap_rejects_quantised_module() -> None:
     module = tiny_vit().float()
     module.blocks[1].mlp.fc1.weight = nn.Parameter(
         torch.zeros(192, 48, dtype=torch.int8), requires_grad=False
@@ -112,7 +112,7 @@ def test_quantised_modules_are_refused_by_name() -> None:
         gradtoken.wrap(module)
 
 
-def test_a_traced_module_is_refused_by_name() -> None:
+def test_wrap_rejects_traced_module() -> None:
     module = tiny_vit().float()
     traced = torch.jit.trace(module, torch.zeros(1, 3, 64, 64))
     with pytest.raises(ModelError, match="scripted module, which hides its attention"):

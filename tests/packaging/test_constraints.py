@@ -49,7 +49,7 @@ def closure(requirements: Iterable[Requirement]) -> Iterator[str]:
                     waiting.append(need)
 
 
-def test_what_is_declared_is_pinned_within_its_range() -> None:
+def test_constraints_pin_declared_requirements_within_range() -> None:
     pins = pinned()
     for requirement in declared():
         name = canonicalize_name(requirement.name)
@@ -57,7 +57,7 @@ def test_what_is_declared_is_pinned_within_its_range() -> None:
             assert requirement.specifier.contains(pins[name]), requirement
 
 
-def test_the_closure_is_whole() -> None:
+def test_constraints_pin_all_dependencies() -> None:
     needed = set(closure(declared()))
     assert len(needed) > 150
     assert needed - NOT_THE_GATES - INSTALLER <= pinned().keys()
@@ -79,7 +79,7 @@ def _gate(folder: Path, frozen: str, code: int) -> Path:
     return place
 
 
-def test_it_is_rewritten_when_the_gate_passes(constraints: Path, tmp_path: Path) -> None:
+def test_update_rewrites_constraints_after_passed_gate(constraints: Path, tmp_path: Path) -> None:
     gate = _gate(tmp_path, r"same==2\nb==1.1\nA_new==1.0.post1\n", 0)
     changed = update_constraints.update(constraints, gate)
     assert changed == ["A_new: new -> 1.0.post1", "b: 1.0 -> 1.1", "gone: 3 -> gone"]
@@ -98,7 +98,7 @@ def test_it_is_rewritten_when_the_gate_passes(constraints: Path, tmp_path: Path)
     ],
     ids=["the gate fails", "a build of one machine", "a path"],
 )
-def test_it_stays_otherwise(
+def test_update_keeps_constraints_on_failure(
     constraints: Path, tmp_path: Path, frozen: str, code: int, reason: str
 ) -> None:
     before = constraints.read_text()

@@ -45,26 +45,26 @@ def _named(text: str) -> set[str]:
     return {name.strip() for group in groups for name in group.split(",")}
 
 
-def test_names_are_normalised(extras: set[str]) -> None:
+def test_extras_have_normalised_names(extras: set[str]) -> None:
     assert {"hf", "clip", "bench", "app", "batch"} <= extras
     assert all(re.fullmatch(NORMALISED, name) for name in extras)
 
 
-def test_the_declared_names_are_those_of_the_wheel(extras: set[str]) -> None:
+def test_extras_have_the_same_names_in_the_wheel(extras: set[str]) -> None:
     """The backend normalises names in the wheel alone; pip 23.2 does not where it looks for one."""
     text = (ROOT / "pyproject.toml").read_text()
     (table,) = re.findall(r"^\[project\.optional-dependencies\]\n(.*?)^\[", text, flags=re.M | re.S)
     assert set(re.findall(r"^([^\s=]+) = \[", table, flags=re.M)) == extras
 
 
-def test_what_texts_name_exists(extras: set[str]) -> None:
+def test_extras_named_in_texts_exist(extras: set[str]) -> None:
     named = {(file, name) for file, text in _texts().items() for name in _named(text)}
     assert {name for _, name in named} >= {"hf", "clip", "bench", "lxt", "app", "batch", "fuzz"}
     assert not sorted((str(file), name) for file, name in named if name not in extras)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_what_a_missing_library_asks_for_exists(
+def test_family_names_existing_extra_of_missing_library(
     name: str, extras: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, f"gradtoken.models.{name}", None)
@@ -73,6 +73,6 @@ def test_what_a_missing_library_asks_for_exists(
     assert _named(str(caught.value)) <= extras
 
 
-def test_the_former_name_stays(extras: set[str]) -> None:
+def test_extras_keep_former_name_of_clip(extras: set[str]) -> None:
     """`gradtoken[open_clip]` is `open-clip` for every pip that normalises what it is given."""
     assert "open-clip" in extras

@@ -42,18 +42,18 @@ from tests.conftest import tiny_vit
     ],
     ids=lambda given: repr(given).partition(" at 0x")[0][:40],
 )
-def test_what_is_no_target_is_refused(model: Model, batch: Tensor, target: object) -> None:
+def test_explain_rejects_invalid_target(model: Model, batch: Tensor, target: object) -> None:
     with pytest.raises(TargetError) as caught:
         gradtoken.explain(model, batch, target)
     assert len(str(caught.value)) < 1100
 
 
-def test_errors_of_a_users_own_function_are_the_users(model: Model, batch: Tensor) -> None:
+def test_explain_raises_errors_of_target_function(model: Model, batch: Tensor) -> None:
     with pytest.raises(ZeroDivisionError):
         gradtoken.explain(model, batch, lambda z: z[0] / (1 // 0))
 
 
-def test_nothing_is_near_a_name_that_is_endless() -> None:
+def test_did_you_mean_ignores_long_names() -> None:
     assert did_you_mean("x" * 201, ["x" * 200]) == ""
     assert did_you_mean("catt", ["cat"]) == "; did you mean 'cat'?"
 
@@ -64,7 +64,7 @@ def test_labels_are_printable() -> None:
     assert labels.find("dog") == 1
 
 
-def test_options_that_no_method_takes(model: Model, batch: Tensor) -> None:
+def test_explain_rejects_or_bounds_extreme_options(model: Model, batch: Tensor) -> None:
     with pytest.raises(MethodError, match="gradtoken's preset is"):
         gradtoken.explain(model, batch, 1, preset=["sharp"])
     far = gradtoken.explain(model, batch, 1, spread="near", reach=1e300).tokens

@@ -31,7 +31,7 @@ def _png(width: int, height: int, depth: int, colour: int, body: bytes = b"") ->
     )
 
 
-def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_image_runs_no_postscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
@@ -47,14 +47,14 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_load_image_does_not_wait_for_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/zero"):
         with pytest.raises(ImageError, match="is a pipe or device"):
             load_image(path)
 
 
-def test_declared_sizes_are_refused_before_decoding(tmp_path: Path) -> None:
+def test_load_image_rejects_declared_size_before_decoding(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     for size in ((65_535, 65_535), (1 << 31, 1 << 31), (11_000, 10_000)):
         path.write_bytes(_png(*size, 8, 2))
@@ -64,7 +64,7 @@ def test_declared_sizes_are_refused_before_decoding(tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_sixteen_bits_take_no_floats(tmp_path: Path) -> None:
+def test_load_image_of_16_bits_makes_no_floats(tmp_path: Path) -> None:
     peak = _peak_of(tmp_path, "I;16")
     assert peak < 40 * 4_000_000 / 2**20
 
@@ -87,7 +87,7 @@ def _peak_of(tmp_path: Path, mode: str) -> float:
 @pytest.mark.parametrize(
     ("mode", "suffix"), [("RGBA", "webp"), ("RGBA", "png"), ("I;16", "png"), ("F", "tif")]
 )
-def test_decoding_takes_at_most_thirty_bytes_a_pixel(
+def test_load_image_takes_at_most_30_bytes_per_pixel(
     tmp_path: Path, mode: str, suffix: str
 ) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -97,7 +97,7 @@ def test_decoding_takes_at_most_thirty_bytes_a_pixel(
     assert peak() - before < 30 * 9_000_000 / 2**20
 
 
-def test_a_file_is_hashed_piece_by_piece(tmp_path: Path) -> None:
+def test_source_hashes_long_file(tmp_path: Path) -> None:
     import hashlib
 
     path = tmp_path / "long.png"
@@ -107,7 +107,7 @@ def test_a_file_is_hashed_piece_by_piece(tmp_path: Path) -> None:
     assert Source.read(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_file_that_goes_away_amid_reading(
+def test_source_rejects_file_removed_while_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "p.png"
@@ -132,24 +132,24 @@ def test_a_file_that_goes_away_amid_reading(
         (lambda: torch.zeros(1, 3, 64, 64).to(torch.float8_e4m3fn), "is not preprocessed"),
     ],
 )
-def test_odd_tensors_are_refused(model: Model, tensor: object, words: str) -> None:
+def test_explain_rejects_odd_tensors(model: Model, tensor: object, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         gradtoken.explain(model, tensor(), 1)
 
 
-def test_masked_arrays_are_read(model: Model) -> None:
+def test_load_image_accepts_masked_array(model: Model) -> None:
     plain = np.eye(8, dtype=bool)
     assert load_image(np.ma.masked_array(plain, mask=plain)) == load_image(plain)
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/etc/passwd", "a/../../x.png", "a\0b", "", None, 3])
-def test_data_sets_name_files_of_their_own(tmp_path: Path, name: object) -> None:
+def test_inside_rejects_names_outside_folder(tmp_path: Path, name: object) -> None:
     with pytest.raises(DatasetError, match="no file name within"):
         inside(tmp_path, name)
     assert inside(tmp_path, "a/b.png") == tmp_path / "a" / "b.png"
 
 
-def test_errors_are_one_printable_line() -> None:
+def test_error_is_one_printable_line() -> None:
     error = GradTokenError("a\nb \x1b[2J\u202e " + "x" * 5000)
     assert str(error).startswith("a b \ufffd[2J\ufffd xx")
     assert len(str(error)) < 1100
