@@ -2,10 +2,10 @@
 
     python benchmarks/batch.py --count 1000 --memory 1000 4000 --workers 1 2 --out benchmarks/out
 
-Generated scenes on the bundled model. The loop is `explain(model, path, top_k=3)` for one picture
+Generated scenes on the bundled model. The loop is `explain(model, path, top_k=3)` for one image
 after the other; `explain_each` is the same in batches. All have as many threads of torch in all.
 Rates of the local command are of its own clock, without loading the model; those of Ray are of the
-pictures that one run has more than another of a quarter as many, so that starting does not count.
+images that one run has more than another of a quarter as many, so that starting does not count.
 Peak memory is the process's largest resident set, for runs of different lengths. Writes batch.json
 and batch.md.
 """
@@ -39,8 +39,8 @@ TOP_K = 3
 def main() -> None:
     """The benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1000, help="pictures of a timed run")
-    parser.add_argument("--memory", type=int, nargs="*", default=[], help="pictures of other runs")
+    parser.add_argument("--count", type=int, default=1000, help="images of a timed run")
+    parser.add_argument("--memory", type=int, nargs="*", default=[], help="images of other runs")
     parser.add_argument("--workers", type=int, nargs="*", default=[], help="Ray workers to time")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeats", type=int, default=1, help="the fastest of so many counts")
@@ -48,30 +48,30 @@ def main() -> None:
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="gradtoken-batch-"))
     try:
-        found = measure(options, work)
+        results = measure(options, work)
     finally:
         shutil.rmtree(work)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "batch.json").write_text(json.dumps(found, indent=2) + "\n")
-    (options.out / "batch.md").write_text(page(found))
-    print(page(found))
+    (options.out / "batch.json").write_text(json.dumps(results, indent=2) + "\n")
+    (options.out / "batch.md").write_text(page(results))
+    print(page(results))
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """All figures."""
+    """All measurements."""
     most = max([options.count, *options.memory])
-    scenes, pictures = Scenes("test", objects=1), work / "pictures"
-    pictures.mkdir()
+    scenes, images = Scenes("test", objects=1), work / "images"
+    images.mkdir()
     for index in range(most):
-        scenes[index].image.save(pictures / f"{index:07d}.jpg", quality=90)
-    paths = sorted(str(path) for path in pictures.iterdir())[: options.count]
-    source = _part(pictures, work, options.count)
+        scenes[index].image.save(images / f"{index:07d}.jpg", quality=90)
+    paths = sorted(str(path) for path in images.iterdir())[: options.count]
+    source = _part(images, work, options.count)
     rates: dict[str, float] = {}
 
     def best(name: str, run: Callable[[], float]) -> None:
         seconds = min(run() for _ in range(options.repeats))
         rates[name] = options.count / seconds
-        print(f"{name}: {rates[name]:.1f} pictures/s", flush=True)
+        print(f"{name}: {rates[name]:.1f} images/s", flush=True)
 
     torch.set_num_threads(options.threads)
     model = gradtoken.load("demo")
@@ -83,18 +83,18 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     best("batch, local", lambda: _batch(source, work, runs, *local)["seconds"])
     for workers in options.workers:
-        given = ("--engine", "ray", "--workers", str(workers), "--threads", "1")
-        few = _part(pictures, work, options.count // 4)
-        begin = _batch(few, work, runs, *given)["seconds"]
+        ray = ("--engine", "ray", "--workers", str(workers), "--threads", "1")
+        few = _part(images, work, options.count // 4)
+        begin = _batch(few, work, runs, *ray)["seconds"]
         name = f"batch, ray, {workers} x 1 thread"
-        whole = _batch(source, work, runs, *given)["seconds"]
+        whole = _batch(source, work, runs, *ray)["seconds"]
         rates[name] = (options.count - options.count // 4) / (whole - begin)
-        print(f"{name}: {rates[name]:.1f} pictures/s, {whole:.1f} s with its start", flush=True)
+        print(f"{name}: {rates[name]:.1f} images/s, {whole:.1f} s with its start", flush=True)
     memory = {}
     for count in sorted({*options.memory}):
-        run = _batch(_part(pictures, work, count), work, runs, *local)
+        run = _batch(_part(images, work, count), work, runs, *local)
         memory[count] = run["peak_bytes"]
-        print(f"{count} pictures: {count / run['seconds']:.1f} pictures/s, {memory[count]} bytes")
+        print(f"{count} images: {count / run['seconds']:.1f} images/s, {memory[count]} bytes")
     out = work / "kept"
     _batch(source, work, runs, *local, keep=out)
     sizes = {
@@ -126,41 +126,41 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     }
 
 
-def page(found: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    machine = found["machine"]
+def page(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    machine = results["machine"]
     lines = [
         "# Batches",
         "",
-        f"{found['pictures']:,} pictures, {found['targets']} targets each, bundled model, "
+        f"{results['pictures']:,} images, {results['targets']} targets each, bundled model, "
         f"{machine['cores']} cores, {machine['threads']} threads, load average "
         f"{machine['load_average_before']:.1f}.",
         "",
-        "| run | pictures/s |",
+        "| run | images/s |",
         "|---|---:|",
-        *(f"| {name} | {rate:.1f} |" for name, rate in found["pictures_per_second"].items()),
+        *(f"| {name} | {rate:.1f} |" for name, rate in results["pictures_per_second"].items()),
         "",
-        f"Batch to the plain loop: {found['batch_to_loop']:.2f}; to explain_each: "
-        f"{found['batch_to_explain_each']:.2f}.",
+        f"Batch to the plain loop: {results['batch_to_loop']:.2f}; to explain_each: "
+        f"{results['batch_to_explain_each']:.2f}.",
         "",
-        f"Decoding and preprocessing: {1000 * found['decode_seconds']:.2f} ms a picture. Bytes a "
-        "picture: "
-        + ", ".join(f"{name} {size:.0f}" for name, size in found["bytes_per_picture"].items())
-        + f". Maps read back: {found['maps_read_per_second']:.0f}/s. Start of the local command: "
-        f"{found['start_seconds']:.1f} s. Gathering and writing in the driver: "
-        f"{1e6 * found['driver_seconds']:.0f} µs a picture.",
+        f"Decoding and preprocessing: {1000 * results['decode_seconds']:.2f} ms an image. Bytes a "
+        "image: "
+        + ", ".join(f"{name} {size:.0f}" for name, size in results["bytes_per_picture"].items())
+        + f". Maps read back: {results['maps_read_per_second']:.0f}/s. Start of the local command: "
+        f"{results['start_seconds']:.1f} s. Gathering and writing in the driver: "
+        f"{1e6 * results['driver_seconds']:.0f} µs an image.",
     ]
-    if found["peak_bytes"]:
-        lines += ["", "| pictures | peak memory (MB) |", "|---:|---:|"]
-        lines += [f"| {n:,} | {size / 1e6:.0f} |" for n, size in found["peak_bytes"].items()]
+    if results["peak_bytes"]:
+        lines += ["", "| images | peak memory (MB) |", "|---:|---:|"]
+        lines += [f"| {n:,} | {size / 1e6:.0f} |" for n, size in results["peak_bytes"].items()]
     return "\n".join(lines) + "\n"
 
 
-def _part(pictures: Path, work: Path, count: int) -> str:
-    """A manifest of the first pictures."""
+def _part(images: Path, work: Path, count: int) -> str:
+    """A manifest of the first images."""
     path = work / f"{count}.csv"
-    names = sorted(p.name for p in pictures.iterdir())[:count]
-    path.write_text("path\n" + "".join(f"pictures/{name}\n" for name in names))
+    names = sorted(p.name for p in images.iterdir())[:count]
+    path.write_text("path\n" + "".join(f"images/{name}\n" for name in names))
     return str(path)
 
 
@@ -180,11 +180,11 @@ def _batch(
         if process.returncode:
             raise SystemExit(f"{' '.join(command[3:])} ended with {process.returncode}")
         output.seek(0)
-        found = dict(json.loads(output.read()))
-    found["wall"] = time.monotonic() - begun
-    found["peak_bytes"] = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    runs.append(found)
-    return found
+        summary = dict(json.loads(output.read()))
+    summary["wall"] = time.monotonic() - begun
+    summary["peak_bytes"] = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    runs.append(summary)
+    return summary
 
 
 def _loop(model: Any, paths: list[str]) -> None:

@@ -70,7 +70,7 @@ def rows_of(model: Model, sample: Sample) -> Iterator[Row]:
     pixels = model.preprocess(sample.image)[None]
     trace = record(model, pixels)
     logits = trace.logits[0]
-    coverage, present = seen(model, sample, trace.grid, tuple(pixels.shape[-2:]))
+    coverage, present = visible_classes(model, sample, trace.grid, tuple(pixels.shape[-2:]))
     kept = [k for k, label in enumerate(present) if float(logits[label]) > 0]
     if not kept:
         return
@@ -90,21 +90,21 @@ def metrics_of(
     several = len(coverage.tokens) > 1
     whole = torch.zeros(len(coverage.tokens), maps.shape[1], dtype=maps.dtype)
     whole[kept] = maps
-    found = {name: value[kept] for name, value in coverage.metrics(whole[:, None]).items()}
+    by_object = {name: value[kept] for name, value in coverage.metrics(whole[:, None]).items()}
     positive = maps.clamp_min(0).sum(1) / maps.abs().sum(1)
     together = present_coupling(maps, classes) if len(classes) > 1 else np.nan
     return {
         "token_ap": token_ap(whole, coverage.tokens)[kept],
-        "share": found["share"] if several else [np.nan] * len(kept),
-        "pointing": found["pointing"],
-        "energy": found["energy"],
+        "share": by_object["share"] if several else [np.nan] * len(kept),
+        "pointing": by_object["pointing"],
+        "energy": by_object["energy"],
         "coupling": [together] * len(kept),
         "positive": positive,
         "negative": (positive < LITTLE).double(),
     }
 
 
-def seen(
+def visible_classes(
     model: Model, sample: Sample, grid: tuple[int, int], size: tuple[int, int]
 ) -> tuple[Coverage, list[int]]:
     """The objects that the model's input shows and its head knows: coverage and class ids."""
@@ -130,13 +130,13 @@ def seen(
 
 def features(model: Model, samples: list[Sample]) -> Float[Tensor, "images dim"]:
     """What the head reads of each image."""
-    found = []
+    rows = []
     for sample in track(samples, "features", console=Console(stderr=True)):
         with torch.no_grad():
             pixels = model.preprocess(sample.image)[None]
             tokens = model.module.forward_features(pixels)
-            found.append(model.module.forward_head(tokens, pre_logits=True)[0])
-    return torch.stack(found)
+            rows.append(model.module.forward_head(tokens, pre_logits=True)[0])
+    return torch.stack(rows)
 
 
 def with_head(
@@ -186,13 +186,13 @@ def on_coco(model: Model, root: Path, folds: int, least: int, seed: int) -> list
     names = [name for name, keep in zip(names, known, strict=True) if keep]
     present, inputs = present[:, torch.tensor(known)], features(model, samples)
     part = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)) % folds
-    found = []
+    rows = []
     for fold in range(folds):
         away = part != fold
         headed = with_head(model, names, inputs[away], present[away], seed, decay=1.0)
         for index in track((~away).nonzero()[:, 0].tolist(), f"fold {fold + 1} of {folds}"):
-            found += list(rows_of(headed, samples[index]))
-    return found
+            rows += list(rows_of(headed, samples[index]))
+    return rows
 
 
 def table(title: str, rows: list[Row]) -> list[str]:

@@ -38,12 +38,15 @@ def methods() -> dict[str, Method]:
     two ways differ in nothing but the gradient.
     """
     spread = {"depth": 0, "target": "logit", "spread": "token", "reach": None}
-    found = {
+    gradtoken_methods = {
         f"gradtoken, {gradient}{suffix}": make_method("gradtoken", gradient=gradient, **options)
         for gradient in ("stream", "full")
         for suffix, options in (("", spread), (" (faithful)", {"preset": "faithful"}))
     }
-    return {**found, **{name: make_method(name) for name in ("raw-attention", "rollout")}}
+    return {
+        **gradtoken_methods,
+        **{name: make_method(name) for name in ("raw-attention", "rollout")},
+    }
 
 
 def tokens_of(module: nn.Module, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -54,8 +57,8 @@ def tokens_of(module: nn.Module, count: int, seed: int) -> tuple[Tensor, Tensor]
         drawn = [scenes[index] for index in range(start, start + 50)]
         pixels = torch.from_numpy(np.stack([np.asarray(scene.image) for scene in drawn]))
         with torch.no_grad():
-            found = module.forward_features((pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD)
-        tokens.append(found[:, module.num_prefix_tokens :].half())
+            features = module.forward_features((pixels.permute(0, 3, 1, 2) / 255 - MEAN) / STD)
+        tokens.append(features[:, module.num_prefix_tokens :].half())
         for row, scene in enumerate(drawn, start=start):
             labels[row, list(scene.labels)] = 1 / len(scene.labels)
     return torch.cat(tokens), labels
@@ -95,7 +98,7 @@ def rows(model: Model, count: int) -> list[str]:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(readout, total=count)
         scenes = Scenes("test", objects=(2, 3))
-        records, seen = measure(
+        records, drawn = measure(
             model, chosen, scenes, count, progress=lambda n: progress.update(task, completed=n)
         )
     images = np.array([r["scene"] for r in records if r["method"] == "raw-attention"])
@@ -106,7 +109,7 @@ def rows(model: Model, count: int) -> list[str]:
             mean, low, high, _ = mean_interval(column(records, name, metric), images)
             cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"| {readout}: {name} | {' | '.join(cells)} |")
-    note = f"*{readout}: {count} scenes ({len(images)} objects), of {seen} looked at*"
+    note = f"*{readout}: {count} scenes ({len(images)} objects), of {drawn} drawn*"
     return [*lines, f"| {note} " + "| " * len(METRICS) + "|"]
 
 

@@ -70,12 +70,12 @@ def maps(
     targets = {"target": "logit"} if method == "gradtoken" else {}
     try:
         with around(model, precision):
-            found = gradtoken.explain(
+            explanation = gradtoken.explain(
                 model, pixels, classes, method=method, **OPTIONS.get(method, {}), **targets
             )
     except MethodError as error:
         return str(error)
-    return found.tokens[:, 0].flatten(1).double()
+    return explanation.tokens[:, 0].flatten(1).double()
 
 
 def agreement(
@@ -88,7 +88,7 @@ def agreement(
     """
     whole = converted(model, torch.float64)
     classes = [[int(best)] for best in whole(pixels).argmax(-1)]
-    found: dict[str, dict[str, str]] = {method: {} for method in methods}
+    results: dict[str, dict[str, str]] = {method: {} for method in methods}
     expected = {method: maps(whole, "float64", method, pixels, classes) for method in methods}
     for precision in track(PRECISIONS, "precisions", console=Console(stderr=True)):
         dtype = stored(precision)
@@ -96,7 +96,7 @@ def agreement(
         for method in methods:
             one = maps(low, precision, method, pixels.to(dtype), classes)
             same = maps(rounded, "float64", method, pixels.to(dtype).double(), classes)
-            found[method][precision] = " / ".join(
+            results[method][precision] = " / ".join(
                 exact
                 if isinstance(exact, str)
                 else one
@@ -104,7 +104,7 @@ def agreement(
                 else f"{worst(one, exact):.4f}"
                 for exact in (same, expected[method])
             )
-    return found
+    return results
 
 
 def worst(one: Float[Tensor, "images tokens"], other: Float[Tensor, "images tokens"]) -> float:
@@ -113,15 +113,15 @@ def worst(one: Float[Tensor, "images tokens"], other: Float[Tensor, "images toke
     return min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs)
 
 
-def table(found: dict[str, dict[str, str]]) -> list[str]:
+def table(results: dict[str, dict[str, str]]) -> list[str]:
     """A row for each method."""
     lines = [f"| method | {' | '.join(PRECISIONS)} |", "|---" * (len(PRECISIONS) + 1) + "|"]
-    for method, by_precision in found.items():
+    for method, by_precision in results.items():
         lines.append(f"| {method} | {' | '.join(by_precision.values())} |")
     return lines
 
 
-def pictures(model: Model, folder: Path | None, count: int) -> Float[Tensor, "images c h w"]:
+def images(model: Model, folder: Path | None, count: int) -> Float[Tensor, "images c h w"]:
     """Preprocessed images of a folder, or bundled scenes."""
     if folder is None:
         scenes = Scenes("test", objects=(2, 3))
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     model = gradtoken.load(args.model, device=args.device)
-    pixels = pictures(model, args.images, args.count)
+    pixels = images(model, args.images, args.count)
     print("\n".join(table(agreement(model, pixels, list(gradtoken.methods())))))
 
 

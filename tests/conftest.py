@@ -90,7 +90,7 @@ def inputs(model: Model, count: int = 2) -> torch.Tensor:
 
 @pytest.fixture
 def picture() -> Image.Image:
-    """A picture wider than high, with something in it."""
+    """An image wider than high, with something in it."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (6, 9, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((90, 60), Image.Resampling.BICUBIC)

@@ -4,7 +4,7 @@ The demo model is an ordinary Vision Transformer trained from image labels only:
 and no term of its loss knows about patches or explanations. Training runs in three stages within
 one wall clock budget:
 
-1. single objects on 56 px pictures; every picture uses a random window of the position table of
+1. single objects on 56 px images; every image uses a random window of the position table of
    the 112 px model, so all positions are learned;
 2. scenes of one to three objects at 112 px with half of the patches dropped;
 3. the same scenes with nearly all patches, so that training ends on what the model is used for.
@@ -100,7 +100,7 @@ def main() -> None:
         default=ASSETS / "demo.safetensors",
         help="a training checkpoint or an exported file",
     )
-    evaluate.add_argument("--scenes", type=int, default=1000, help="pictures of each kind")
+    evaluate.add_argument("--scenes", type=int, default=1000, help="images of each kind")
     evaluate.add_argument("--card", action="store_true", help="also write the model card")
     evaluate.add_argument("--note", default="", help="a remark on the training for the card")
     export = commands.add_parser("export", help="write the bundled fp16 safetensors file")
@@ -276,9 +276,9 @@ def step(
 
 
 def window_forward(model: VisionTransformer, pixels: Tensor, drop: float) -> Tensor:
-    """Logits (B, C) of pictures (B, 3, H, W) that may be smaller than the model's.
+    """Logits (B, C) of images (B, 3, H, W) that may be smaller than the model's.
 
-    Every picture gets the position embeddings of a random window of the table, and a share
+    Every image gets the position embeddings of a random window of the table, and a share
     ``drop`` of its patches is left out. At full size and ``drop=0`` this is ``model(pixels)``.
     """
     tokens = model.patch_embed.proj(pixels)
@@ -459,7 +459,7 @@ def model_card(
         end = min(stage["until"], 1.0)
         low, high = stage["objects"]
         stages.append(
-            f"- {start:.0%} to {end:.0%} of the time: {stage['size']} px pictures of "
+            f"- {start:.0%} to {end:.0%} of the time: {stage['size']} px images of "
             f"{low if low == high else f'{low} to {high}'} object(s), batches of "
             f"{stage['batch']}, {stage['drop']:.0%} of the patches left out"
         )
@@ -468,19 +468,19 @@ def model_card(
     return f"""# The demo model
 
 `demo.safetensors` holds an ordinary Vision Transformer (timm `VisionTransformer`,
-{shape["img_size"]} px pictures, {shape["patch_size"]} px patches, width {shape["embed_dim"]},
+{shape["img_size"]} px images, {shape["patch_size"]} px patches, width {shape["embed_dim"]},
 {shape["depth"]} blocks, {shape["num_heads"]} heads, class token; {count:.1f} million weights,
 stored as fp16). It names the {len(facts["classes"])} drawn objects of `gradtoken.datasets.Scenes`:
 {", ".join(facts["classes"])}.
 
-Pictures are normalised with mean {MEAN} and standard deviation {STD} in every channel.
+Images are normalised with mean {MEAN} and standard deviation {STD} in every channel.
 
 ## Training
 
 It was trained with `tools/train_demo.py` from random weights on `Scenes("train")`, from image
-labels only: cross-entropy against equal shares for the objects in the picture. It never saw a
+labels only: cross-entropy against equal shares for the objects in the image. It never saw a
 mask, and no part of its loss knows about patches or explanations. {training["minutes"]:.0f} minutes
-on two CPU cores, {training["steps"]} steps, {training["images"]} pictures; Muon for the matrices in
+on two CPU cores, {training["steps"]} steps, {training["images"]} images; Muon for the matrices in
 the blocks, AdamW for the rest, running average of the weights.
 
 {stage_text}

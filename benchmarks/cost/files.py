@@ -39,11 +39,11 @@ class _Files(Dataset[torch.Tensor]):
 def measure(
     device: torch.device, dtype: torch.dtype, rounds: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Images per second of both, for each model, the predicted class of each picture explained."""
+    """Images per second of both, for each model, the predicted class of each image explained."""
     rows = []
     counts = {"ViT-Ti/16": 256, "ViT-S/16": 128, "ViT-B/16": 64}
     with tempfile.TemporaryDirectory() as folder:
-        paths = _pictures(Path(folder), max(counts.values()))
+        paths = _images(Path(folder), max(counts.values()))
         for label, name in SIZES.items():
             say(f"{label} from files")
             model = build(name, device, dtype)
@@ -58,7 +58,7 @@ def measure(
                     {
                         "model": label,
                         "workers": workers,
-                        "pictures": len(some),
+                        "images": len(some),
                         "plain": float(np.median(plain)),
                         "explained": float(np.median(ours)),
                         "ratio": float(np.median(ratios)),
@@ -85,12 +85,12 @@ def _explain(model: Model, paths: list[Path], workers: int) -> None:
         assert one.tokens.shape[:2] == (1, 1)
 
 
-def _pictures(folder: Path, count: int) -> list[Path]:
+def _images(folder: Path, count: int) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = []
     for index in range(count):
         coarse = rng.integers(0, 255, (HEIGHT // 16, WIDTH // 16, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{index:05d}.jpg", quality=90)
+        image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        image.save(folder / f"{index:05d}.jpg", quality=90)
         paths.append(folder / f"{index:05d}.jpg")
     return paths

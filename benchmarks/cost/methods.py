@@ -18,7 +18,7 @@ from gradtoken.models import Model
 TARGET = 3
 
 HALF = "gradtoken, layers=half"
-"""The fastest setting that keeps the figures of docs/results.md."""
+"""The fastest setting that keeps the metrics of docs/results.md."""
 
 
 def measure(
@@ -35,21 +35,21 @@ def measure(
 
 
 def _rows(label: str, model: Model, batch: int, rounds: int) -> list[dict[str, Any]]:
-    images, refused = noise(model, batch), {}
+    images, failures = noise(model, batch), {}
     runs = ours(model, images)
     for name, kind in gradtoken.methods().items():
         if not kind.slow:
             runs[name] = partial(gradtoken.explain, model, images, TARGET, method=name)
-    for name, found in peers(model.module, images, TARGET, batch > 1).items():
-        if isinstance(found, str):
-            refused[name] = found
+    for name, run in peers(model.module, images, TARGET, batch > 1).items():
+        if isinstance(run, str):
+            failures[name] = run
         else:
-            runs[name] = found
-    told = [
-        {"model": label, "batch": batch, "method": name, "ours": False, "refused": why}
-        for name, why in refused.items()
+            runs[name] = run
+    not_run = [
+        {"model": label, "batch": batch, "method": name, "ours": False, "failure": why}
+        for name, why in failures.items()
     ]
-    return rows_of(label, model, batch, runs, rounds) + told
+    return rows_of(label, model, batch, runs, rounds) + not_run
 
 
 def ours(model: Model, images: torch.Tensor) -> dict[str, Run]:

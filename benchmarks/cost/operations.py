@@ -29,9 +29,9 @@ def measure(
     model = build("vit_base_patch16_224", device, dtype)
     images = noise(model, 1)
     base = count(lambda: forward(model, images))
-    asked: dict[str, Any] = {"1": TARGET, "10": list(range(10)), "1000": "all"}
+    requested: dict[str, Any] = {"1": TARGET, "10": list(range(10)), "1000": "all"}
     rows = []
-    for name, targets in asked.items():
+    for name, targets in requested.items():
         spent = count(partial(gradtoken.explain, model, images, targets))
         rows.append({"what": f"{name} target(s)", "ratio": spent / base})
     full = count(lambda: gradtoken.explain(model, images, TARGET, gradient="full"))

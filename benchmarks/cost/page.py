@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.cost.plots import growth_plot, methods_plot, targets_plot
 from benchmarks.cost.reach import Results, reaches
-from benchmarks.cost.tables import methods_table, plain_table, reach_table, refused_list
+from benchmarks.cost.tables import failures_list, methods_table, plain_table, reach_table
 
 PLOTS = {"targets": targets_plot, "growth": growth_plot, "methods": methods_plot}
 TEXT = Path(__file__).with_name("page.md")
@@ -30,7 +30,7 @@ def write(page: Path, folder: Path) -> None:
         "reach": reach_table(reaches(results)),
         "methods": methods_table(results["methods"]),
         "quickest": methods_table(results["quickest"]),
-        "refused": refused_list(results["methods"]) or "All ran.",
+        "not run": failures_list(results["methods"]) or "All ran.",
     }
     text = TEXT.read_text("utf-8")
     for name, part in parts.items():
@@ -43,7 +43,7 @@ def load(folder: Path) -> tuple[Results, dict[str, Any]]:
     results: Results = {}
     machine: dict[str, Any] = {}
     for path in sorted(folder.glob("*.json")):
-        found = json.loads(path.read_text("utf-8"))
-        results[path.stem] = found["rows"]
-        machine = found["machine"]
+        content = json.loads(path.read_text("utf-8"))
+        results[path.stem] = content["rows"]
+        machine = content["machine"]
     return results, machine

@@ -28,19 +28,19 @@ def peers(
         in_batches: only those that take a batch.
         only: these; None for all.
     """
-    found: dict[str, Explain | str] = {}
+    runs: dict[str, Explain | str] = {}
     for name, make in _MAKERS.items():
-        if (in_batches and name in ONE_PICTURE) or (only is not None and name not in only):
+        if (in_batches and name in ONE_IMAGE) or (only is not None and name not in only):
             continue
         try:
             run = make(module, images, target)
             run()
-            found[name] = run
+            runs[name] = run
         except Exception as error:  # other packages fail as they like; the table says how
-            found[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            runs[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
         finally:
             module.zero_grad(set_to_none=True)
-    return found
+    return runs
 
 
 def _side(images: Tensor) -> int:
@@ -148,14 +148,14 @@ _MAKERS: dict[str, Callable[[nn.Module, Tensor, int], Explain]] = {
     "txv: GradSAM": _txv,
 }
 
-ONE_PICTURE = frozenset(
+ONE_IMAGE = frozenset(
     {
         "torchcam: LeGrad, all blocks",
         "torchxai-explain: TransformerAttribution",
         "txv: GradSAM",
     }
 )
-"""Peers that take no batch, or another model; they are given one picture at a time."""
+"""Peers that take no batch, or another model; they are given one image at a time."""
 
 ONE_BLOCK = frozenset(
     {

@@ -21,7 +21,7 @@ def measure(
         say(f"quickest, batch {batch}")
         images = noise(model, batch)
         runs = ours(model, images)
-        found = peers(model.module, images, TARGET, batch > 1, QUICK)
-        runs |= {name: run for name, run in found.items() if not isinstance(run, str)}
+        others = peers(model.module, images, TARGET, batch > 1, QUICK)
+        runs |= {name: run for name, run in others.items() if not isinstance(run, str)}
         rows += rows_of("ViT-B/16", model, batch, runs, 3 * rounds if batch == 1 else rounds)
     return rows

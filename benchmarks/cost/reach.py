@@ -14,9 +14,9 @@ Results = dict[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Reach:
-    """One figure. `at_most` says which side of `limit` is the good one."""
+    """One metric. `at_most` says which side of `limit` is the good one."""
 
-    figure: str
+    metric: str
     limit: float
     reached: float
     at_most: bool = True
@@ -27,7 +27,7 @@ class Reach:
 
 
 def reaches(results: Results) -> list[Reach]:
-    """The figures that the results at hand can tell."""
+    """The metrics that the results at hand can tell."""
     return [reach for tell in _TELL for reach in tell(results)]
 
 

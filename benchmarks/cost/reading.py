@@ -45,12 +45,12 @@ def _ratio(module: nn.Module, rounds: int) -> float:
     model = gradtoken.wrap(module)
     _, height, width = model.preprocess.sample().shape
     image = noise(model, 1, height)[..., :width]
-    found = []
+    ratios = []
     with torch.no_grad():
         forward(model, image)
         for _ in range(max(rounds, 5)):
             fresh = copy.deepcopy(module)
             plain = once(lambda: forward(model, image), model.device)
             reading = once(lambda fresh=fresh: gradtoken.wrap(fresh), model.device)
-            found.append(reading / plain)
-    return round(statistics.median(found), 2)
+            ratios.append(reading / plain)
+    return round(statistics.median(ratios), 2)

@@ -29,12 +29,12 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Median seconds of fresh processes, taken in turn."""
     say("start-up")
-    found: dict[str, list[float]] = {name: [] for name in _COMMANDS}
+    times: dict[str, list[float]] = {name: [] for name in _COMMANDS}
     for _ in range(max(5, rounds)):
         for name, command in _COMMANDS.items():
             begun = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
-            found[name].append(time.perf_counter() - begun)
+            times[name].append(time.perf_counter() - begun)
     return [
-        {"what": name, "seconds": statistics.median(seconds)} for name, seconds in found.items()
+        {"what": name, "seconds": statistics.median(seconds)} for name, seconds in times.items()
     ]

@@ -37,14 +37,14 @@ def measure(
 
 
 def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     method = make_method("gradtoken")
     compiled = torch.compile(method._relate)
 
     def note(name: str, run: Callable[[], Any]) -> Any:
         kept: list[Any] = []
         seconds = once(lambda: kept.append(run()), model.device)
-        found.setdefault(name, []).append(seconds)
+        times.setdefault(name, []).append(seconds)
         return kept[0]
 
     def turn() -> None:
@@ -60,8 +60,8 @@ def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]
 
     with model.evaluating(), torch.no_grad():
         turn()
-        found.clear()
+        times.clear()
         for _ in range(rounds):
             turn()
-    base = statistics.median(found["forward alone"])
-    return {name: statistics.median(seconds) / base for name, seconds in found.items()}
+    base = statistics.median(times["forward alone"])
+    return {name: statistics.median(seconds) / base for name, seconds in times.items()}

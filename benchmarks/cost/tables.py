@@ -16,18 +16,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def reach_table(found: Iterable[Reach]) -> str:
+def reach_table(reaches: Iterable[Reach]) -> str:
     """Reach and reached, side by side."""
     return table(
-        ("figure", "reach", "reached", ""),
+        ("metric", "reach", "reached", ""),
         (
             (
-                reach.figure,
+                reach.metric,
                 f"{'≤' if reach.at_most else '≥'} {reach.limit:g}",
                 f"{reach.reached:.3f}",
                 "yes" if reach.met else "**no**",
             )
-            for reach in found
+            for reach in reaches
         ),
     )
 
@@ -57,12 +57,12 @@ def _cell(row: Row | None) -> str:
     return f"{row['time']:.2f} / {row['memory']:.1f}"
 
 
-def refused_list(rows: Sequence[Row]) -> str:
+def failures_list(rows: Sequence[Row]) -> str:
     """Why a package did not run, once for each reason."""
     why: dict[str, list[str]] = {}
     for row in rows:
-        if "refused" in row:
-            why.setdefault(f"{row['method']}: {row['refused']}", []).append(row["model"])
+        if "failure" in row:
+            why.setdefault(f"{row['method']}: {row['failure']}", []).append(row["model"])
     return "\n".join(
         f"- {reason} ({', '.join(dict.fromkeys(models))})" for reason, models in why.items()
     )

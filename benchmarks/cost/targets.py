@@ -32,9 +32,9 @@ def measure(
     return [
         {
             "targets": int(name),
-            "seconds": found.seconds,
-            "time": found.ratio,
+            "seconds": timing.seconds,
+            "time": timing.ratio,
             "memory": peaks[name] / peaks["0"],
         }
-        for name, found in timed.items()
+        for name, timing in timed.items()
     ]

@@ -26,17 +26,17 @@ def interleaved(
     """Time each thing once a round; the first one is what the others are compared with."""
     for run in runs.values():
         run()
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            found[name].append(once(run, device))
-    base = found[next(iter(runs))]
+            times[name].append(once(run, device))
+    base = times[next(iter(runs))]
     return {
         name: Timed(
             statistics.median(seconds),
             statistics.median(s / b for s, b in zip(seconds, base, strict=True)),
         )
-        for name, seconds in found.items()
+        for name, seconds in times.items()
     }
 
 

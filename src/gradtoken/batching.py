@@ -124,7 +124,7 @@ def batches(
         if one_shape and shape is not None and item.tensor.shape != shape:
             raise ImageError(
                 f"the inputs have different shapes ({tuple(shape)}, {tuple(item.tensor.shape)}) "
-                "and cannot be one result; take them picture by picture with explain_each()."
+                "and cannot be one result; take them image by image with explain_each()."
             )
         shape = item.tensor.shape
         if batch.indices and shape != batch.shape:

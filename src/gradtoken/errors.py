@@ -21,7 +21,7 @@ class GradTokenError(Exception):
 
 
 class ImageError(GradTokenError, ValueError):
-    """A picture that cannot be read or used."""
+    """An image that cannot be read or used."""
 
 
 class TargetError(GradTokenError, ValueError):

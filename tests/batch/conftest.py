@@ -49,7 +49,7 @@ def folder(tmp_path: Path, contents: list[bytes]) -> Path:
     (place / "b").mkdir(parents=True)
     for index, content in enumerate(contents):
         (place / ("b" if index > 6 else "") / f"{index:03d}.png").write_bytes(content)
-    (place / "004.png").write_bytes(b"not a picture")
+    (place / "004.png").write_bytes(b"not an image")
     return place
 
 

@@ -19,8 +19,8 @@ def test_batch_command_runs_resumes_and_reports(folder: Path, tmp_path: Path) ->
     out = str(tmp_path / "out")
     result = call(str(folder), "--out", out, *common)
     assert result.exit_code == 1
-    assert "1 of 10 pictures could not be explained" in result.output
-    assert "10 pictures, 19 rows in 3 shards" in result.output
+    assert "1 of 10 images could not be explained" in result.output
+    assert "10 images, 19 rows in 3 shards" in result.output
     result = call(str(folder), "--out", out, *common)
     assert isinstance(result.exception, GradTokenError)
     result = call("run", str(folder), "--out", out, *common, "--resume", "--json")

@@ -15,10 +15,10 @@ def test_summary_pictures_is_deprecated() -> None:
         assert SUMMARY.pictures == 3
 
 
-def test_summary_to_dict_keeps_its_keys() -> None:
+def test_summary_to_dict_has_all_fields() -> None:
     assert list(SUMMARY.to_dict().items()) == [
         ("out", "maps"),
-        ("pictures", 3),
+        ("images", 3),
         ("rows", 5),
         ("errors", 1),
         ("shards", 1),

@@ -25,5 +25,5 @@ def test_resume_rejects_damaged_listing(folder: Path, tmp_path: Path) -> None:
 
 def test_write_plan_rejects_repeated_ids(tmp_path: Path, contents: list[bytes]) -> None:
     path = write_parquet(tmp_path / "p.parquet", contents)
-    with pytest.raises(DatasetError, match="ids are not unique: that of picture 3 came before"):
+    with pytest.raises(DatasetError, match="ids are not unique: that of image 3 came before"):
         start(Source(str(path), columns=Columns(id="label")), tmp_path / "out")

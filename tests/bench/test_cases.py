@@ -94,7 +94,7 @@ def test_cases_reject_model_without_classes_of_data_set(demo: gradtoken.Model) -
 
 def test_cases_reject_text_model() -> None:
     model = gradtoken.load("open_clip/ViT-S-32", pretrained=False, device="cpu")
-    with pytest.raises(ModelError, match="compares pictures with text and has no classes"):
+    with pytest.raises(ModelError, match="compares images with text and has no classes"):
         next(cases(model, SceneSamples()))
 
 

@@ -33,7 +33,7 @@ from tests.waiting import PATIENCE, until
         (["explain", "{scene}", "--device", "warp"], "device 'warp' cannot be used"),
         (["explain", "{scene}", "--dtype", "int4"], "dtype 'int4' cannot be used"),
         (["explain", "{scene}", "--out", "{scene}/x"], "cannot write to"),
-        (["explain", ""], "an empty name is no picture"),
+        (["explain", ""], "an empty name is no image"),
         (["coupling", "{scene}", "-t", "rocket"], "--target twice"),
         (["coupling", "{scene}", "-t", "rocket", "-t", "ROCKET"], "--target twice"),
         (["models", "resnext"], "no model matches 'resnext'"),

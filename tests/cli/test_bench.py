@@ -118,7 +118,7 @@ def test_bench_omits_methods_that_do_not_support_the_model(tmp_path: Path) -> No
     out = tmp_path / "out"
     output = stdout(
         *("bench", "--model", model, "--checkpoint", str(weights)),
-        *("--data", f"folder:{tmp_path / 'pictures'}", "--every-picture"),
+        *("--data", f"folder:{tmp_path / 'pictures'}", "--every-image"),
         *("--methods", "gradtoken,rollout", "--metrics", "perturbation,top1-random"),
         *("--out", str(out)),
     )
@@ -127,7 +127,7 @@ def test_bench_omits_methods_that_do_not_support_the_model(tmp_path: Path) -> No
     assert "top1_random" in table
     assert "rollout" not in table
     result = invoke(
-        *("bench", "--model", model, "--checkpoint", weights, "--every-picture"),
+        *("bench", "--model", model, "--checkpoint", weights, "--every-image"),
         *("--data", f"folder:{tmp_path / 'pictures'}", "--methods", "rollout"),
         *("--out", tmp_path / "none"),
     )
@@ -195,7 +195,7 @@ def test_bench_reports_and_counts_a_method_that_fails_on_an_image(
     ]
     result = invoke(*command, "--json", "--out", tmp_path)
     assert result.exit_code == 1
-    assert "legrad failed on 1 of 4 pictures: legrad gave NaN or infinite" in result.stderr
+    assert "legrad failed on 1 of 4 images: legrad gave NaN or infinite" in result.stderr
     document = json.loads(result.stdout)
     assert document["refused"] == {}
     assert document["failed"]["legrad"]["count"] == 1
@@ -223,7 +223,7 @@ def test_bench_rejects_resume_with_other_weights_at_the_same_path(tmp_path: Path
     state = gradtoken.load(name, pretrained=False).module.state_dict()
     save_file(state, weights)
     command = [
-        *("bench", "--model", name, "--checkpoint", str(weights), "--every-picture"),
+        *("bench", "--model", name, "--checkpoint", str(weights), "--every-image"),
         *("--data", f"folder:{tmp_path / 'pictures'}", "--methods", "raw-attention"),
         *("--metrics", "top1-random", "--out", str(out)),
     ]
@@ -257,7 +257,7 @@ def test_bench_rejects_the_folder_of_another_run(tmp_path: Path) -> None:
 def test_bench_rejects_resume_with_another_activation(tmp_path: Path) -> None:
     command = (
         *("bench", "--methods", "gradtoken", "--metrics", "perturbation,insertion-deletion"),
-        *("--limit", 1, "--slow-limit", 1, "--every-picture", "--out", tmp_path, "--json"),
+        *("--limit", 1, "--slow-limit", 1, "--every-image", "--out", tmp_path, "--json"),
     )
     document = json.loads(stdout(*command, "--activation", "none"))
     assert document["settings"]["activation"] == "none"
@@ -274,7 +274,7 @@ def test_bench_as_json(tmp_path: Path) -> None:
     (document,) = json_lines(*command, "--out", tmp_path / "bench")
     rows = {(row["method"], row["metric"]): row for row in document["summary"]}
     assert rows["rollout", "coupling"]["mean"] == pytest.approx(1)
-    assert document["pictures"] == 2
+    assert document["images"] == 2
     assert document["differences"][0]["method"] == "rollout"
     assert all(Path(file).exists() for file in document["files"])
 

@@ -22,7 +22,7 @@ def test_coupling_prints_every_method(capsys: pytest.CaptureFixture[str], scene:
 def test_coupling_as_json(scene: Path) -> None:
     (record,) = json_lines("coupling", scene, "--method", "gradtoken", "--method", "rollout")
     assert record["coupling"]["rollout"] == pytest.approx(1)
-    assert record["pictures"] == 1
+    assert record["images"] == 1
 
 
 def test_coupling_continues_after_a_file_that_is_no_image(scene: Path) -> None:
@@ -30,7 +30,7 @@ def test_coupling_continues_after_a_file_that_is_no_image(scene: Path) -> None:
     bad.write_text("no picture")
     (record,) = json_lines("coupling", bad, scene, "--method", "rollout", code=1)
     assert record["coupling"]["rollout"] == pytest.approx(1)
-    assert [entry["picture"] for entry in record["failed"]] == [str(bad)]
+    assert [entry["image"] for entry in record["failed"]] == [str(bad)]
 
 
 def test_coupling_names_methods_that_do_not_support_the_model(scene: Path) -> None:

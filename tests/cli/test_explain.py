@@ -47,21 +47,21 @@ def test_explain_prints_a_json_line_per_image(scene: Path, tmp_path: Path) -> No
     bad.write_text("no picture")
     out = tmp_path / "out"
     records = json_lines("explain", scene, bad, "-t", "rocket", "--out", out, code=1)
-    assert [record["picture"] for record in records] == [str(scene), str(bad)]
+    assert [record["image"] for record in records] == [str(scene), str(bad)]
     manifest = json.loads((out / "scene" / "manifest.json").read_text())
     assert records[0]["targets"] == manifest["targets"]
     assert records[0]["folder"] == str(out / "scene")
-    assert "is not a picture" in records[1]["error"]
+    assert "is not an image" in records[1]["error"]
 
 
 def test_explain_continues_after_a_file_that_is_no_image(
     capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "bad.png").write_text("not a picture")
+    (tmp_path / "bad.png").write_text("not an image")
     code, out, err = run_main(capsys, "explain", tmp_path, "--out", tmp_path / "out")
     assert code == 1
-    assert "bad.png is not a picture" in err
-    assert "1 of 2 pictures could not be explained" in err
+    assert "bad.png is not an image" in err
+    assert "1 of 2 images could not be explained" in err
     assert "scene.png" in out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scene"]
 
@@ -80,7 +80,7 @@ def test_explain_rejects_an_empty_folder(
 ) -> None:
     code, _, err = run_main(capsys, "explain", tmp_path, "--out", tmp_path / "out")
     assert code == 1
-    assert "there is no picture in the folder" in err
+    assert "there is no image in the folder" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -121,7 +121,7 @@ def test_explain_every_class_above_a_probability(scene: Path, tmp_path: Path) ->
     assert result.exit_code == 1
     first, second = map(json.loads, result.stdout.splitlines())
     assert {t["label"] for t in first["targets"]} == set(expected)
-    assert second["picture"] == str(grey)
+    assert second["image"] == str(grey)
     assert "no class has a probability above 0.97; the largest is 0." in second["error"]
     assert not (tmp_path / "out" / "grey").exists()
     for other in (("--top-k", 2), ("--target", "banana"), ("--text", "a cat")):
@@ -141,7 +141,7 @@ def test_explain_prompts(capsys: pytest.CaptureFixture[str], scene: Path, tmp_pa
     assert kinds == [("text", "a cat"), ("text", "a dog")]
     assert manifest["model"]["weights"] == "random"
     for arguments, words in (
-        (command, "compares pictures with text and has no classes"),
+        (command, "compares images with text and has no classes"),
         ((*command, "-t", "cat", "--text", "a cat"), "give one"),
         (("explain", scene, "--text", "a cat"), "demo has classes and reads no text"),
     ):

@@ -34,7 +34,7 @@ def test_quiet_prints_only_errors(scene: Path, tmp_path: Path) -> None:
     result = invoke("explain", tmp_path, "--out", tmp_path / "out", "--quiet")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "is not a picture" in result.stderr
+    assert "is not an image" in result.stderr
     result = invoke("check", "demo", "-q")
     assert (result.exit_code, result.output) == (0, "")
 
@@ -51,7 +51,7 @@ def test_progress_on_a_terminal_leaves_standard_output_alone(scene: Path, tmp_pa
     printed, _ = process.communicate(timeout=PATIENCE)
     shown = os.read(ours, 1 << 16)
     os.close(ours)
-    assert json.loads(printed)["picture"] == str(scene)
+    assert json.loads(printed)["image"] == str(scene)
     assert b"explaining" in shown
     assert b"scene.png" not in shown
 
@@ -64,5 +64,5 @@ def test_progress_is_not_shown_by_forced_colours_alone(scene: Path, tmp_path: Pa
         env={**os.environ, "FORCE_COLOR": "1"},
         check=True,
     )
-    assert json.loads(done.stdout)["picture"] == str(scene)
+    assert json.loads(done.stdout)["image"] == str(scene)
     assert done.stderr == b""

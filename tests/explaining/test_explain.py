@@ -61,8 +61,8 @@ def test_explain_batch_equals_images_individually(model: Model, batch: Tensor) -
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        ([], "list of pictures is empty"),
-        (None, "cannot read a picture from NoneType"),
+        ([], "list of images is empty"),
+        (None, "cannot read an image from NoneType"),
         (torch.zeros(0, 3, 64, 64), "batch is empty"),
         (torch.zeros(1, 4, 64, 64), "not a preprocessed batch"),
         (torch.full((1, 3, 64, 64), torch.nan), "NaN or infinite"),

@@ -32,7 +32,7 @@ def test_explain_each_with_different_shapes() -> None:
     images = [*images_for((64, 64)), *images_for((48, 96)), *images_for((64, 64))]
     shapes = [tuple(item.tokens.shape) for item in gradtoken.explain_each(model, images, 1)]
     assert shapes == [(1, 1, 8, 8)] * 2 + [(1, 1, 6, 12)] * 2 + [(1, 1, 8, 8)] * 2
-    with pytest.raises(ImageError, match="take them picture by picture with explain_each"):
+    with pytest.raises(ImageError, match="take them image by image with explain_each"):
         gradtoken.explain(model, images, 1)
 
 
@@ -46,7 +46,7 @@ def test_explain_each_restores_model_between_images(model: Model, images: Tensor
 def test_explain_each_rejects_bad_arguments_before_iteration(model: Model, images: Tensor) -> None:
     with pytest.raises(TargetError, match="2 lists of targets were given for 7 images"):
         gradtoken.explain_each(model, images, [[1], [2]])
-    with pytest.raises(ImageError, match="list of pictures is empty"):
+    with pytest.raises(ImageError, match="list of images is empty"):
         gradtoken.explain_each(model, [])
 
 
@@ -64,6 +64,6 @@ def test_explain_each_reports_and_skips_unreadable_images(
     )
     assert len(explanations) == 2
     assert [index for index, _ in reported] == [1, 3]
-    assert "not a picture" in reported[0][1]
-    with pytest.raises(ImageError, match=r"bad\.png is not a picture"):
+    assert "not an image" in reported[0][1]
+    with pytest.raises(ImageError, match=r"bad\.png is not an image"):
         list(gradtoken.explain_each(model, value, 1))

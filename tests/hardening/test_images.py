@@ -40,7 +40,7 @@ def test_load_image_runs_no_postscript(tmp_path: Path, monkeypatch: pytest.Monke
     with Image.open(path) as image:
         assert image.format == "EPS"
     for given in (path, path.read_bytes()):
-        with pytest.raises(ImageError, match="is not a picture in a format"):
+        with pytest.raises(ImageError, match="is not an image in a format"):
             load_image(given)
     with pytest.raises(DatasetError, match="cannot be read"):
         read_image(path)
@@ -70,7 +70,7 @@ def test_load_image_of_16_bits_makes_no_floats(tmp_path: Path) -> None:
 
 
 def _peak_of(tmp_path: Path, mode: str) -> float:
-    """Megabytes that numpy allocates for a picture of four million pixels."""
+    """Megabytes that numpy allocates for an image of four million pixels."""
     import tracemalloc
 
     path = tmp_path / "deep.png"

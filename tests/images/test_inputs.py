@@ -47,7 +47,7 @@ def test_inputs_raises_same_error_with_workers(model: Model, files: list[Path]) 
             gradtoken.explain(model, files, 1, workers=workers)
         said.append(str(caught.value))
     assert said[0] == said[1]
-    assert "2.png is not a picture" in said[0]
+    assert "2.png is not an image" in said[0]
 
 
 def test_inputs_defers_images_of_long_lists(

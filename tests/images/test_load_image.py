@@ -109,7 +109,7 @@ def test_load_image_arrays() -> None:
 def test_load_image_rejects_bad_files_by_name(tmp_path: Path, picture: Image.Image) -> None:
     whole = saved(tmp_path, picture, "whole.jpg").read_bytes()
     cases = {
-        "text.png": (b"not a picture", "is not a picture"),
+        "text.png": (b"not an image", "is not an image"),
         "empty.png": (b"", "is empty (0 bytes)"),
         "cut.jpg": (whole[: len(whole) // 2], "damaged or truncated"),
     }
@@ -160,11 +160,11 @@ def test_load_image_rejects_decompression_bomb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((3, 4, 5)), "is not a picture"),
-        (np.zeros((0, 4, 3)), "is not a picture"),
+        (np.zeros((3, 4, 5)), "is not an image"),
+        (np.zeros((0, 4, 3)), "is not an image"),
         (np.full((2, 2, 3), np.nan), "NaN or infinite"),
         (np.full((2, 2, 3), 2.0), "must hold 0 to 1"),
-        (np.zeros((2, 2, 3), dtype=np.int64), "int64 is not a picture"),
+        (np.zeros((2, 2, 3), dtype=np.int64), "int64 is not an image"),
     ],
 )
 def test_load_image_rejects_bad_arrays(array: np.ndarray, words: str) -> None:
@@ -174,5 +174,5 @@ def test_load_image_rejects_bad_arrays(array: np.ndarray, words: str) -> None:
 
 
 def test_load_image_rejects_other_types() -> None:
-    with pytest.raises(ImageError, match="cannot read a picture from dict"):
+    with pytest.raises(ImageError, match="cannot read an image from dict"):
         load_image({})

@@ -53,7 +53,7 @@ def test_boxes_lie_on_their_own_images(model: Model, batch_size: int) -> None:
     assert len({tuple(box) for box in expected}) == 3
     assert [tuple(box) for box in explanation.boxes] == [tuple(box) for box in expected]
     assert [source.size for source in explanation.sources] == [image.size for image in images]
-    assert tuple(explanation[1:].boxes[0]) == tuple(expected[1])
+    assert tuple(explanation[1].boxes[0]) == tuple(expected[1])
 
 
 def test_picture_is_deprecated_name_of_image(picture: Image.Image) -> None:

@@ -171,7 +171,7 @@ def test_page_sorting_and_search(page: Any, explanations: list[Explanation]) -> 
     page.fill("#find", label.upper())
     having = [e.sources[0].name for e in explanations if any(label in name for name in e.labels[0])]
     assert sorted(names()) == having
-    assert page.inner_text("#count") == f"{len(having)} of 8 pictures"
+    assert page.inner_text("#count") == f"{len(having)} of 8 images"
 
 
 def test_page_keyboard_and_pointer_read_patches(page: Any, explanations: list[Explanation]) -> None:

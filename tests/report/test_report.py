@@ -187,7 +187,7 @@ def test_report_rejects_unwritable_paths(model: Model, tmp_path: Path) -> None:
 
 
 def test_report_size_and_memory_stay_small(model: Model, tmp_path: Path) -> None:
-    """A picture costs its small copy and its tokens, on disk and, while writing, in memory."""
+    """An image costs its small copy and its tokens, on disk and, while writing, in memory."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     large = Image.fromarray(noise).resize((1500, 1000))
     explanation = gradtoken.explain(model, large, [0, 1, 2])
@@ -226,6 +226,6 @@ def test_report_from_command_line(tmp_path: Path) -> None:
     page = Page(report)
     assert [entry["data-name"] for entry in page.all("article")] == ["0.png", "1.png", "2.png"]
     failures = "".join(page.text["li"])
-    assert "bad.png is not a picture" in failures
+    assert "bad.png is not an image" in failures
     assert page.text["h1"] == ["gradtoken on demo"]
     assert len(list((tmp_path / "out").iterdir())) == 3

@@ -133,7 +133,7 @@ def test_similarity_probability_of_independent_prompts(images: Tensor) -> None:
 
 
 def test_explain_rejects_wrong_targets(clip: Model, model: Model, images: Tensor) -> None:
-    with pytest.raises(TargetError, match=r"compares pictures with text.*targets=text\("):
+    with pytest.raises(TargetError, match=r"compares images with text.*targets=text\("):
         gradtoken.explain(clip, images)
     with pytest.raises(TargetError, match=r"'a cat' is no target.*targets=text\(\"a cat\"\)"):
         gradtoken.explain(clip, images, "a cat")

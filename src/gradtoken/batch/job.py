@@ -151,9 +151,8 @@ class Summary:
         return self.images
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain data; the number of images is called `pictures` there."""
-        fields = asdict(self)
-        return {("pictures" if name == "images" else name): fields[name] for name in fields}
+        """The fields as plain data."""
+        return asdict(self)
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

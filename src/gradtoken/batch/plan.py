@@ -66,7 +66,7 @@ def write_plan(folder: Folder, items: Iterable[Item], shard_size: int, unique: b
         pieces.append(hashlib.sha256(content).hexdigest())
         count += len(part)
     if not count:
-        raise DatasetError("the source lists no picture.")
+        raise DatasetError("the source lists no image.")
     if ids:
         ids.check()
     return Plan(shard_size, count, tuple(pieces))
@@ -174,6 +174,6 @@ class _UniqueIds:
         if same.any():
             first = int(order[1:][same].min())
             raise DatasetError(
-                f"ids are not unique: that of picture {first} came before; give an --id-column "
+                f"ids are not unique: that of image {first} came before; give an --id-column "
                 "without repetitions, or none."
             )

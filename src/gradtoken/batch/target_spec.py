@@ -95,7 +95,7 @@ class TargetSpec:
         """
         if has_prompts and self.prompts is None and self.column is None:
             raise TargetError(
-                f"{spec} compares pictures with text and has no classes of its own; give "
+                f"{spec} compares images with text and has no classes of its own; give "
                 "--targets text:FILE with a prompt on each line."
             )
         if self.prompts is not None and not has_prompts:

@@ -112,7 +112,7 @@ def cases(
     """
     if model.prompts is not None:
         raise ModelError(
-            f"{model.spec} compares pictures with text and has no classes to measure; use a "
+            f"{model.spec} compares images with text and has no classes to measure; use a "
             "classifier, such as gradtoken.models.zero_shot makes of it."
         )
     excluded = Exclusions() if exclusions is None else exclusions

@@ -24,8 +24,8 @@ from gradtoken.bench.scores import by_object, present_coupling
 from gradtoken.bench.store import Stamp, Store
 from gradtoken.datasets.sample import Sample
 from gradtoken.datasets.scenes.scenes import Scenes
-from gradtoken.errors import MethodError, ModelError
 from gradtoken.deprecation import renamed_parameters
+from gradtoken.errors import MethodError, ModelError
 from gradtoken.models.model import Model
 
 METRICS = ("pointing", "token_ap", "share", "energy", "coupling")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gradtoken.batch.target_spec import TargetSpec
 
 HELP = (
-    "Explain every picture of a data set, and go on after an interruption.\n\n"
+    "Explain every image of a data set, and go on after an interruption.\n\n"
     "`batch SOURCE …` is short for `batch run SOURCE …`."
 )
 EXAMPLES = """
@@ -53,7 +53,7 @@ class RunOptions:
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder of pictures, tar or Parquet files, a pattern, a Parquet, CSV or tar "
+            help="A folder of images, tar or Parquet files, a pattern, a Parquet, CSV or tar "
             "file, or a folder of Hugging Face datasets; a path or a URL that fsspec reads."
         ),
     ]
@@ -74,11 +74,11 @@ class RunOptions:
         bool, typer.Option("--resume", help="Go on with the run that is in --out.")
     ] = False
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures that go through the model together.")
+        int, typer.Option(min=1, help="Images that go through the model together.")
     ] = 16
-    shard_size: Annotated[int, typer.Option(min=1, help="Pictures in a file of results.")] = 1024
+    shard_size: Annotated[int, typer.Option(min=1, help="Images in a file of results.")] = 1024
     max_errors: Annotated[
-        int | None, typer.Option(min=0, help="Stop when more pictures than this fail.")
+        int | None, typer.Option(min=0, help="Stop when more images than this fail.")
     ] = None
     workers: Annotated[
         int | None, typer.Option(min=1, help="Models at work at once; --engine ray.")
@@ -97,14 +97,14 @@ class RunOptions:
         int | None, typer.Option(min=1, help="Threads of each model; default: shares the cores.")
     ] = None
     decoders: Annotated[
-        int | None, typer.Option(min=1, help="Pictures decoded at once; default: as cores allow.")
+        int | None, typer.Option(min=1, help="Images decoded at once; default: as cores allow.")
     ] = None
     kind: Annotated[
         str | None,
         typer.Option(help="folder, tar, parquet, hf or csv, where the name does not tell."),
     ] = None
     image_column: Annotated[
-        str | None, typer.Option(help="The column of pictures or their paths.")
+        str | None, typer.Option(help="The column of images or their paths.")
     ] = None
     id_column: Annotated[
         str | None, typer.Option(help="The column of ids; default: file and row.")
@@ -138,10 +138,10 @@ class ReportOptions:
 
 
 def run(options: RunOptions) -> None:
-    """Explain every picture of a data set into Parquet files: a row for each picture and target.
+    """Explain every image of a data set into Parquet files: a row for each image and target.
 
     Each file is written whole. After an interruption of any kind, the same command with --resume
-    makes what is missing, to the same bytes. A picture that cannot be explained is a row with its
+    makes what is missing, to the same bytes. An image that cannot be explained is a row with its
     error; the exit code is then 1.
     """
     from gradtoken.batch import running
@@ -171,7 +171,7 @@ def run(options: RunOptions) -> None:
     _print(summary, options)
     if summary.errors:
         complain(
-            f"{summary.errors} of {summary.images} pictures could not be explained; "
+            f"{summary.errors} of {summary.images} images could not be explained; "
             "gradtoken batch report names some, and the column error says why."
         )
         raise typer.Exit(1)
@@ -232,8 +232,8 @@ def _print(summary: Summary, options: RunOptions) -> None:
         rate = (summary.images - summary.before) / max(summary.seconds, 1e-9)
         shards = "1 shard" if summary.shards == 1 else f"{summary.shards:,} shards"
         console.print(
-            f"{summary.images:,} pictures, {summary.rows:,} rows in {shards} "
-            f"({summary.resumed:,} from before), {rate:.1f} pictures/s: {escape(summary.out)}",
+            f"{summary.images:,} images, {summary.rows:,} rows in {shards} "
+            f"({summary.resumed:,} from before), {rate:.1f} images/s: {escape(summary.out)}",
             soft_wrap=True,
             highlight=False,
         )

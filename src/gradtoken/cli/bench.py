@@ -74,7 +74,7 @@ class BenchOptions:
             "between."
         ),
     ] = "all"
-    limit: Annotated[int, typer.Option(min=1, help="Pictures to measure on.")] = 200
+    limit: Annotated[int, typer.Option(min=1, help="Images to measure on.")] = 200
     slow_limit: Annotated[
         int | None,
         typer.Option(
@@ -83,9 +83,13 @@ class BenchOptions:
             "methods such as RISE; and mosaics of grid-pointing. Default: one in twenty.",
         ),
     ] = None
-    every_picture: Annotated[
+    every_image: Annotated[
         bool,
-        typer.Option("--every-picture", help="Also pictures whose classes the model gets wrong."),
+        typer.Option(
+            "--every-image",
+            "--every-picture",
+            help="Also images whose classes the model gets wrong.",
+        ),
     ] = False
     template: Annotated[
         str | None,
@@ -135,10 +139,10 @@ def run(options: BenchOptions) -> None:
     for reason in outcome.unsupported.values():
         complain(f"left out: {reason}")
     for name, failure in outcome.failed.items():
-        complain(f"{name} failed on {failure.count} of {failure.of} pictures: {failure.reason}")
+        complain(f"{name} failed on {failure.count} of {failure.of} images: {failure.reason}")
     if not outcome.images:
         raise _nothing_measured(options, outcome)
-    title = f"{options.model} on {options.data}, {len(outcome.images)} pictures"
+    title = f"{options.model} on {options.data}, {len(outcome.images)} images"
     compared = differences(outcome.records, REFERENCE)
     paths = _write(options, inputs, outcome, title, compared)
     print_results(options.output, outcome, title, paths, compared)
@@ -186,7 +190,7 @@ def _settings(options: BenchOptions, inputs: _Inputs) -> dict[str, Any]:
         "image_size": options.loading.image_size,
         "data": options.data,
         "slow_limit": options.slow_images,
-        "every_picture": options.every_picture,
+        "every_picture": options.every_image,
         "class_map": None if inputs.class_map is None else inputs.class_map.to_dict(),
     }
 
@@ -210,7 +214,7 @@ def _measure(options: BenchOptions, inputs: _Inputs, settings: Mapping[str, Any]
             store,
             limit=options.limit,
             slow_limit=options.slow_images,
-            whole=not options.every_picture,
+            whole=not options.every_image,
             class_map=inputs.class_map,
             progress=lambda done: bar.update(task, completed=done),
         )
@@ -236,7 +240,7 @@ def _write(
     every = cases(
         inputs.model,
         inputs.samples,
-        whole=not options.every_picture,
+        whole=not options.every_image,
         class_map=inputs.class_map,
     )
     first = [case for _, case in islice(every, _EXAMPLES) if case is not None]
@@ -252,7 +256,7 @@ def _write(
 def _nothing_measured(options: BenchOptions, outcome: Outcome) -> DatasetError:
     if options.mapping.class_map is None:
         return DatasetError(
-            f"the model recognised none of the pictures of {options.data}; pass --every-picture."
+            f"the model recognised none of the images of {options.data}; pass --every-image."
         )
     reasons = outcome.left_out.images
     why = "; ".join(f"{count} images: {reason}" for reason, count in reasons.items())

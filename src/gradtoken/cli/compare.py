@@ -33,7 +33,7 @@ Examples:
 class CompareOptions:
     """The options of `gradtoken compare`."""
 
-    image: Annotated[str, typer.Argument(help="A picture.")]
+    image: Annotated[str, typer.Argument(help="An image.")]
     model: shared.ModelSpec = "demo"
     target: shared.Targets = None
     text: shared.Prompts = None
@@ -41,13 +41,13 @@ class CompareOptions:
         int, typer.Option(min=1, help="Predicted classes to explain without --target.")
     ] = 2
     method: shared.MethodNames = None
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("compare.png")
+    out: Annotated[Path, typer.Option(help="The image to write.")] = Path("compare.png")
     loading: shared.ModelOptions = field(default_factory=shared.ModelOptions)
     output: Output = field(default_factory=Output)
 
 
 def run(options: CompareOptions) -> None:
-    """Draw a sheet of one picture: a row per class, a column per method.
+    """Draw a sheet of one image: a row per class, a column per method.
 
     Methods that cannot serve the model are left blank and named with their reason.
     """
@@ -77,11 +77,11 @@ def run(options: CompareOptions) -> None:
     rows = comparison_rows(results, Style())
     _save(comparison_figure(rows, f"{Path(image).name}, {options.model}"), out)
     output.say(_table(list(results), couplings, unsupported))
-    output.say(f"picture: {escape(str(out))}", soft_wrap=True)
+    output.say(f"image: {escape(str(out))}", soft_wrap=True)
     output.document(
         {
             "model": options.model,
-            "picture": image,
+            "image": image,
             "targets": next(iter(explanations.values())).to_dict()[0]["targets"],
             "coupling": couplings,
             "refused": unsupported,

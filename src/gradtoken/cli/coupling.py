@@ -88,14 +88,14 @@ def run(options: CouplingOptions) -> None:
     output.document(
         {
             "model": options.model,
-            "pictures": len(paths) - len(failed),
+            "images": len(paths) - len(failed),
             "coupling": results.means(),
             "refused": unsupported,
             "failed": failed,
         }
     )
     if failed:
-        complain(f"{len(failed)} of {len(paths)} pictures could not be read.")
+        complain(f"{len(failed)} of {len(paths)} images could not be read.")
         raise typer.Exit(1)
 
 
@@ -117,11 +117,11 @@ def _measure(
                 results.unsupported[method.name] = str(error)
     except ImageError as error:
         complain(str(error))
-        results.failed.append({"picture": str(path), "error": str(error)})
+        results.failed.append({"image": str(path), "error": str(error)})
 
 
 def _table(results: _Results) -> Table:
-    table = Table("method", "coupling", "pictures")
+    table = Table("method", "coupling", "images")
     for name, mean in results.means().items():
         table.add_row(name, f"{mean:.3f}", str(len(results.values[name])))
     for name, reason in results.unsupported.items():

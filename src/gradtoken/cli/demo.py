@@ -35,7 +35,7 @@ _SCENES = 200
 class DemoOptions:
     """The options of `gradtoken demo`."""
 
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("gradtoken-demo")
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("gradtoken-demo")
     seed: Annotated[int, typer.Option(min=0, help="Which scene.")] = 70
     objects: Annotated[int, typer.Option(min=2, max=5, help="Objects in the scene.")] = 3
     output: Output = field(default_factory=Output)
@@ -76,7 +76,7 @@ def run(options: DemoOptions) -> None:
         )
     if index:
         output.say(f"passed over {index} scene(s) whose objects the model does not all name.")
-    output.say(f"picture: {escape(str(path))}", soft_wrap=True)
+    output.say(f"image: {escape(str(path))}", soft_wrap=True)
     output.document(
         {
             "seed": options.seed,

@@ -50,22 +50,22 @@ class ExplainOptions:
     above: shared.Above = None
     method: shared.MethodName = "gradtoken"
     option: shared.OptionPairs = None
-    out: Annotated[Path, typer.Option(help="Folder for one folder per picture.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for one folder per image.")] = Path(
         "gradtoken-out"
     )
     report: Annotated[
         Path | None,
-        typer.Option(help="Also write one HTML page with all pictures, maps and numbers."),
+        typer.Option(help="Also write one HTML page with all images, maps and numbers."),
     ] = None
     loading: shared.ModelOptions = field(default_factory=shared.ModelOptions)
     output: Output = field(default_factory=Output)
 
 
 def run(options: ExplainOptions) -> None:
-    """Explain why a model gives its classes to pictures: one map per picture and class.
+    """Explain why a model gives its classes to images: one map per image and class.
 
-    Each picture gets a folder with an overlay per class, a summary figure, the raw token maps and
-    a manifest; --report puts all of them on one page. A picture that cannot be read is reported
+    Each image gets a folder with an overlay per class, a summary figure, the raw token maps and
+    a manifest; --report puts all of them on one page. An image that cannot be read is reported
     and does not stop the rest; the exit code is then 1.
     """
     from gradtoken.attribution import make_method
@@ -80,7 +80,7 @@ def run(options: ExplainOptions) -> None:
     shared.check_writable(options.out)
     folders = [options.out / name for name in unique_names([safe_name(p.stem) for p in paths])]
     output = options.output
-    table = Table("picture", "class", "probability", "score", "evidence", "folder")
+    table = Table("image", "class", "probability", "score", "evidence", "folder")
     failed = 0
     top_k = 1 if options.top_k is None else options.top_k
     results = _explain(model, paths, targets, method=method, top_k=top_k)
@@ -92,7 +92,7 @@ def run(options: ExplainOptions) -> None:
                 explanation = _save(result, path, folder)
             except (ImageError, TargetError, OutputError) as error:
                 complain(str(error))
-                output.document({"picture": str(path), "error": str(error)})
+                output.document({"image": str(path), "error": str(error)})
                 failed += 1
                 if page:
                     page.fail(str(path), str(error))
@@ -106,7 +106,7 @@ def run(options: ExplainOptions) -> None:
     if options.report:
         output.say(f"report: {escape(str(options.report))}", soft_wrap=True)
     if failed:
-        complain(f"{failed} of {len(paths)} pictures could not be explained.")
+        complain(f"{failed} of {len(paths)} images could not be explained.")
         raise typer.Exit(1)
 
 
@@ -169,4 +169,4 @@ def _probability(value: float) -> str:
 
 def _record(path: Path, explanation: Explanation, folder: Path) -> dict[str, Any]:
     """The manifest, and where the files are."""
-    return {"picture": str(path), "folder": str(folder), **explanation.to_dict()[0]}
+    return {"image": str(path), "folder": str(folder), **explanation.to_dict()[0]}

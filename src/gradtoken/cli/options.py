@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gradtoken.attribution import Method
     from gradtoken.models import Model
 
-Images = Annotated[list[str], typer.Argument(help="Pictures, folders or patterns.")]
+Images = Annotated[list[str], typer.Argument(help="Images, folders or patterns.")]
 ModelSpec = Annotated[
     str,
     typer.Option(
@@ -44,7 +44,7 @@ Checkpoint = Annotated[
 ]
 ImageSize = Annotated[
     str | None,
-    typer.Option(help="Bring pictures to this many pixels, as 384 or 256x128 (height x width)."),
+    typer.Option(help="Bring images to this many pixels, as 384 or 256x128 (height x width)."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, …; default: cuda if present.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 (default), bfloat16, float16 or float64.")]
@@ -173,7 +173,7 @@ def find_targets(
         return list(text(*texts))
     if model.prompts is not None:
         raise TargetError(
-            f"{model.spec} compares pictures with text and has no classes of its own; give "
+            f"{model.spec} compares images with text and has no classes of its own; give "
             'prompts, as in --text "a photo of a cat" --text "a photo of a dog".'
         )
     return [model.labels.find(name) for name in names] if names else None
@@ -217,7 +217,7 @@ def find_images(names: Iterable[str]) -> list[Path]:
     paths: list[Path] = []
     for name in names:
         if not name:
-            raise ImageError("an empty name is no picture.")
+            raise ImageError("an empty name is no image.")
         if os.path.isdir(name):
             paths += _images_in(Path(name))
         elif has_magic(name) and not os.path.exists(name):
@@ -239,7 +239,7 @@ def _images_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise ImageError(f"the folder {folder} cannot be read: {error.strerror}.") from None
     if not files:
-        raise ImageError(f"there is no picture in the folder {folder}.")
+        raise ImageError(f"there is no image in the folder {folder}.")
     return files
 
 

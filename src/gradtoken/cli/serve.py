@@ -61,9 +61,9 @@ class ServeOptions:
 
 
 def run(options: ServeOptions) -> None:
-    """Serve a web page that explains pictures class by class.
+    """Serve a web page that explains images class by class.
 
-    Drop a picture, tick classes, and see their maps side by side. Pictures stay on this machine and
+    Drop an image, tick classes, and see their maps side by side. Images stay on this machine and
     are deleted after use. Stop it with Ctrl+C.
     """
     from gradtoken.app import serving
@@ -92,7 +92,7 @@ def run(options: ServeOptions) -> None:
             wait_for(stop)
     finally:
         signal.signal(signal.SIGTERM, handler)
-    console.print("stopped; uploaded pictures are deleted.")
+    console.print("stopped; uploaded images are deleted.")
 
 
 def wait_for(stop: threading.Event) -> None:

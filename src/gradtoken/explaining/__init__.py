@@ -57,7 +57,7 @@ def explain(
 
     Example:
         >>> model = gradtoken.load("demo")
-        >>> gradtoken.explain(model, "picture.jpg", ["banana", "rocket"]).save("out")
+        >>> gradtoken.explain(model, "image.jpg", ["banana", "rocket"]).save("out")
     """
     job = Job(model, images, targets, method, top_k, batch_size, workers, options)
     parts: list[Explanation] = []

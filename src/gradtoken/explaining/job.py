@@ -123,8 +123,8 @@ class Job:
         if needed > free:
             raise TargetError(
                 f"maps of {first.tokens.shape[1]} targets for {count} images take "
-                f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; take them picture by "
-                "picture with explain_each(), or those of the likeliest classes alone with top_k."
+                f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; take them image by "
+                "image with explain_each(), or those of the likeliest classes alone with top_k."
             )
 
     def _explain(self, batch: Batch, *, combined: bool, skip: bool) -> BatchResult:

@@ -97,7 +97,7 @@ class Explanation:
         sizes = {source.size for source in self.sources}
         if len(sizes) > 1:
             raise ImageError(
-                f"the pictures have {len(sizes)} different sizes, so their maps are no one tensor; "
+                f"the images have {len(sizes)} different sizes, so their maps are no one tensor; "
                 "take explanation[i].relevance, or .tokens."
             )
         return torch.stack(

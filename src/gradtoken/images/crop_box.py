@@ -17,8 +17,8 @@ from gradtoken.images.channels import IMAGE_CHANNELS
 Profile: TypeAlias = np.ndarray[Any, Any]
 
 _NOT_FIXED = (
-    "the preprocessing is not a fixed resize and crop (it is random, flips or turns pictures), so "
-    "maps cannot be put back on the picture; pass the deterministic one used for evaluation."
+    "the preprocessing is not a fixed resize and crop (it is random, flips or turns images), so "
+    "maps cannot be put back on the image; pass the deterministic one used for evaluation."
 )
 _PASSES = 8
 _TOLERANCE = 0.06

@@ -55,7 +55,7 @@ class Inputs:
         self._preprocess = preprocess
         self._items = _as_items(images, preprocess.depth)
         if not self._items:
-            raise ImageError("the list of pictures is empty; give at least one.")
+            raise ImageError("the list of images is empty; give at least one.")
         if workers is not None and (type(workers) is not int or workers < 0):
             raise ImageError(f"workers is {workers!r}; it must be None or a number from 0 up.")
         encoded = sum(not isinstance(item, Tensor) for item in self._items)

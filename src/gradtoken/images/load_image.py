@@ -56,12 +56,12 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_bytes(bytes(source), max_pixels)
     if isinstance(source, Image.Image):
-        _check_size(source, "the picture", max_pixels)
-        return _to_rgb(source, "the picture")
+        _check_size(source, "the image", max_pixels)
+        return _to_rgb(source, "the image")
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     raise ImageError(
-        f"cannot read a picture from {type(source).__name__}; give a path, a file's bytes, a PIL "
+        f"cannot read an image from {type(source).__name__}; give a path, a file's bytes, a PIL "
         "image, a NumPy array or a preprocessed tensor."
     )
 
@@ -92,7 +92,7 @@ def load_with_orientation(path: Path) -> tuple[Image.Image, int]:
 def _from_bytes(content: bytes, max_pixels: int) -> Image.Image:
     name = "the file"
     if not content:
-        raise ImageError(f"{name} is empty (0 bytes), so there is no picture in it.")
+        raise ImageError(f"{name} is empty (0 bytes), so there is no image in it.")
     return _decoded(io.BytesIO(content), name, lambda image: _to_rgb(image, name), max_pixels)
 
 
@@ -129,7 +129,7 @@ def _decoded(
         raise ImageError(f"{name} cannot be read: permission denied.") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name} is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
+            f"{name} is not an image in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
         ) from None
     except Image.DecompressionBombError:
         raise ImageError(
@@ -149,11 +149,11 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise ImageError(f"{str(path)!r} is no path to a file: {error}.") from None
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a folder, not a picture; name the pictures inside it.")
+        raise ImageError(f"{path} is a folder, not an image; name the images inside it.")
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path} is a pipe or device, not a picture; give a plain file.")
+        raise ImageError(f"{path} is a pipe or device, not an image; give a plain file.")
     if status.st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes), so there is no picture in it.")
+        raise ImageError(f"{path} is empty (0 bytes), so there is no image in it.")
 
 
 @cache
@@ -211,7 +211,7 @@ def _from_array(
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in FILE_CHANNELS or 0 in array.shape:
         raise ImageError(
-            f"an array of shape {tuple(array.shape)} is not a picture; give (H, W), (H, W, 3) or "
+            f"an array of shape {tuple(array.shape)} is not an image; give (H, W), (H, W, 3) or "
             "(H, W, 4), and preprocessed batches as a torch tensor (B, 3, H, W)."
         )
     if array.shape[0] * array.shape[1] > max_pixels:
@@ -229,12 +229,12 @@ def _from_array(
         if array.min() < 0 or array.max() > 1:
             raise ImageError(
                 f"{name} holds floats from {array.min():.3g} to "
-                f"{array.max():.3g} where a float picture must hold 0 to 1; scale it."
+                f"{array.max():.3g} where a float image must hold 0 to 1; scale it."
             )
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ImageError(
-            f"an array of {array.dtype} is not a picture; use uint8, uint16 or floats in 0..1."
+            f"an array of {array.dtype} is not an image; use uint8, uint16 or floats in 0..1."
         )
     squeezed = array[..., 0] if array.shape[-1] == 1 else array
     return _to_rgb(Image.fromarray(np.ascontiguousarray(squeezed)), name)

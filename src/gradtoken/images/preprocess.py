@@ -97,7 +97,7 @@ class Preprocess:
         width, height = self._size(image)
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ImageError(
-                f"a picture of {width}x{height} pixels is too elongated to resize for a model "
+                f"an image of {width}x{height} pixels is too elongated to resize for a model "
                 f"(over {MAX_ASPECT}:1); crop it first."
             )
         out: Any = self.transform(image)
@@ -220,12 +220,12 @@ def check_tensor(images: Tensor, channels: int = 3) -> Float[Tensor, "batch chan
     height, width = images.shape[-2:]
     if height * width > MAX_PIXELS:
         raise ImageError(
-            f"the tensor's pictures have {width}x{height} pixels, above the limit of "
+            f"the tensor's images have {width}x{height} pixels, above the limit of "
             f"{MAX_PIXELS:,}; make them smaller first."
         )
     if not images.is_floating_point() or images.dtype.itemsize < 2:
         raise ImageError(
-            f"a tensor of {images.dtype} is not preprocessed; pass pictures as PIL images or uint8 "
+            f"a tensor of {images.dtype} is not preprocessed; pass images as PIL images or uint8 "
             f"arrays (H, W, {channels}), or apply the model's preprocessing first."
         )
     if not bool(torch.isfinite(images).all()):

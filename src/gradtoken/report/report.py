@@ -42,8 +42,8 @@ class Report:
 
     Example:
         >>> with Report("report.html", title="My model") as report:
-        ...     for picture in pictures:
-        ...         report.add(gradtoken.explain(model, picture, top_k=3))
+        ...     for image in images:
+        ...         report.add(gradtoken.explain(model, image, top_k=3))
     """
 
     def __init__(

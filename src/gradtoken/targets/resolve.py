@@ -81,7 +81,7 @@ def resolve_rows(
     batch = len(logits)
     if prompts is not None and targets is None:
         raise TargetError(
-            "this model compares pictures with text and has no classes of its own; give prompts, "
+            "this model compares images with text and has no classes of its own; give prompts, "
             'as in targets=text("a photo of a cat", "a photo of a dog") (--text on the command '
             "line)."
         )
@@ -204,7 +204,7 @@ def _as_target(
     if isinstance(item, Prompt):
         if encode is None:
             raise TargetError(
-                "text(…) is for models that compare pictures with text, such as CLIP; this one has "
+                "text(…) is for models that compare images with text, such as CLIP; this one has "
                 "classes, so give their names or ids."
             )
         return Similarity(item.prompts[item.index], item.index, encode(item.prompts))
@@ -216,7 +216,7 @@ def _as_target(
         return SimilarityContrast(*prompts)
     if encode is not None and not callable(item) and not isinstance(item, Target):
         raise TargetError(
-            f"{item!r} is no target of a model that compares pictures with text; give prompts, as "
+            f"{item!r} is no target of a model that compares images with text; give prompts, as "
             f"in targets={_as_prompts(item)}."
         )
     if isinstance(item, Above):

@@ -73,7 +73,7 @@ def test_two_workers_share_a_gpu(folder: Path, tmp_path: Path) -> None:
 
 
 def test_run_raises_errors_of_workers(address: str, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"^1 pictures could not be explained, more than"):
+    with pytest.raises(DatasetError, match=r"^1 images could not be explained, more than"):
         start(folder, tmp_path / "a", engine="ray", workers=1, address=address, max_errors=0)
 
 

@@ -53,7 +53,7 @@ def test_read_filters(out: Path) -> None:
     everything = list(read(str(out), errors=None))
     assert len(everything) == 2 * (COUNT - 1) + 1
     (bad,) = read(str(out), errors=True)
-    assert bad.error.startswith("the file is not a picture")
+    assert bad.error.startswith("the file is not an image")
     with pytest.raises(DatasetError, match="has no map"):
         bad.relevance()
     name = everything[0].target_name

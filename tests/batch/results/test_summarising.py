@@ -31,7 +31,7 @@ def test_summarise_rejects_null_columns(out: Path, column: str) -> None:
 
 
 def test_summarise_known_maps() -> None:
-    """Maps whose shares are known, in batches that cut a picture in two."""
+    """Maps whose shares are known, in batches that cut an image in two."""
     corner, middle = np.zeros((8, 8), np.float16), np.zeros((8, 8), np.float16)
     corner[0, 0], middle[3:5, 3:5] = 1, 0.5
     middle[7, 7] = -1

@@ -26,7 +26,7 @@ class IntegratedGradients(PixelMethod):
     """
 
     name: ClassVar[str] = "integrated-gradients"
-    summary: ClassVar[str] = "gradient integrated from a baseline picture, signed"
+    summary: ClassVar[str] = "gradient integrated from a baseline image, signed"
     source: ClassVar[str] = "Sundararajan, Taly, Yan, ICML 2017; through captum"
     slow: ClassVar[bool] = True
     trial: ClassVar[dict[str, Any]] = {"steps": 2}

@@ -30,7 +30,7 @@ class SmoothGrad(PixelMethod):
     """
 
     name: ClassVar[str] = "smoothgrad"
-    summary: ClassVar[str] = "saliency averaged over noisy pictures"
+    summary: ClassVar[str] = "saliency averaged over noisy images"
     source: ClassVar[str] = "Smilkov et al., 2017; through captum"
     slow: ClassVar[bool] = True
     trial: ClassVar[dict[str, Any]] = {"samples": 2}

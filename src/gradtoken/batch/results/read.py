@@ -14,6 +14,7 @@ from PIL import Image
 from gradtoken.batch.results.folder import Folder
 from gradtoken.batch.results.manifest import DATA, read_manifest
 from gradtoken.batch.results.schema import results_schema
+from gradtoken.deprecation import renamed_parameters
 from gradtoken.errors import DatasetError, did_you_mean
 from gradtoken.extras import needs
 
@@ -85,11 +86,12 @@ class Map:
         box = Box(*(edge * out[i % 2] / self.size[i % 2] for i, edge in enumerate(self.box)))
         return lay_out(torch.from_numpy(self.tokens)[None], box, out)[0].numpy()
 
-    def overlay(self, picture: Image.Image, style: Style | None = None) -> Image.Image:
+    @renamed_parameters(picture="image")
+    def overlay(self, image: Image.Image, style: Style | None = None) -> Image.Image:
         """The map in colour over its image.
 
         Args:
-            picture: the image, which is not part of the results.
+            image: the image, which is not part of the results.
             style: display choices; None for the default ones.
 
         Raises:
@@ -100,7 +102,7 @@ class Map:
         from gradtoken.explanation.style import MAX_SIDE, Style, fitted_to, overlay
         from gradtoken.images.box import Box
 
-        image = picture.convert("RGB")
+        image = image.convert("RGB")
         image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
         values = self.relevance(image.size)
         assert self.size is not None
@@ -270,7 +272,7 @@ def _map(row: Mapping[str, Any]) -> Map:
     if row["width"] is not None:
         size = (int(row["width"]), int(row["height"]))
         if min(size) < 1:
-            raise ValueError(f"a picture of {size[0]}x{size[1]} pixels")
+            raise ValueError(f"an image of {size[0]}x{size[1]} pixels")
     names = ("index", "id", "source", "sha256", "rank", "target_id", "target_name")
     return Map(
         **{name: row[name] for name in (*names, *_NUMBERS, "error")},

@@ -122,7 +122,7 @@ def _introduction(statistics: Statistics, manifest: Manifest) -> list[str]:
         "# Relevance over a data set",
         "",
         f"Model {_cell(settings['model'])}, method {_cell(settings['method'])}, source "
-        f"{_cell(settings['source']['spec'])}: {statistics.images:,} of {plan.images:,} pictures, "
+        f"{_cell(settings['source']['spec'])}: {statistics.images:,} of {plan.images:,} images, "
         f"{statistics.maps:,} maps, {statistics.failed:,} failed.",
         "",
         f"Maps without positive evidence (less than {LEAST:.0%} of their absolute relevance is "
@@ -164,7 +164,7 @@ def _class_table(statistics: Statistics, rows: int) -> list[str]:
 
 def _example_table(statistics: Statistics) -> list[str]:
     lines = ["", "## Most border-driven predictions", ""]
-    lines += ["| picture | class | probability | in the border |", "|---|---|---:|---:|"]
+    lines += ["| image | class | probability | in the border |", "|---|---|---:|---:|"]
     for example in statistics.examples:
         no_probability = isnan(example.probability)
         score = f"y = {example.score:.3f}" if no_probability else f"{example.probability:.3f}"
@@ -177,7 +177,7 @@ def _error_table(statistics: Statistics) -> list[str]:
     """The first images that failed, if any did."""
     if not statistics.errors:
         return []
-    lines = ["", "## Errors", "", "| picture | error |", "|---|---|"]
+    lines = ["", "## Errors", "", "| image | error |", "|---|---|"]
     lines += [f"| {_cell(name)} | {_cell(error)} |" for name, error in statistics.errors]
     if statistics.failed > len(statistics.errors):
         lines.append(f"\nThe first {len(statistics.errors)} of {statistics.failed:,}.")

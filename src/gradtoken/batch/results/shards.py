@@ -77,7 +77,7 @@ class ShardWriter:
             self._write(chunk.shard)
         if self._max_errors is not None and self._errors > self._max_errors:
             raise DatasetError(
-                f"{self._errors} pictures could not be explained, more than --max-errors "
+                f"{self._errors} images could not be explained, more than --max-errors "
                 f"{self._max_errors}, the last being {chunk.problem} Finished shards are kept; "
                 "--resume goes on from there."
             )

@@ -236,7 +236,7 @@ def _overlaps(before: int, after: int) -> np.ndarray[Any, Any]:
 
 
 def _whole_images(batches: Iterable[Any]) -> Iterator[Any]:
-    """Tables that end where a picture ends."""
+    """Tables that end where an image ends."""
     pa = needs("pyarrow")
     waiting = None
     for batch in batches:

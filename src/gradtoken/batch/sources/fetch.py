@@ -163,7 +163,7 @@ def _read_cell(item: Item, value: Any, options: Mapping[str, Any]) -> bytes:
             return _read_file(item._replace(file=file, size=None), options)
         value = content
     if not isinstance(value, bytes):
-        raise ImageError(f"{item.source} holds no picture.")
+        raise ImageError(f"{item.source} holds no image.")
     _check_size(item, len(value))
     return value
 

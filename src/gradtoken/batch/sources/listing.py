@@ -59,7 +59,7 @@ def list_items(source: Source) -> Iterator[Item]:
         return
     if kind not in ("tar", "parquet", "csv") and source.columns.targets:
         raise DatasetError(
-            f"{source.spec} is a folder of pictures and has no columns; give --targets column: "
+            f"{source.spec} is a folder of images and has no columns; give --targets column: "
             "with a CSV, Parquet, tar or Hugging Face source."
         )
     count = 0
@@ -78,7 +78,7 @@ def list_items(source: Source) -> Iterator[Item]:
 
 
 _NAMES = {
-    "folder": "picture",
+    "folder": "image",
     "tar": "tar file",
     "parquet": "Parquet file",
     "csv": "CSV file",
@@ -107,12 +107,12 @@ def _detect_kind(files: Files, matches: list[File], root: str | None) -> str:
             if kind is not None and kind != "csv":
                 return kind
         raise DatasetError(
-            f"there is no picture, tar file, Parquet file or Hugging Face data set in {root}."
+            f"there is no image, tar file, Parquet file or Hugging Face data set in {root}."
         )
     kind = _kind_by_name(matches[0].path)
     if kind is None:
         raise DatasetError(
-            f"{matches[0].path} is no source by its name (a picture, .tar, .parquet, .csv); pass "
+            f"{matches[0].path} is no source by its name (an image, .tar, .parquet, .csv); pass "
             "--kind."
         )
     return kind

@@ -191,10 +191,9 @@ class _ItemMaker:
         if path is not None:
             return Item(name, text, path, stamp=file_stamp(path), targets=targets)
         problem = (
-            f"{text!r} leads out of {self._root}; pass --root with a folder that holds all "
-            "pictures."
+            f"{text!r} leads out of {self._root}; pass --root with a folder that holds all images."
             if text
-            else f"column {self.image!r} names no picture here."
+            else f"column {self.image!r} names no image here."
         )
         return Item(name, text, "", stamp=self._file.stamp, targets=targets, problem=problem)
 
@@ -237,7 +236,7 @@ def usual_column(schema: Any, names: Sequence[str], file: str) -> str:
     if len(binary) == 1:
         return binary[0]
     raise DatasetError(
-        f"which column of {file} holds the pictures is not clear; name it with --image-column: "
+        f"which column of {file} holds the images is not clear; name it with --image-column: "
         f"{', '.join(names)}."
     )
 

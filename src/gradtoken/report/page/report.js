@@ -137,7 +137,7 @@
     context.putImageData(image, 0, 0);
     get("low").textContent = look.sign === "signed" ? "against" : "0";
     get("high").textContent = look.sign === "signed" ? "for" : "for, largest of the map";
-    if (look.shared && look.sign === "positive") get("high").textContent = "for, largest of the picture";
+    if (look.shared && look.sign === "positive") get("high").textContent = "for, largest of the image";
   };
 
   const redraw = () => {
@@ -170,7 +170,7 @@
       entry.hidden = !text.includes(words);
       shown += entry.hidden ? 0 : 1;
     }
-    get("count").textContent = `${shown} of ${entries.length} pictures`;
+    get("count").textContent = `${shown} of ${entries.length} images`;
   };
 
   // What a patch says: under the pointer, or where arrow keys have moved to.
