@@ -11,19 +11,10 @@ from gradtoken.errors import ImageError
 from gradtoken.images.crop_box import find_crop_box
 from gradtoken.images.preprocess import Preprocess
 from gradtoken.models.timm.preprocess import build_preprocess
+from tests.images.data_config import config
 from tests.images.multichannel import SIZE
 
 SIZES = [(300, 200), (200, 300), (224, 224), (97, 411), (33, 30), (2000, 1500)]
-
-
-def config(**changes: object) -> dict:
-    return {
-        "input_size": (3, 64, 64),
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.25, 0.25, 0.25),
-        "crop_pct": 0.9,
-        **changes,
-    }
 
 
 def test_find_crop_box_for_four_channels() -> None:

@@ -17,17 +17,8 @@ from gradtoken.errors import ImageError, ModelError
 from gradtoken.images.preprocess import Preprocess, check_tensor
 from gradtoken.models.timm.preprocess import build_preprocess
 from tests.conftest import tiny_vit
+from tests.images.data_config import config
 from tests.images.multichannel import SIZE, array, channel_transform, rgb
-
-
-def config(**changes: object) -> dict:
-    return {
-        "input_size": (3, 64, 64),
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.25, 0.25, 0.25),
-        "crop_pct": 0.9,
-        **changes,
-    }
 
 
 def test_preprocess_rendering_by_indices() -> None:

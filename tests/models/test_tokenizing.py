@@ -47,6 +47,15 @@ def custom(kind: type = CustomTextCLIP, **text: Any) -> nn.Module:
     )
 
 
+def assert_scores_are_cosines(model: Model, tokenizer: Letters, images: Tensor) -> None:
+    """The scores of the prompts are the cosines of the module's own embeddings."""
+    actual = gradtoken.explain(model, images, gradtoken.text(*PROMPTS))
+    with torch.no_grad():
+        embeddings = model.module.encode_image(images, normalize=True)
+        words = model.module.encode_text(tokenizer(list(PROMPTS)), normalize=True)
+    torch.testing.assert_close(actual.scores, embeddings @ words.T, rtol=1e-5, atol=1e-6)
+
+
 @pytest.fixture
 def images() -> Tensor:
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(5)).double()
@@ -56,11 +65,7 @@ def images() -> Tensor:
 def test_wrap_takes_own_tokenizer(kind: type, images: Tensor) -> None:
     module, tokenizer = custom(kind), Letters()
     model = gradtoken.wrap(module, tokenizer=tokenizer)
-    actual = gradtoken.explain(model, images, gradtoken.text(*PROMPTS))
-    with torch.no_grad():
-        embeddings = module.encode_image(images, normalize=True)
-        words = module.encode_text(tokenizer(list(PROMPTS)), normalize=True)
-    torch.testing.assert_close(actual.scores, embeddings @ words.T, rtol=1e-5, atol=1e-6)
+    assert_scores_are_cosines(model, tokenizer, images)
 
 
 @pytest.mark.parametrize("kind", [CLIP, CustomTextCLIP])
@@ -108,11 +113,7 @@ def test_prompts_of_transformers_text_tower(images: Tensor) -> None:
         gradtoken.explain(gradtoken.wrap(module), images, gradtoken.text(*PROMPTS))
     module = of_transformers(30)
     model = gradtoken.wrap(module, tokenizer=tokenizer)
-    actual = gradtoken.explain(model, images, gradtoken.text(*PROMPTS))
-    with torch.no_grad():
-        embeddings = module.encode_image(images, normalize=True)
-        words = module.encode_text(tokenizer(list(PROMPTS)), normalize=True)
-    torch.testing.assert_close(actual.scores, embeddings @ words.T, rtol=1e-5, atol=1e-6)
+    assert_scores_are_cosines(model, tokenizer, images)
 
 
 @pytest.mark.parametrize(

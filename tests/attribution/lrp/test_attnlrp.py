@@ -11,6 +11,7 @@ import gradtoken
 from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from tests.attribution.compare import assert_equals
+from tests.attribution.lrp.cubing import cubing_vit
 from tests.conftest import images_for, inputs, tiny_vit
 from tests.oracle import Written
 
@@ -78,13 +79,7 @@ def test_attnlrp_equals_rules(model: Model) -> None:
 
 
 def test_attnlrp_names_operation_without_rule() -> None:
-    class Cubed(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.pow(x, 3)
-
-    module = tiny_vit()
-    module.blocks[1].mlp.act = Cubed()
-    model = gradtoken.wrap(module)
+    model = gradtoken.wrap(cubing_vit())
     with pytest.raises(MethodError, match="attnlrp has no rule for pow, which VisionTransformer"):
         gradtoken.explain(model, images_for((64, 64)), 3, method="attnlrp")
 

@@ -12,6 +12,7 @@ from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from tests.attribution.compare import assert_equals
 from tests.attribution.lrp.by_hand import attention_relevance
+from tests.attribution.lrp.cubing import cubing_vit
 from tests.conftest import images_for, inputs, tiny_vit
 from tests.oracle import Written
 
@@ -40,13 +41,7 @@ def test_relevance_by_hand_is_conserved(model: Model) -> None:
 
 
 def test_transformer_attribution_rejects_model_that_loses_relevance() -> None:
-    class Cubed(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.pow(x, 3)
-
-    module = tiny_vit()
-    module.blocks[1].mlp.act = Cubed()
-    model = gradtoken.wrap(module)
+    model = gradtoken.wrap(cubing_vit())
     with pytest.raises(MethodError, match=r"transformer-attribution loses \d+% of the relevance"):
         gradtoken.explain(model, images_for((64, 64)), 3, method="transformer-attribution")
 
