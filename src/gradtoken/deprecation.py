@@ -25,8 +25,9 @@ def renamed_parameters(**names: str) -> Callable[[Callable[P, R]], Callable[P, R
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            for former in names.keys() & kwargs.keys():
-                name = names[former]
+            for former, name in names.items():
+                if former not in kwargs:
+                    continue
                 if name in kwargs:
                     raise TypeError(f"{former}= is a former name of {name}=; give {name}= alone.")
                 warnings.warn(

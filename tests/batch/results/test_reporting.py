@@ -31,7 +31,7 @@ def test_report_writes_page_and_figure(out: Path, folder: Path, tmp_path: Path) 
     assert min(Image.open(figure).size) > 600
     text = page.read_text()
     assert "10 of 10 images, 18 maps, 1 failed" in text
-    says = "the file is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
+    says = "the file is not an image in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
     assert f"| 004.png | {says} |" in text
     assert text.count(".png | ") == 6
     for path in folder.rglob("*.png"):
