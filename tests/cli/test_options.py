@@ -76,7 +76,7 @@ def test_files_are_read_for_a_model_of_one_channel(
     code, out, err = run_main(
         capsys, "batch", photos, *model, "--targets", "top:1", "--out", tmp_path / "b"
     )
-    assert (code, "2 pictures, 2 rows" in out) == (0, True)
+    assert (code, "2 images, 2 rows" in out) == (0, True)
 
 
 @pytest.mark.parametrize("command", ["explain", "batch", "compare", "serve"])

@@ -69,7 +69,7 @@ def test_serve_runs_until_it_is_stopped(how: signal.Signals, tmp_path: Path) -> 
         assert len(list(tmp_path.glob("gradtoken-app-*"))) == 1
         running.process.send_signal(how)
         assert running.process.wait(timeout=PATIENCE) == 0
-        assert "uploaded pictures are deleted" in running.process.stdout.read()
+        assert "uploaded images are deleted" in running.process.stdout.read()
     assert list(tmp_path.glob("gradtoken-app-*")) == []
 
 
