@@ -91,7 +91,7 @@ def test_run_on_cluster_gives_the_bytes_of_the_local_engine(
     start(source, "s3://maps/here", out_options=bucket_options)
     done = batch(address, bucket_options)
     assert done.returncode == 1, done.stderr
-    assert f"{COUNT} pictures" in done.stdout + done.stderr
+    assert f"{COUNT} images" in done.stdout + done.stderr
     assert f"1 of {COUNT} images could not be explained" in done.stderr
     for name in ("00000000", "00000001", "00000002"):
         here, there = (buckets.cat_file(f"maps/{at}/data/{name}.parquet") for at in ("here", "run"))

@@ -64,7 +64,7 @@ def test_rows_equal_explain(folder: Path, tmp_path: Path) -> None:
         assert len(row["fingerprint"]) == 16
     bad = rows[8]
     assert bad["error"] == (
-        "the file is not a picture in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
+        "the file is not an image in a format Pillow reads (PNG, JPEG, WebP, TIFF, GIF, …)."
     )
     assert bad["relevance"] is bad["logit"] is bad["width"] is None
     schema = pq.read_schema(tmp_path / "out" / "data" / "00000000.parquet")

@@ -45,7 +45,7 @@ def test_hugging_face_folder_with_and_without_splits(tmp_path: Path, contents: l
     ("make", "words"),
     [
         (lambda p: p / "none", "none cannot be read: it does not exist"),
-        (lambda p: p, "no picture, tar file, Parquet file"),
+        (lambda p: p, "no image, tar file, Parquet file"),
         (lambda p: f"{p}/*.png", "no file matches"),
         (lambda p: _write(p / "a.parquet", b"PAR1 but damaged"), "no readable Parquet file"),
         (lambda p: _write(p / "a.tar", b"x" * 2000), "no readable tar file"),

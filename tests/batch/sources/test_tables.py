@@ -28,6 +28,6 @@ def test_list_csv_keeps_paths_inside_the_folder(folder: Path, contents: list[byt
     items = list_source(path, targets="class")
     assert {item.targets for item in items} == {'"banana"'}
     assert read_contents(items[:3]) == [contents[5], contents[7], contents[6]]
-    for item, words in zip(items[3:], ("leads out", "leads out", "names no picture"), strict=True):
+    for item, words in zip(items[3:], ("leads out", "leads out", "names no image"), strict=True):
         ((_, error),) = fetch([item], {}, None)
         assert words in str(error)

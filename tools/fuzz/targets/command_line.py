@@ -36,7 +36,7 @@ _OPTIONS = [
     "--metrics",
     "--limit",
     "--slow-limit",
-    "--every-picture",
+    "--every-image",
     "--seed",
     "--objects",
     "--json",
@@ -52,7 +52,7 @@ _OPTIONS = [
 ]
 _FLAGS = (
     "--random-weights",
-    "--every-picture",
+    "--every-image",
     "--json",
     "--help",
     "-h",
