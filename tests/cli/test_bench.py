@@ -310,7 +310,7 @@ def test_bench_class_map(tmp_path: Path) -> None:
         *("--methods", "rollout", "--metrics", "localization", "--limit", 5, "--json"),
     )
     (document,) = json_lines(*command, "--out", tmp_path / "out")
-    assert document["pictures"] == 1
+    assert document["images"] == 1
     assert document["left_out"]["names"] == {
         "spek": "the class map names it, and the data set does not have it"
     }
@@ -318,7 +318,7 @@ def test_bench_class_map(tmp_path: Path) -> None:
     assert document["left_out"]["images"] == {reason: 1}
     assert document["settings"]["class_map"]["groups"]["thing"] == list(scene.labels)
     (document,) = json_lines(*command, "--min-area", 0, "--out", tmp_path / "small")
-    assert document["pictures"] == 2
+    assert document["images"] == 2
     result = invoke(*command, "--min-probability", 1, "--out", tmp_path / "none")
     assert "is measured with this class map (2 images: its objects are left out (the model" in str(
         result.exception
@@ -330,7 +330,7 @@ def test_bench_class_map(tmp_path: Path) -> None:
     [
         (["--min-area", "0.1"], "say when a category of a class map is asked about"),
         (["--class-map", "none.json"], "the class map none.json cannot be read"),
-        (["--class-map", "none.json", "--every-picture"], "give one of them"),
+        (["--class-map", "none.json", "--every-image"], "give one of them"),
     ],
 )
 def test_bench_class_map_errors(arguments: list[str], words: str, tmp_path: Path) -> None:

@@ -156,9 +156,9 @@ def _load(options: BenchOptions) -> _Inputs:
 
     methods = _methods(options.methods)
     groups = _groups(options.metrics)
-    if options.every_picture and options.mapping.class_map is not None:
+    if options.every_image and options.mapping.class_map is not None:
         raise DatasetError(
-            "--every-picture asks about every class and --class-map about those the model sees; "
+            "--every-image asks about every class and --class-map about those the model sees; "
             "give one of them, or --class-map with --min-probability 0."
         )
     options.mapping.check()

@@ -52,7 +52,7 @@ def document(
     records = outcome.records
     return {
         "settings": settings,
-        "pictures": len(outcome.images),
+        "images": len(outcome.images),
         "summary": [_record(row) for row in rows(records)],
         "differences": [
             {**_record(row), "p": row.p, "p_holm": row.p_corrected, "method_is": row.method_is}
@@ -72,7 +72,7 @@ def _left_out(outcome: Outcome) -> Iterator[str]:
     for reason, count in outcome.objects.items():
         yield f"objects left out: {count}, {reason}."
     for reason, count in outcome.left_out.images.items():
-        yield f"pictures left out: {count}, {reason}."
+        yield f"images left out: {count}, {reason}."
 
 
 def _record(row: Row) -> dict[str, Any]:
