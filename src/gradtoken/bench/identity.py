@@ -27,6 +27,7 @@ _SOFTWARE = (
     "open_clip_torch",
     "captum",
     "scikit-learn",
+    "scipy",
     "numpy",
     "pillow",
 )

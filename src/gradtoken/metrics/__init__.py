@@ -1,6 +1,7 @@
 """Metrics of relevance maps: tensors in, tensors out.
 
-The grid pointing game is in its own module, `gradtoken.metrics.grid_pointing`.
+Metrics whose module has their own name are imported from there: `grid_pointing`, `saco`,
+`single_deletion` (also for IDSDS), `road`, `max_sensitivity`, `f_fidelity`.
 """
 
 from gradtoken.images.fills import filled
@@ -23,6 +24,7 @@ from gradtoken.metrics.perturbation import (
     log_odds,
     perturb,
 )
+from gradtoken.metrics.relevance_accuracy import mass_accuracy, rank_accuracy
 from gradtoken.metrics.sanity import (
     Stage,
     cascading_randomisation,
@@ -53,12 +55,14 @@ __all__ = [
     "input_shift",
     "insertion",
     "log_odds",
+    "mass_accuracy",
     "mean_interval",
     "overlap",
     "painted_out",
     "perturb",
     "pointing",
     "present_coupling",
+    "rank_accuracy",
     "rank_correlation",
     "share",
     "swap_tests",
