@@ -18,10 +18,13 @@ from gradtoken.models.model import Model
 from gradtoken.models.sources import load_described, load_named
 from gradtoken.targets.activation import Activation, check_activation
 
+BUNDLED = {"demo": "demo.safetensors", "demo-in-domain": "demo_in_domain.safetensors"}
+"""Files of the bundled models by name."""
+
 
 def describes_itself(name: str) -> bool:
-    """Whether a name is the bundled model's or a file's that brings architecture and weights."""
-    return name == "demo" or Path(name).suffix == ".safetensors"
+    """Whether a name is a bundled model's or a file's that brings architecture and weights."""
+    return name in BUNDLED or Path(name).suffix == ".safetensors"
 
 
 def load(
@@ -37,7 +40,8 @@ def load(
     """Load a model to explain.
 
     Args:
-        spec: "demo" (the bundled model); "timm/NAME", "torchvision/NAME",
+        spec: "demo" (the bundled model) or "demo-in-domain" (the same, fine-tuned on images with a
+            deleted cell, for IDSDS); "timm/NAME", "torchvision/NAME",
             "hf/HUB-ID" or "hf/LOCAL-FOLDER", "open_clip/ARCHITECTURE/TAG", each with its library's
             own weights, cache, preprocessing and labels; or the path of a `.safetensors` file that
             describes its architecture, as the demo's does.
@@ -96,11 +100,11 @@ def _load(
     size: Size | None,
 ) -> LoadedModule:
     prefix, _, rest = name.partition("/")
-    if name == "demo":
-        with as_file(files("gradtoken.models") / "assets" / "demo.safetensors") as path:
-            return load_described(path, "demo", size)
+    if name in BUNDLED:
+        with as_file(files("gradtoken.models") / "assets" / BUNDLED[name]) as path:
+            return load_described(path, name, size, weights="bundled")
     if describes_itself(name):
-        return load_described(Path(name), name, size)
+        return load_described(Path(name), name, size, weights=name)
     if prefix in FAMILIES and rest:
         return load_named(prefix, rest, checkpoint, pretrained, size)
     near = did_you_mean(name, ["demo"]) or _as_timm(name)

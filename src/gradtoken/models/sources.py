@@ -97,12 +97,11 @@ def _fill_zero_layers(module: nn.Module) -> None:
             nn.init.trunc_normal_(part.weight, std=0.02)
 
 
-def load_described(path: Path, spec: str, size: Size | None) -> LoadedModule:
+def load_described(path: Path, spec: str, size: Size | None, *, weights: str) -> LoadedModule:
     """A model whose safetensors file describes its architecture, labels and preprocessing.
 
     Raises:
         ModelError: if the file cannot be read, or does not describe a model.
     """
     module, preprocess, labels, activation = read_described(path, spec, size)
-    weights = "bundled" if spec == "demo" else str(path)
     return LoadedModule(module, spec, preprocess, labels, weights=weights, activation=activation)
