@@ -34,7 +34,8 @@ def test_bench_writes_tables_and_plots_and_resumes(
     stdout(*ARGUMENTS, "--out", str(whole))
     names = {p.name for p in whole.iterdir()}
     tables = {f"{n}.{s}" for n in ("summary", "differences") for s in ("csv", "md", "tex")}
-    assert tables | {"curves.png", "bars.png", "sheet.png", "settings.json", "records"} == names
+    figures = {f"{name}.png" for name in ("curves", "bars", "sheet", "agreement")}
+    assert tables | figures | {"agreement.csv", "settings.json", "records"} == names
     with (whole / "summary.csv").open() as file:
         rows = {(r["method"], r["metric"]): r for r in csv.DictReader(file)}
     assert rows["rollout", "coupling"]["mean"] == "1"
@@ -43,7 +44,7 @@ def test_bench_writes_tables_and_plots_and_resumes(
     assert int(rows["gradtoken", "contrast_response"]["n"]) <= 3
     assert int(rows["gradtoken", "pointing"]["n"]) >= 6
     assert float(rows["gradtoken", "share"]["mean"]) > float(rows["rollout", "share"]["mean"])
-    for name in ("curves", "bars", "sheet"):
+    for name in ("curves", "bars", "sheet", "agreement"):
         assert min(Image.open(whole / f"{name}.png").size) > 300
 
     from gradtoken.bench.store import Store

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -44,6 +44,7 @@ class Case:
         ignore: pixels to ignore, or None.
         label: the image's class by its data set, where it has one.
         skipped: objects of the data set that are not measured, each with the reason.
+        tuned: fine-tuned models by the group of metrics that asks them.
     """
 
     sample: Sample
@@ -54,6 +55,7 @@ class Case:
     ignore: Bool[Tensor, "height width"] | None
     label: int | None
     skipped: tuple[tuple[str, str], ...] = ()
+    tuned: Mapping[str, Model] = field(default_factory=dict)
 
     @property
     def pixels(self) -> Float[Tensor, "1 channels height width"]:

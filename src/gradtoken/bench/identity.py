@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from gradtoken.attribution import Method
 from gradtoken.bench.class_map import ClassMap
+from gradtoken.bench.in_domain import Groups, tuned_of
 from gradtoken.datasets.sample import Sample
 from gradtoken.models.fingerprint import preprocessing_sha256, weights_sha256
 from gradtoken.models.model import Model
@@ -33,14 +34,19 @@ _SOFTWARE = (
 )
 
 
-def identity(model: Model, methods: Mapping[str, Method], groups: Sequence[str]) -> dict[str, Any]:
+def identity(
+    model: Model,
+    methods: Mapping[str, Method],
+    groups: Groups,
+) -> dict[str, Any]:
     """The model, the methods and the metrics of a run, as plain data.
 
     Args:
         model: its weights, preprocessing and labels are fingerprinted, so that another checkpoint
             at the same path is another model.
         methods: by name.
-        groups: names of groups of metrics.
+        groups: names of groups of metrics; a mapping also gives the fine-tuned model that a group
+            asks.
     """
     forward = model.anatomy.forward
     prompts = {"prompts": list(forward.prompts)} if isinstance(forward, PromptHead) else {}
@@ -56,6 +62,7 @@ def identity(model: Model, methods: Mapping[str, Method], groups: Sequence[str])
         "activation": model.activation,
         "methods": {name: method.options_for(model.activation) for name, method in methods.items()},
         "metrics": list(groups),
+        "tuned_sha256": {group: weights_sha256(each) for group, each in tuned_of(groups).items()},
         "software": software(),
     }
 

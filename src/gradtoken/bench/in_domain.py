@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from gradtoken.errors import ModelError
 from gradtoken.models import load
@@ -15,6 +16,16 @@ NEEDS_TUNED = {
     "f-fidelity": "--f-fidelity-model, a model fine-tuned with a tenth of the pixels deleted",
 }
 """Groups of metrics that ask a fine-tuned model, and the option that names it."""
+
+
+Groups: TypeAlias = Sequence[str] | Mapping[str, Model | None]
+"""Names of groups of metrics, with or without the fine-tuned model that each asks."""
+
+
+def tuned_of(groups: Groups) -> dict[str, Model]:
+    """The fine-tuned models by the group that asks them."""
+    pairs = groups.items() if isinstance(groups, Mapping) else ()
+    return {name: model for name, model in pairs if model is not None}
 
 
 def tuned_models(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from gradtoken.bench.class_map import ClassMap
 from gradtoken.bench.exclusions import Exclusions
 from gradtoken.bench.identity import identity, run_sha256, sample_sha256
 from gradtoken.bench.image_records import image_records
+from gradtoken.bench.in_domain import Groups, tuned_of
 from gradtoken.bench.maps import Maps
 from gradtoken.bench.mosaics import GRID_POINTING, measure_mosaics
 from gradtoken.bench.records import Failure, Records
@@ -80,7 +81,7 @@ def run(
     model: Model,
     methods: Mapping[str, Method],
     samples: Iterable[Sample],
-    groups: Iterable[str],
+    groups: Groups,
     store: Store,
     *,
     limit: int,
@@ -98,7 +99,8 @@ def run(
         model: to be explained.
         methods: by the names they get in the records.
         samples: a data set.
-        groups: names of `GROUPS`, or "grid-pointing".
+        groups: names of `GROUPS`, or "grid-pointing"; a mapping also gives the fine-tuned model
+            that a group asks (`NEEDS_TUNED`).
         store: where the records are kept.
         limit: how many images are measured.
         slow_limit: on how many of the images slow groups (`SLOW`) and methods are measured, and
@@ -115,7 +117,7 @@ def run(
     """
     outcome, names = Outcome(), list(groups)
     per_image = [name for name in names if name != GRID_POINTING]
-    stamps = _Stamps(identity(model, methods, names), class_map, outcome, slow_limit)
+    stamps = _Stamps(identity(model, methods, groups), class_map, outcome, slow_limit)
     selected = cases(
         model,
         samples,
@@ -126,7 +128,8 @@ def run(
     )
     for name, case in selected:
         if case is not None:
-            records = image_records(case, methods, per_image, stamps.slow)
+            asked = replace(case, tuned=tuned_of(groups))
+            records = image_records(asked, methods, per_image, stamps.slow)
             store.add(name, records, stamps.of(case.sample))
         outcome.images.append(name)
         progress(len(outcome.images))

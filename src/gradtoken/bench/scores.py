@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
 
-from gradtoken.bench import sanity_scores
-from gradtoken.bench.cases import Case
+from gradtoken.bench import faithfulness, sanity_scores
+from gradtoken.bench.leading import (
+    hit_label,
+    leading_class,
+    leading_map,
+    model_activation,
+    named,
+    normalisation,
+    of_leading,
+)
 from gradtoken.bench.maps import Maps, maps_of
 from gradtoken.bench.swept import Logits, MetricValues, Swept
 from gradtoken.errors import TargetError
@@ -17,7 +24,6 @@ from gradtoken.images.fills import filled
 from gradtoken.metrics import class_sensitivity, insertion_deletion, perturbation, segmentation
 from gradtoken.metrics.localization import Coverage, token_ap
 from gradtoken.metrics.pixel_replacement import Replacement, probabilities
-from gradtoken.targets.activation import Activation
 from gradtoken.trace.record import record
 
 _CURVE_STEPS = 14
@@ -43,7 +49,7 @@ def by_object(maps: Maps) -> MetricValues:
     values = coverage.metrics(maps.tokens)
     values["token_ap"] = token_ap(maps.flat.double(), coverage.tokens, coverage.counted)
     names = ("pointing", "token_ap", "share", "energy")
-    return {name: _named(maps.case, values[name]) for name in names}
+    return {name: named(maps.case, values[name]) for name in names}
 
 
 def coupling(maps: Maps) -> MetricValues:
@@ -100,13 +106,13 @@ def segment(maps: Maps) -> MetricValues:
         "both@foreground": overlap.intersection[:, 1],
         "either@foreground": overlap.union[:, 1],
     }
-    return {name: _named(maps.case, value) for name, value in values.items()}
+    return {name: named(maps.case, value) for name, value in values.items()}
 
 
 def _perturb_plan(maps: Maps) -> dict[str, Replacement]:
     """Most and least relevant pixels black, at 0.1 to 0.9 of them."""
-    how = perturbation.PerturbationProtocol(**_normalisation(maps.case))
-    return {d: perturbation.replacement(*_leading_map(maps), d, how) for d in _DIRECTIONS}
+    how = perturbation.PerturbationProtocol(**normalisation(maps.case))
+    return {d: perturbation.replacement(*leading_map(maps), d, how) for d in _DIRECTIONS}
 
 
 def _perturb_values(maps: Maps, logits: Logits) -> MetricValues:
@@ -115,10 +121,10 @@ def _perturb_values(maps: Maps, logits: Logits) -> MetricValues:
     Without hits where the model's outputs are no probabilities; its logit is then followed.
     """
     values: dict[str, float] = {}
-    label, classes = _label(maps), _leading_class(maps.case)
+    label, classes = hit_label(maps), leading_class(maps.case)
     for direction in _DIRECTIONS:
         result = perturbation.perturbed(
-            logits[direction], perturbation.FRACTIONS, classes, label, _activation(maps)
+            logits[direction], perturbation.FRACTIONS, classes, label, model_activation(maps)
         )
         values[f"{direction}_probability"] = float(result.probability[:, 1:].mean())
         if result.hits is None:
@@ -126,13 +132,13 @@ def _perturb_values(maps: Maps, logits: Logits) -> MetricValues:
         values[f"{direction}_auc"] = float(result.auc())
         for fraction, hit in zip(result.fractions, result.hits[0], strict=True):
             values[f"{direction}@{fraction:.1f}"] = float(hit)
-    return _of_leading(maps, values)
+    return of_leading(maps, values)
 
 
 def _insert_delete_plan(maps: Maps) -> dict[str, Replacement]:
     """Tenths of the pixels grey, and the steps of both curves."""
-    image, relevance = _leading_map(maps)
-    normalised = _normalisation(maps.case)
+    image, relevance = leading_map(maps)
+    normalised = normalisation(maps.case)
     tenths = perturbation.PerturbationProtocol(**normalised, fill="grey", fractions=_TENTHS)
     blurred, grey = (filled(image, fill, **normalised) for fill in ("blur", "grey"))
     between = insertion_deletion.steps_between
@@ -145,7 +151,7 @@ def _insert_delete_plan(maps: Maps) -> dict[str, Replacement]:
 
 def _insert_delete_values(maps: Maps, logits: Logits) -> MetricValues:
     """Insertion, deletion, AOPC, log-odds and ABPC of the leading class."""
-    classes, activation = _leading_class(maps.case), _activation(maps)
+    classes, activation = leading_class(maps.case), model_activation(maps)
     curves = {name: probabilities(values, classes, activation) for name, values in logits.items()}
     values = {name: insertion_deletion.area(curves[name]) for name in ("insertion", "deletion")}
     most, least = (curves[direction] for direction in _DIRECTIONS)
@@ -153,7 +159,7 @@ def _insert_delete_values(maps: Maps, logits: Logits) -> MetricValues:
     if activation != "none":
         values["log_odds"] = perturbation.log_odds(most)
     values["abpc"] = perturbation.abpc(least, most)
-    return _of_leading(maps, {name: float(value) for name, value in values.items()})
+    return of_leading(maps, {name: float(value) for name, value in values.items()})
 
 
 def contrast(maps: Maps) -> MetricValues:
@@ -190,51 +196,18 @@ GROUPS: dict[str, Callable[[Maps], MetricValues]] = {
     "insertion-deletion": Swept(_insert_delete_plan, _insert_delete_values),
     "sanity": sanity_scores.randomised,
     "input-shift": sanity_scores.input_shift,
+    "relevance": faithfulness.relevance,
+    "saco": faithfulness.salience_groups,
+    "single-deletion": faithfulness.deletion_by_cell,
+    "idsds": faithfulness.in_domain_deletion,
+    "road": faithfulness.remove_and_debias,
+    "f-fidelity": faithfulness.fidelity,
+    "max-sensitivity": faithfulness.sensitivity,
 }
 """Groups of metrics by name."""
 
 RERUNS_METHOD = ("contrast", "sanity", "input-shift")
 """Groups that run a method on changed images or models too, so that slow methods skip them."""
 
-SLOW = (*RERUNS_METHOD,)
+SLOW = (*RERUNS_METHOD, "road", "f-fidelity", "max-sensitivity")
 """Groups that take many times as long as a fast method's map."""
-
-
-def _named(case: Case, values: Tensor) -> dict[str, float]:
-    return dict(zip(case.names, values.tolist(), strict=True))
-
-
-def _of_leading(maps: Maps, values: dict[str, float]) -> MetricValues:
-    name = maps.case.names[maps.case.leading]
-    return {metric: {name: value} for metric, value in values.items()}
-
-
-def _label(maps: Maps) -> Tensor | None:
-    """The class that is a hit: the data set's label, or the leading one of the classes that it
-    names; None (the model's own top class) where it names no class.
-    """
-    case = maps.case
-    if case.label is None:
-        return None
-    label = case.label if case.sample.label is not None else case.classes[case.leading]
-    return torch.tensor([label])
-
-
-def _leading_class(case: Case) -> Tensor:
-    return torch.tensor([case.classes[case.leading]])
-
-
-def _leading_map(maps: Maps) -> tuple[Tensor, Tensor]:
-    """The image, and the map of the leading class on its pixels, as a batch of one."""
-    image = maps.case.pixels
-    return image, maps.pixels[maps.case.leading][None].to(image.device)
-
-
-def _normalisation(case: Case) -> dict[str, Any]:
-    """What `filled` is to know about the image."""
-    preprocess = case.trace.model.preprocess
-    return {"mean": preprocess.mean, "std": preprocess.std}
-
-
-def _activation(maps: Maps) -> Activation:
-    return maps.case.trace.model.activation

@@ -19,7 +19,8 @@ RATIOS = {
 }
 """Metrics of a data set: the mean over pairs of counts of sum / sum."""
 
-_FAILED = "failed"
+FAILED_METRIC = "failed"
+"""The share of images on which a method failed."""
 LOWER_IS_BETTER = (
     "coupling",
     "positive",
@@ -28,7 +29,10 @@ LOWER_IS_BETTER = (
     "log_odds",
     "randomised",
     "input_shift",
-    _FAILED,
+    "road_morf",
+    "f_fidelity_minus",
+    "max_sensitivity",
+    FAILED_METRIC,
 )
 """Prefixes of metrics of which less is better; of all others more is better."""
 
@@ -56,7 +60,7 @@ def rows(records: Records) -> list[Row]:
             table.append(Row(method, metric, mean_interval(of_metric.value, of_metric.picture)))
         table += _over_pixels(method, of_method)
         if any(name in records.methods() for name in failed):
-            table.append(Row(method, _FAILED, _failure_rate(of_method)))
+            table.append(Row(method, FAILED_METRIC, _failure_rate(of_method)))
     return table
 
 

@@ -19,6 +19,7 @@ from gradtoken.cli.class_map import ClassMapOptions
 from gradtoken.cli.console import complain
 from gradtoken.cli.output import Output
 from gradtoken.cli.signature import Without
+from gradtoken.cli.tuned_models import TunedOptions
 from gradtoken.errors import DatasetError, MethodError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class BenchOptions:
         str,
         typer.Option(
             help="all, or some of localization, coupling, top1-random, segmentation, contrast, "
-            "perturbation, insertion-deletion, sanity, input-shift, grid-pointing with commas "
+            "perturbation, insertion-deletion, sanity, input-shift, relevance, saco, "
+            "single-deletion, idsds, road, f-fidelity, max-sensitivity, grid-pointing with commas "
             "between."
         ),
     ] = "all"
@@ -79,8 +81,9 @@ class BenchOptions:
         int | None,
         typer.Option(
             min=0,
-            help="Images for what takes many times as long: contrast, sanity and input-shift, and "
-            "methods such as RISE; and mosaics of grid-pointing. Default: one in twenty.",
+            help="Images for what takes many times as long: contrast, sanity, input-shift, road, "
+            "f-fidelity and max-sensitivity, and methods such as RISE; and mosaics of "
+            "grid-pointing. Default: one in twenty.",
         ),
     ] = None
     every_image: Annotated[
@@ -99,6 +102,7 @@ class BenchOptions:
         ),
     ] = None
     mapping: ClassMapOptions = field(default_factory=ClassMapOptions)
+    tuning: TunedOptions = field(default_factory=TunedOptions)
     out: Annotated[Path, typer.Option(help="Folder for records, tables and figures.")] = Path(
         "gradtoken-bench"
     )
@@ -119,7 +123,7 @@ class _Inputs:
 
     model: Model
     methods: Mapping[str, Method]
-    groups: Sequence[str]
+    groups: Mapping[str, Model | None]
     samples: Samples
     class_map: ClassMap | None
 
@@ -164,7 +168,9 @@ def _load(options: BenchOptions) -> _Inputs:
     options.mapping.check()
     samples = open_samples(options.data)
     model = _classifier(options.loading.load(options.model), samples, options.template)
-    return _Inputs(model, methods, groups, samples, options.mapping.read(model))
+    size = shared.parse_size(options.loading.image_size)
+    asked = options.tuning.load(model, groups, size, every=options.metrics == "all")
+    return _Inputs(model, methods, asked, samples, options.mapping.read(model))
 
 
 def _classifier(model: Model, samples: Samples, template: str | None) -> Model:
@@ -228,6 +234,7 @@ def _write(
     compared: Sequence[Difference],
 ) -> list[Path]:
     """Write the tables, the plots and the sheet of examples."""
+    from gradtoken.bench import agreement
     from gradtoken.bench.cases import cases
     from gradtoken.bench.examples import examples
     from gradtoken.bench.plots import bars, perturbation_curves
@@ -236,6 +243,7 @@ def _write(
 
     records = outcome.records
     paths = write(options.out, records, REFERENCE, title, compared)
+    paths += agreement.write(options.out, rows(records))
     measured = {name: m for name, m in inputs.methods.items() if name in records.methods()}
     every = cases(
         inputs.model,
