@@ -72,6 +72,7 @@ def main() -> None:
     evaluate.add_argument("--weights", type=Path, default=ASSETS / "demo_in_domain.safetensors")
     for command in (train, evaluate):
         command.add_argument("--model", default="demo", help="the model before it is fine-tuned")
+        command.add_argument("--checkpoint", help="its weights, where they are a file of your own")
         command.add_argument("--images", help="folder of images, a folder for each class")
         command.add_argument("--test", help="the same, of images to measure on")
         command.add_argument("--tests", type=int, default=1000, help="images to measure on")
@@ -168,7 +169,7 @@ def run_train(args: argparse.Namespace) -> None:
     check_data(args)
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint = args.out / "checkpoint.pt"
-    model = gradtoken.load(args.model)
+    model = gradtoken.load(args.model, checkpoint=args.checkpoint)
     module = model.module.requires_grad_(True)
     optimizer = make_optimizer(module, args.lr)
     done = 0
@@ -325,7 +326,7 @@ def measure(args: argparse.Namespace, weights: Path) -> Iterator[dict[str, Any]]
     Accuracy is the share of the classes present that are among the first k, where k is the number
     of classes present. Each image loses one cell, or a tenth of its pixels.
     """
-    before = gradtoken.load(args.model)
+    before = gradtoken.load(args.model, checkpoint=args.checkpoint)
     after = load_in_domain(before, str(weights))
     samples = test_images(args)
     count = min(args.tests, len(samples))

@@ -13,8 +13,10 @@ import finetune_in_domain as tool
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import gradtoken
+from gradtoken.bench.in_domain import load_in_domain
 from gradtoken.datasets import Scenes
 
 
@@ -99,6 +101,23 @@ def test_weights_describe_their_fine_tuning_and_load(tmp_path: Path) -> None:
     assert list(after.labels) == list(before.labels)
     images = before.preprocess(Scenes("test")[0].image)[None]
     assert not torch.equal(before(images), after(images))
+
+
+def test_other_models_are_trained_on_folders_of_images(tmp_path: Path) -> None:
+    model = gradtoken.load("timm/test_vit", pretrained=False, device="cpu")
+    save_file(model.module.state_dict(), tmp_path / "mine.safetensors")
+    for label in ("3", "5"):
+        folder = tmp_path / "pictures" / label
+        folder.mkdir(parents=True)
+        Scenes("test", objects=1)[int(label)].image.save(folder / "a.png")
+    pictures = {"images": str(tmp_path / "pictures"), "test": str(tmp_path / "pictures")}
+    mine = {"model": "timm/test_vit", "checkpoint": str(tmp_path / "mine.safetensors")}
+    tool.run_train(options(tmp_path / "out", steps=2, tests=2, **pictures, **mine))
+    tuned = load_in_domain(model, str(tmp_path / "out" / "in_domain.safetensors"))
+    images = torch.zeros(1, 3, 160, 160)
+    assert not torch.equal(tuned(images), model(images))
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").open()]
+    assert [line["images"] for line in lines] == [2, 2]
 
 
 def test_measure_counts_classes_among_the_first(tmp_path: Path) -> None:
