@@ -30,6 +30,7 @@ def options(out: Path, **changes: object) -> Namespace:
     settings = {
         "command": "train",
         "model": "demo",
+        "checkpoint": None,
         "images": None,
         "test": None,
         "tests": 3,
