@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,13 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from gradtoken import atomic
 from gradtoken.cli import options as shared
+from gradtoken.cli.bench_choices import parse_groups, parse_methods
 from gradtoken.cli.bench_output import REFERENCE, document, print_results
 from gradtoken.cli.class_map import ClassMapOptions
 from gradtoken.cli.console import complain
 from gradtoken.cli.output import Output
 from gradtoken.cli.signature import Without
 from gradtoken.cli.tuned_models import TunedOptions
-from gradtoken.errors import DatasetError, MethodError
+from gradtoken.errors import DatasetError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,8 +44,6 @@ Examples:
 """
 _EXAMPLES = 3
 """Images on the sheet of examples."""
-_COMMAS = re.compile(r",(?![^(\[]*[)\]])")
-"""Commas that are not inside brackets."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +156,8 @@ def run(options: BenchOptions) -> None:
 def _load(options: BenchOptions) -> _Inputs:
     from gradtoken.datasets import open_samples
 
-    methods = _methods(options.methods)
-    groups = _groups(options.metrics)
+    methods = parse_methods(options.methods)
+    groups = parse_groups(options.metrics)
     if options.every_image and options.mapping.class_map is not None:
         raise DatasetError(
             "--every-image asks about every class and --class-map about those the model sees; "
@@ -272,36 +270,6 @@ def _nothing_measured(options: BenchOptions, outcome: Outcome) -> DatasetError:
         f"no image of {options.data} is measured with this class map ({why}); give another map, or "
         "other --min-probability, --min-area and --max-area."
     )
-
-
-def _methods(text: str) -> dict[str, Method]:
-    """Methods by their text in `--methods`, such as `gradtoken:preset=sharp`."""
-    from gradtoken.attribution import make_method, methods
-
-    if text == "all":
-        return {name: make_method(name) for name in methods()}
-    chosen = {}
-    for item in _COMMAS.split(text):
-        name, *options = item.strip().split(":")
-        chosen[item.strip()] = make_method(name, **shared.parse_options(options))
-    return chosen
-
-
-def _groups(text: str) -> list[str]:
-    """The groups of metrics in `--metrics`."""
-    from gradtoken.bench.mosaics import GRID_POINTING
-    from gradtoken.bench.scores import GROUPS
-    from gradtoken.errors import did_you_mean
-
-    known = [*GROUPS, GRID_POINTING]
-    if text == "all":
-        return known
-    names = [name.strip().replace("_", "-") for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}."
-            raise MethodError(f"no group of metrics is named {name!r}{hint}")
-    return names
 
 
 def _save(figure: Figure, path: Path) -> Path:
