@@ -58,6 +58,12 @@ class Written:
         """What heads' outputs (H, N, d) add to the tokens (N, D)."""
         return block.ls1(block.attn.proj(output.transpose(0, 1).flatten(1)))
 
+    def norm(self, layer: torch.nn.Module, tokens: Tensor) -> Tensor:
+        return layer(tokens)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        return scores.softmax(dim=-1)
+
     def through_mlp(self, block: torch.nn.Module, tokens: Tensor) -> Tensor:
         return tokens + block.ls2(block.mlp(block.norm2(tokens)))
 
@@ -65,7 +71,7 @@ class Written:
         return self.through_mlp(block, tokens + self.projected(block, output))
 
     def logits(self, tokens: Tensor) -> Tensor:
-        return self.module.head(self.module.norm(tokens)[0])
+        return self.module.head(self.norm(self.module.norm, tokens)[0])
 
     def forward(
         self,
@@ -78,13 +84,13 @@ class Written:
         """
         tokens, blocks = self.embed(), []
         for index, block in enumerate(self.module.blocks):
-            normed = block.norm1(tokens)
+            normed = self.norm(block.norm1, tokens)
             if normed_last is not None and index == len(self.module.blocks) - 1:
                 normed = normed_last(normed)
             q, k, v = self.heads(block, normed)
             scale = math.sqrt(q.shape[-1])
             scores = torch.stack([q[head] @ k[head].T / scale for head in range(len(q))])
-            attention = scores.softmax(dim=-1)
+            attention = self.softmax(scores)
             output = torch.stack([attention[head] @ v[head] for head in range(len(v))])
             if extra is not None:
                 output = torch.cat([output[:, :1] + extra[index][:, None], output[:, 1:]], dim=1)

@@ -19,9 +19,14 @@ CLASSES = [3, 7]
 
 
 def assert_equals(
-    model: Model, method: str, by_hand: Callable[[Written, int], Tensor], **options: Any
+    model: Model,
+    method: str,
+    by_hand: Callable[[Written, int], Tensor],
+    *,
+    oracle: type[Written] = Written,
+    **options: Any,
 ) -> None:
-    """The method's maps are `by_hand(written model, class)` (all tokens) in float64."""
+    """The method's maps are `by_hand(oracle of the model, class)` (all tokens) in float64."""
     images = inputs(model)
     trace = record(model, images)
     maps = make_method(method, **options)(trace, resolve(CLASSES, trace.logits, model.labels))
@@ -29,7 +34,7 @@ def assert_equals(
     assert not maps.requires_grad
     for b, image in enumerate(images):
         for k, label in enumerate(CLASSES):
-            expected = by_hand(Written(model.module, image), label).detach()
+            expected = by_hand(oracle(model.module, image), label).detach()
             expected = expected[model.layout.prefix :]
             scale = float(expected.abs().max())
             assert scale > 0

@@ -256,11 +256,15 @@ ATTENTION_METHODS = {
     "tokentm": {},
     "beyond-intuition": {"variant": "token", "steps": 2},
     "tam": {"steps": 2},
+    "daam": {},
+    "gmar": {},
+    "grad-eclip": {},
+    "fullgrad-plus": {},
     "transformer-attribution": {},
     "partial-lrp": {},
     "attnlrp": {},
 }
-SIGNED = ("cdam", "attcat", "attnlrp")
+SIGNED = ("cdam", "attcat", "attnlrp", "fullgrad-plus")
 FROM_A_CLASS_TOKEN = ("transformer-attribution", "partial-lrp", "attnlrp")
 LEAST_DIFFERENT = {"tokentm": 1e-7}
 """Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, which no class
@@ -273,9 +277,12 @@ def test_attention_methods_work_or_raise_method_error(name: str, method: str) ->
     model, options = model_of(name), ATTENTION_METHODS[method]
     windowed = not model.anatomy.blocks
     kind = re.escape(type(model.module).__name__)
-    mixed = "class attention" in model.anatomy.readout or "18x2" in name
+    class_attention = "class attention" in model.anatomy.readout
+    mixed = class_attention or "18x2" in name
+    if method in ("raw-attention", "fullgrad-plus") or (method == "grad-eclip" and class_attention):
+        mixed = False
     reshaped = name.startswith("pit_") and method == "legrad"
-    if windowed or reshaped or (method != "raw-attention" and mixed):
+    if windowed or reshaped or mixed:
         with pytest.raises(MethodError, match=f"{method} .*{kind}"):
             gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
         return
@@ -283,6 +290,10 @@ def test_attention_methods_work_or_raise_method_error(name: str, method: str) ->
         not model.layout.rows or model.layout.pool is not None or trace_of(name).tail_calls
     ):
         with pytest.raises(MethodError, match=f"{method} propagates relevance from a class token"):
+            gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
+        return
+    if method == "grad-eclip" and not (model.layout.rows or trace_of(name).tail_calls):
+        with pytest.raises(MethodError, match="grad-eclip needs a class token or an attention po"):
             gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
         return
     if method in PRE_NORM and name in POST_NORM:
@@ -300,3 +311,27 @@ def test_attention_methods_work_or_raise_method_error(name: str, method: str) ->
         assert float((one - other).abs().max()) > least > 0
     alone = gradtoken.explain(model, images_of(name)[1:], TARGETS, method=method, **options)
     torch.testing.assert_close(alone.tokens[0], actual.tokens[1], rtol=1e-4, atol=1e-12)
+
+
+def test_libra_gradients_are_complete_without_biases(name: str) -> None:
+    """Gradient x token, summed over the tokens entering any block, is the score.
+
+    So every operation between has a rule, and the right one. What is added to the tokens later
+    counts as a bias: CaiT's and XCiT's class token.
+    """
+    module = copy.deepcopy(model_of(name).module)
+    with torch.no_grad():
+        for kind, values in (*module.named_parameters(), *module.named_buffers()):
+            if "bias" in kind or kind.endswith(("cls_token", "running_mean")):
+                values.zero_()
+    trace = record(gradtoken.wrap(module), images_of(name))
+    method = make_method("fullgrad-plus")
+    if not trace.depth:
+        with pytest.raises(MethodError, match="needs the tokens entering each block"):
+            method(trace, targets_of(trace))
+        return
+    sums = method.by_block(trace, targets_of(trace)).sum(-1)
+    scores = trace.logits[:, [A, B]].expand_as(sums)
+    torch.testing.assert_close(sums, scores, rtol=1e-7, atol=1e-9)
+    own = make_method("fullgrad-plus", libra=False).by_block(trace, targets_of(trace)).sum(-1)
+    assert float((own - scores).abs().max()) > 0.1 * float(scores.abs().max())

@@ -15,6 +15,11 @@ from gradtoken.targets import Targets
 from gradtoken.targets.activation import Activation
 from gradtoken.trace.trace import Trace
 
+NO_GRADIENT = "uses no gradient, which LibraGrad would correct"
+"""Why a method without a gradient has no option `libra`."""
+OWN_RULES = "propagates relevance by rules of its own, not the gradients that LibraGrad corrects"
+"""Why layer-wise relevance propagation has no option `libra`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
@@ -39,6 +44,8 @@ class Method(ABC):
     """Whether it runs the model about a hundred times per image or more."""
     trial: ClassVar[dict[str, Any]] = {}
     """Options with which it runs quickly, for `check`."""
+    no_libra: ClassVar[str] = "does not offer the gradients of LibraGrad"
+    """Why it has no option `libra`, if it has none."""
 
     @abstractmethod
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:

@@ -28,6 +28,16 @@ def check_whole(method: Method, option: str, least: int = 1) -> None:
         raise MethodError(_message(method, option, f"it must be a whole number from {least} up."))
 
 
+def check_flag(method: Method, option: str) -> None:
+    """Check that an option is True or False.
+
+    Raises:
+        MethodError: if it is not.
+    """
+    if not isinstance(getattr(method, option), bool):
+        raise MethodError(_message(method, option, "it can be True or False."))
+
+
 def check_fraction(method: Method, option: str) -> None:
     """Check that an option is a number above 0 and up to 1.
 

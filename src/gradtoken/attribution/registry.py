@@ -45,6 +45,8 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
         options = {**kind.presets[preset], **options}
     known = [field.name for field in fields(kind)]
     for option in options:
+        if option == "libra" and option not in known:
+            raise MethodError(f"{kind.name} {kind.no_libra}; use it without libra.")
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"
             hint = did_you_mean(option, known) or f"; {has}."

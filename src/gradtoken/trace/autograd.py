@@ -14,6 +14,7 @@ from gradtoken.models.model import Model
 from gradtoken.models.reading.observe import with_autograd
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
+from gradtoken.trace.libra import scoring
 
 
 def gradients(
@@ -71,10 +72,10 @@ def gradients_enabled(model: Model) -> Iterator[None]:
 
 
 def output_gradients(
-    logits: Float[Tensor, "batch classes"], targets: Targets
+    logits: Float[Tensor, "batch classes"], targets: Targets, *, libra: bool = False
 ) -> Float[Tensor, "targets batch classes"]:
-    """dy/dz: the gradient of each target's score by the model's output."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """dy/dz: the gradient of each target's score by the model's output, or LibraGrad's."""
+    with torch.inference_mode(False), torch.enable_grad(), scoring(libra=libra):
         outputs = wide(logits.detach())[:, None].repeat(1, targets.count, 1).requires_grad_()
         (grads,) = gradients(targets.scores(outputs).sum(), [outputs])
         return grads.transpose(0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -20,6 +20,7 @@ from gradtoken.trace.autograd import (
     gradients_enabled,
     vector_jacobian_products,
 )
+from gradtoken.trace.libra import run_with_gradient
 from gradtoken.trace.readout import Readout, Readouts, attention_readout, average_readout
 from gradtoken.trace.trace import Trace
 
@@ -30,20 +31,37 @@ TAIL_ELEMENTS = 1 << 20
 """Gradients held at once at the tail's nodes; more targets run in several chunks."""
 
 
-def backward_through_model(trace: Trace, seeds: Seeds) -> Readouts:
-    """All steps, by a second forward with a graph and one backward pass per target."""
+def backward_through_model(
+    trace: Trace,
+    seeds: Seeds | Callable[[Tensor], Seeds],
+    *,
+    recorder: Recorder | None = None,
+    libra: bool = False,
+) -> Readouts:
+    """All steps, by a second forward with a graph and one backward pass per target.
+
+    Args:
+        trace: a record of the images.
+        seeds: the gradient of each target's score by the model's output, (T, B, C), or a function
+            of that output, which a recorder may change.
+        recorder: records the attention of the second forward; None for a plain one.
+        libra: whether the gradients are LibraGrad's.
+
+    Raises:
+        NotSupportedError: if LibraGrad has no rule for an operation of the model.
+    """
     anatomy, rows = trace.model.anatomy, trace.rows()
-    recorder = Recorder(copies=trace.model.writes_in_place)
+    recorder = recorder or Recorder(copies=trace.model.writes_in_place)
     with gradients_enabled(trace.model):
         images = trace.images.clone().requires_grad_()
         with block_hooks(anatomy, recorder, graph="whole") as block_record, recorder:
-            logits = trace.model.run(images)
+            logits = run_with_gradient(trace.model, images, libra=libra)
         calls = own_calls(trace.model, block_record, contributing_calls(recorder.calls, logits))
         pooled = block_record.pooled(anatomy.pool)
         at: list[Tensor] = [call.output for call in calls if call.output is not None]
         if pooled is not None:
             at.append(pooled)
-        seeds = seeds.to(logits.dtype)
+        seeds = (seeds(logits) if callable(seeds) else seeds).to(logits.dtype)
         grads = [
             gradients(logits, at, k + 1 < len(seeds), vector=seed) for k, seed in enumerate(seeds)
         ]

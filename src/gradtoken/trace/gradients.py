@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradtoken.errors import NotSupportedError
 from gradtoken.tap.frozen_context import Stream
 from gradtoken.targets import Targets
 from gradtoken.trace.autograd import gradients_enabled, output_gradients
@@ -23,11 +24,22 @@ class ClassGradients:
             tokens frozen, then through the head's pooling or attention), "full" (backpropagation
             through the whole model), or "auto": "full" where the head only averages tokens of
             known blocks, "stream" otherwise.
+        libra: whether the gradients are LibraGrad's, for "full".
+
+    Raises:
+        NotSupportedError: if LibraGrad's gradients are requested along the stream.
     """
 
-    def __init__(self, trace: Trace, gradient: str = "auto") -> None:
+    def __init__(self, trace: Trace, gradient: str = "auto", *, libra: bool = False) -> None:
         self.trace = trace
         self._full = _is_full(trace, gradient)
+        self._libra = libra
+        if libra and not self._full:
+            raise NotSupportedError(
+                "with libra=True needs a backward pass through blocks that attend from token to "
+                f"token, and {trace.model.spec} is followed after its last block only, or along "
+                "the readout's own stream; use libra=False."
+            )
         self._stream: Stream | None = None
 
     def readouts(self, seeds: Seeds) -> Readouts:
@@ -40,7 +52,7 @@ class ClassGradients:
             ModelError: if the stream does not reproduce the model's own readout.
         """
         if self._full:
-            return backward_through_model(self.trace, seeds)
+            return backward_through_model(self.trace, seeds, libra=self._libra)
         return self._along_stream(seeds, last=False)
 
     def last_steps(self, seeds: Seeds) -> list[Readout]:
@@ -50,7 +62,7 @@ class ClassGradients:
             seeds: as for `readouts`.
         """
         if self._full and self.trace.model.layout.rows:
-            steps = backward_through_model(self.trace, seeds)
+            steps = backward_through_model(self.trace, seeds, libra=self._libra)
             blocks = steps.blocks[max(self.trace.model.anatomy.reads) :]
         else:
             steps = self._along_stream(seeds, last=True)
@@ -67,18 +79,23 @@ class ClassGradients:
             return Readouts(stream_readouts(self.trace, self._stream, arriving, last=last), tail)
 
 
-def readouts(trace: Trace, targets: Targets, *, gradient: str = "auto") -> Readouts:
+def readouts(
+    trace: Trace, targets: Targets, *, gradient: str = "auto", libra: bool = False
+) -> Readouts:
     """Attention, values, output and class-aware gradient at every step of the readout.
 
     Args:
         trace: a record of the images.
         targets: K targets for each image.
         gradient: see `ClassGradients`.
+        libra: see `ClassGradients`.
 
     Raises:
         ModelError: if the stream does not reproduce the model's own readout.
+        NotSupportedError: if LibraGrad does not apply, or has no rule for an operation.
     """
-    return ClassGradients(trace, gradient).readouts(output_gradients(trace.logits, targets))
+    seeds = output_gradients(trace.logits, targets, libra=libra)
+    return ClassGradients(trace, gradient, libra=libra).readouts(seeds)
 
 
 def targets_per_chunk(trace: Trace, gradient: str) -> int:

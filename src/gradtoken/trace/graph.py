@@ -18,6 +18,7 @@ from gradtoken.tap.norms import Norms
 from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
 from gradtoken.trace.autograd import gradients, gradients_enabled
+from gradtoken.trace.libra import run_with_gradient, scoring
 from gradtoken.trace.trace import Trace
 
 
@@ -102,6 +103,7 @@ def forward_with_graph(
     *,
     images: Tensor | None = None,
     normed: Callable[[Tensor], Tensor] | None = None,
+    libra: bool = False,
 ) -> Iterator[ForwardGraph]:
     """A forward with an autograd graph and eager attention; gradients are on inside the `with`.
 
@@ -111,26 +113,30 @@ def forward_with_graph(
         images: other pixels of the trace's shape; None for the trace's own.
         normed: maps the tokens normalised before the last block's attention to those that
             replace them.
+        libra: whether the gradients are LibraGrad's; those by attention weights then end there.
 
     Raises:
-        NotSupportedError: if not every token attends to every token in each block.
+        NotSupportedError: if not every token attends to every token in each block, or LibraGrad
+            has no rule for an operation of the model.
     """
     trace.global_calls()
     anatomy, copies = trace.model.anatomy, trace.model.writes_in_place
-    tap = EagerAttention(copies=copies)
+    tap = EagerAttention(leaves=libra, copies=copies)
     with gradients_enabled(trace.model):
         pixels = (trace.images if images is None else images).clone().requires_grad_()
         watch = block_hooks(anatomy, tap, graph="whole", every_block=True)
         with watch as block_record, tap, Norms(anatomy.blocks[-1], normed, copies=copies) as norms:
-            logits = trace.model.run(pixels)
+            logits = run_with_gradient(trace.model, pixels, libra=libra)
         used = {id(call) for call in contributing_calls(tap.calls, logits)}
         weights = [w for w, call in zip(tap.weights, tap.calls, strict=True) if id(call) in used]
+        with scoring(libra=libra):
+            scores = targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1))
         yield ForwardGraph(
             attention=weights[: trace.depth],
             tail=weights[trace.depth :],
             entering=[block_record.inputs[index] for index in range(trace.depth)],
             norms=norms,
-            scores=targets.scores(wide(logits)[:, None].expand(-1, targets.count, -1)),
+            scores=scores,
             rows=trace.rows(),
             grid=trace.patch_grid,
             keys=trace.tail_keys(),

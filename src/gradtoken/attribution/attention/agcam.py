@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
 from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class AGCAM(Method):
+class AGCAM(GradientMethod):
     """R_i = sum over blocks and heads of G[r, i]+ * sigmoid(s[r, i]).
 
     s is a block's attention before the softmax, G the gradient of the score by the attention after
@@ -29,7 +29,7 @@ class AGCAM(Method):
     source: ClassVar[str] = "Leem and Seo, AAAI 2024"
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             gates = [call.scores(slice(None)).sigmoid() for call in trace.calls]
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
 from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttCAT(Method):
+class AttCAT(GradientMethod):
     """R_i = sum over blocks of alpha_i * sum_d T_id dy/dT_id.
 
     T are the tokens entering a block and alpha_i the attention that token i receives in it, the
@@ -33,7 +33,7 @@ class AttCAT(Method):
     attention: bool = True
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             tokens = [t.detach() for t in graph.entering]
             received = [a.detach().mean(dim=(1, 2)) for a in graph.attention]
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.attention.integrated_attention import integrated_attention
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.attribution.options import check_whole
 from gradtoken.errors import MethodError
 from gradtoken.targets import Targets
@@ -20,7 +20,7 @@ from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeyondIntuition(Method):
+class BeyondIntuition(GradientMethod):
     """The readout's row of P, P <- P + B P from P = I block by block, times an integrated gradient.
 
     The gradient is that of `integrated_attention`. Where the head averages tokens, the mean of
@@ -43,6 +43,7 @@ class BeyondIntuition(Method):
     steps: int = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "steps")
         if self.variant not in ("head", "token"):
             raise MethodError(
@@ -50,7 +51,7 @@ class BeyondIntuition(Method):
             )
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             weights = [a.detach() for a in graph.attention]
             start = graph.head_weights(graph.tail[-1].detach().mean(1) if graph.tail else None)[
                 :, None
@@ -70,7 +71,7 @@ class BeyondIntuition(Method):
                 for a, part in zip(weights, sublayers(trace, entering), strict=True)
             ]
             perceived = trace.patch_grid.pick(_perceived(start, mixing))[:, None]
-        return perceived * integrated_attention(trace, targets, self.steps)
+        return perceived * integrated_attention(trace, targets, self.steps, libra=self.libra)
 
 
 def _by_head(

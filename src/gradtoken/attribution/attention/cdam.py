@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.attribution.options import check_number, check_seed, check_whole
 from gradtoken.errors import MethodError
 from gradtoken.targets import Targets
@@ -21,7 +21,7 @@ Change: TypeAlias = Callable[[Float[Tensor, "batch tokens dim"]], Float[Tensor, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class CDAM(Method):
+class CDAM(GradientMethod):
     """S_i = sum_d T_id dy/dT_id, T the tokens as normalised before the last block's attention.
 
     Args:
@@ -42,6 +42,7 @@ class CDAM(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "steps")
         if self.gradient not in ("plain", "smooth", "integrated"):
             raise MethodError(
@@ -68,7 +69,7 @@ class CDAM(Method):
         self, trace: Trace, targets: Targets, change: Change | None, fraction: float
     ) -> Float[Tensor, "batch targets patches"]:
         """Gradient times token where the tokens are changed; `fraction` is the scale they keep."""
-        with forward_with_graph(trace, targets, normed=change) as graph:
+        with forward_with_graph(trace, targets, normed=change, libra=self.libra) as graph:
             tokens = graph.norms.first()
             values = tokens.detach() / fraction
 

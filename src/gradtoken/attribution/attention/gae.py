@@ -8,14 +8,14 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
 from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenericAttention(Method):
+class GenericAttention(GradientMethod):
     """R <- R + E_h[(G * A)+] R from R = I, block by block; the readout's row of R.
 
     A is a block's attention, G the gradient of the score by it, E_h the mean over heads, taken
@@ -28,7 +28,7 @@ class GenericAttention(Method):
     source: ClassVar[str] = "Chefer, Gur, Wolf, ICCV 2021, eqs. 5 and 6"
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             weights = [w.detach() for w in graph.steps]
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.errors import MethodError
 from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
@@ -16,7 +16,7 @@ from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradCAM(Method):
+class GradCAM(GradientMethod):
     """Features of the last block weighted by their mean gradient, positive part.
 
     Args:
@@ -36,13 +36,14 @@ class GradCAM(Method):
     features: Literal["tokens", "attention"] = "tokens"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.features not in ("tokens", "attention"):
             raise MethodError(
                 f"grad-cam's features is {self.features!r}; it can be 'tokens' or 'attention'."
             )
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             if self.features == "attention":
                 weights = graph.steps[-1].detach()
 

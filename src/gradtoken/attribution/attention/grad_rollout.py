@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.errors import MethodError
 from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
@@ -17,7 +17,7 @@ from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientRollout(Method):
+class GradientRollout(GradientMethod):
     """The readout's row of the product over blocks of rownorm(E_h[A * G]+ + I).
 
     A is a block's attention, G the gradient of the score by it, E_h the mean over heads. Where the
@@ -36,13 +36,14 @@ class GradientRollout(Method):
     discard: float = 0.9
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (isinstance(self.discard, (int, float)) and 0 <= self.discard < 1):
             raise MethodError(
                 f"grad-rollout's discard is {self.discard!r}; it must be from 0 to below 1."
             )
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             weights = [w.detach() for w in graph.steps]
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
 from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradSAM(Method):
+class GradSAM(GradientMethod):
     """R_i = mean over blocks and heads of A[r, i] * G[r, i]+.
 
     A is a block's attention, G the gradient of the score by it, r the readout's row (the mean of
@@ -29,7 +29,7 @@ class GradSAM(Method):
     source: ClassVar[str] = "Barkan et al., CIKM 2021, eq. 3, in the readout's row"
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             weights = [w.detach() for w in graph.steps]
 
             def combine(grads: list[Tensor]) -> Float[Tensor, "batch tokens"]:

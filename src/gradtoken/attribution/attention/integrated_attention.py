@@ -12,7 +12,7 @@ from gradtoken.trace.trace import Trace
 
 
 def integrated_attention(
-    trace: Trace, targets: Targets, steps: int
+    trace: Trace, targets: Targets, steps: int, *, libra: bool = False
 ) -> Float[Tensor, "batch targets patches"]:
     """E_h[(1/m sum_s G(s/m x))+] in the readout's row, s = 1 to m.
 
@@ -23,11 +23,12 @@ def integrated_attention(
         trace: a record of the images.
         targets: K targets for each image.
         steps: m, the points of the integral.
+        libra: whether the gradients are LibraGrad's.
     """
     total: Tensor | None = None
     for step in range(1, steps + 1):
         images = trace.images * (step / steps)
-        with forward_with_graph(trace, targets, images=images) as graph:
+        with forward_with_graph(trace, targets, images=images, libra=libra) as graph:
             at = [graph.steps[-1]]
             gradient = torch.stack([grads[0] for grads in graph.target_gradients(at)], dim=1)
         total = gradient if total is None else total + gradient

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.attribution.layers import Layers, as_index_list, select_layers
 from gradtoken.errors import NotSupportedError
 from gradtoken.models.reading.observe import with_autograd
@@ -22,11 +22,12 @@ from gradtoken.tap.block_io import output_tokens, with_output_tokens
 from gradtoken.tap.hooks import block_hooks
 from gradtoken.tap.recorder import EagerAttention, Recorder
 from gradtoken.targets import Targets
+from gradtoken.trace.libra import backward_of, run_with_gradient, scoring
 from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeGrad(Method):
+class LeGrad(GradientMethod):
     """R_i = sum over blocks of the mean over heads and queries of (ds^l/dA^l)+ [., i].
 
     s^l is the score that the model's own head gives to the mean of all tokens leaving block l, and
@@ -44,15 +45,16 @@ class LeGrad(Method):
     layers: Layers = "all"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "layers", as_index_list(self.layers))
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         trace.global_calls()
         chosen = select_layers(self.layers, trace.depth)
         maps = []
-        with _separate_block_graphs(trace, chosen) as (weights, leaving):
+        with _separate_block_graphs(trace, chosen, libra=self.libra) as (weights, leaving):
             means = [t.mean(1, keepdim=True).expand_as(t) for t in leaving]
-            scores = _scores_of_tokens(trace, means, targets)
+            scores = _scores_of_tokens(trace, means, targets, libra=self.libra)
             for k in range(targets.count):
                 grads = torch.autograd.grad(scores[:, :, k].sum(), weights, retain_graph=True)
                 layers = [grad.clamp_min(0).mean(dim=(1, 2)) for grad in grads]
@@ -62,7 +64,7 @@ class LeGrad(Method):
 
 @contextmanager
 def _separate_block_graphs(
-    trace: Trace, chosen: Sequence[int]
+    trace: Trace, chosen: Sequence[int], *, libra: bool
 ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Run the chosen blocks, each with a graph of its own that starts at its attention weights.
 
@@ -79,7 +81,7 @@ def _separate_block_graphs(
             for index in chosen:
                 tap = EagerAttention(leaves=True)
                 tap.place = index
-                with tap:
+                with tap, backward_of(trace.model, libra=libra):
                     tokens = trace.model.writable(block_record.inputs[index])
                     arguments = block_record.arguments[index]
                     output = run_with_arguments(anatomy.blocks[index], tokens, arguments)
@@ -89,7 +91,11 @@ def _separate_block_graphs(
 
 
 def _scores_of_tokens(
-    trace: Trace, leaving: Sequence[Float[Tensor, "batch tokens dim"]], targets: Targets
+    trace: Trace,
+    leaving: Sequence[Float[Tensor, "batch tokens dim"]],
+    targets: Targets,
+    *,
+    libra: bool,
 ) -> Float[Tensor, "layers batch targets"]:
     """The scores of the targets where other tokens replace the output of the last block.
 
@@ -109,8 +115,8 @@ def _scores_of_tokens(
 
     handle = anatomy.blocks[-1].register_forward_hook(replace)
     try:
-        logits = wide(trace.model.run(trace.images[:1]))
-    except torch.OutOfMemoryError:
+        logits = wide(run_with_gradient(trace.model, trace.images[:1], libra=libra))
+    except (torch.OutOfMemoryError, NotSupportedError):
         raise
     except RuntimeError as error:
         raise NotSupportedError(
@@ -120,4 +126,5 @@ def _scores_of_tokens(
     finally:
         handle.remove()
     by_layer = logits.unflatten(0, (len(leaving), -1))[:, :, None]
-    return torch.stack([targets.scores(z.expand(-1, targets.count, -1)) for z in by_layer])
+    with scoring(libra=libra):
+        return torch.stack([targets.scores(z.expand(-1, targets.count, -1)) for z in by_layer])

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import NO_GRADIENT, Method
 from gradtoken.errors import NotSupportedError
 from gradtoken.tap.alignment import along_sequence
 from gradtoken.tap.attention_call import TAIL
@@ -27,6 +27,7 @@ class RawAttention(Method):
     name: ClassVar[str] = "raw-attention"
     summary: ClassVar[str] = "the class token's attention in the last block, same for every class"
     source: ClassVar[str] = "Dosovitskiy et al., ICLR 2021; baseline of Chefer et al., CVPR 2021"
+    no_libra: ClassVar[str] = NO_GRADIENT
     class_aware: ClassVar[bool] = False
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:

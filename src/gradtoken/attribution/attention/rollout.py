@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import NO_GRADIENT, Method
 from gradtoken.precision import wide
 from gradtoken.tap.alignment import along_sequence
 from gradtoken.targets import Targets
@@ -27,6 +27,7 @@ class AttentionRollout(Method):
     name: ClassVar[str] = "rollout"
     summary: ClassVar[str] = "attention multiplied through all blocks, same for every class"
     source: ClassVar[str] = "Abnar and Zuidema, ACL 2020"
+    no_libra: ClassVar[str] = NO_GRADIENT
     class_aware: ClassVar[bool] = False
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:

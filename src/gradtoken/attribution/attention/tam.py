@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.attention.integrated_attention import integrated_attention
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.attribution.options import check_whole
 from gradtoken.errors import MethodError
 from gradtoken.targets import Targets
@@ -18,7 +18,7 @@ from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransitionAttention(Method):
+class TransitionAttention(GradientMethod):
     """s <- s + s E_h[A] from s = the readout's attention in the last block, down to block `start`.
 
     Then times the positive integrated gradient of the attention by which the class is read, as in
@@ -40,6 +40,7 @@ class TransitionAttention(Method):
     steps: int = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "steps")
         whole = isinstance(self.start, int) and not isinstance(self.start, bool)
         if self.start is not None and not (whole and self.start >= 0):
@@ -52,11 +53,11 @@ class TransitionAttention(Method):
             raise MethodError(
                 f"tam's start is {start}, but {trace.model.spec} has {trace.depth} blocks."
             )
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             mixing = [a.detach().mean(1) for a in graph.attention]
             state = graph.readout_row(graph.steps[-1].detach())[:, None]
             lowest = mixing[start:] if graph.tail else mixing[start:-1]
             for matrix in reversed(lowest):
                 state = state + state @ matrix
-        gradient = integrated_attention(trace, targets, self.steps)
+        gradient = integrated_attention(trace, targets, self.steps, libra=self.libra)
         return trace.patch_grid.pick(state) * gradient

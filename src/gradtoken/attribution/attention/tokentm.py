@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.targets import Targets
 from gradtoken.trace.graph import forward_with_graph
 from gradtoken.trace.sublayers import sublayers
@@ -17,7 +17,7 @@ from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenTransformation(Method):
+class TokenTransformation(GradientMethod):
     """The readout's row of C^L, C^l = (I + W_mlp)(I + (E_h[A] W_att) * E_h[G+]) C^{l-1}.
 
     C^0 = diag(|T_i|) with the tokens entering the first block. W = diag(|T'_i| / |T_i| * n_i)
@@ -32,7 +32,7 @@ class TokenTransformation(Method):
     source: ClassVar[str] = "Wu et al., Token Transformation Matters, CVPR 2024"
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
-        with forward_with_graph(trace, targets) as graph:
+        with forward_with_graph(trace, targets, libra=self.libra) as graph:
             parts = sublayers(trace, [t.detach() for t in graph.entering])
             mean = [a.detach().mean(1) for a in graph.steps]
             by_attention = [

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import OWN_RULES, Method
 from gradtoken.attribution.lrp.propagation import token_relevance
 from gradtoken.attribution.lrp.rules import (
     ADD,
@@ -24,57 +24,12 @@ from gradtoken.attribution.lrp.rules import (
 )
 from gradtoken.errors import MethodError
 from gradtoken.tap.attention_call import AttentionCall
+from gradtoken.tap.operations import REARRANGE, NoRule, items_of
 from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
 from gradtoken.trace.trace import Trace
 
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
-
-_REARRANGE = {
-    "__get__",
-    "__getitem__",
-    "cat",
-    "chunk",
-    "clone",
-    "contiguous",
-    "copy_",
-    "detach",
-    "double",
-    "dropout",
-    "expand",
-    "expand_as",
-    "flatten",
-    "float",
-    "half",
-    "movedim",
-    "narrow",
-    "permute",
-    "repeat",
-    "reshape",
-    "select",
-    "split",
-    "squeeze",
-    "stack",
-    "swapaxes",
-    "swapdims",
-    "to",
-    "transpose",
-    "type_as",
-    "unbind",
-    "unflatten",
-    "unsqueeze",
-    "view",
-    "view_as",
-    "__len__",
-    "dim",
-    "is_complex",
-    "is_floating_point",
-    "ndimension",
-    "numel",
-    "size",
-    "stride",
-}
-"""Functions whose gradient rearranges relevance without changing its values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +45,7 @@ class AttnLRP(Method):
     name: ClassVar[str] = "attnlrp"
     summary: ClassVar[str] = "layer-wise relevance through attention down to the first tokens"
     source: ClassVar[str] = "Achtibat et al., ICML 2024, eqs. 8 and 9, props. 3.1 to 3.4"
+    no_libra: ClassVar[str] = OWN_RULES
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         try:
@@ -118,7 +74,7 @@ class _Rules(EagerAttention):
             with self:
                 return self.multi_head(args, kwargs)
         plain = self.place is None or func is F.scaled_dot_product_attention
-        if plain or not any(map(varies, _tensors(args, kwargs))):
+        if plain or not any(map(varies, items_of(args, kwargs))):
             return super().intercept(func, args, kwargs)
         if func is F.linear:
             return self.writable(self._linear(*args, **kwargs))
@@ -134,9 +90,12 @@ class _Rules(EagerAttention):
             return pass_on(func, *args, **kwargs)
         name = getattr(func, "__name__", str(func))
         output = func(*args, **kwargs)
-        if name in _REARRANGE or not isinstance(output, Tensor):
+        if name in REARRANGE or not isinstance(output, Tensor):
             return output
-        return _NoRule.apply(output, name, self._spec)
+        return NoRule.apply(
+            output,
+            MethodError(f"attnlrp has no rule for {name}, which {self._spec} uses; use gradtoken."),
+        )
 
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         if self.place is None:
@@ -162,26 +121,3 @@ class _Rules(EagerAttention):
 
     def _softmax(self, x: Tensor, dim: int, *_: Any, dtype: Any = None) -> Any:
         return self._rules.softmax(x, dim, dtype=dtype)
-
-
-class _NoRule(torch.autograd.Function):
-    """Raises when relevance arrives; a value that gets none, such as a position bias, passes."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, name: str, spec: str) -> Tensor:
-        ctx.name, ctx.spec = name, spec
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> Any:
-        raise MethodError(
-            f"attnlrp has no rule for {ctx.name}, which {ctx.spec} uses; use gradtoken."
-        )
-
-
-def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """A function's arguments, with lists and tuples unpacked."""
-    arguments: list[Any] = []
-    for item in (*args, *kwargs.values()):
-        arguments.extend(item if isinstance(item, (list, tuple)) else [item])
-    return arguments

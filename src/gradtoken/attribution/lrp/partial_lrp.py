@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import OWN_RULES, Method
 from gradtoken.attribution.lrp.propagation import attention_relevance
 from gradtoken.targets import Targets
 from gradtoken.trace.trace import Trace
@@ -25,6 +25,7 @@ class PartialLRP(Method):
     name: ClassVar[str] = "partial-lrp"
     summary: ClassVar[str] = "layer-wise relevance of the last block's attention"
     source: ClassVar[str] = "Voita et al., ACL 2019; as a baseline in Chefer et al., CVPR 2021"
+    no_libra: ClassVar[str] = OWN_RULES
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         last_block = [blocks[-1] for blocks in attention_relevance(trace, targets)]

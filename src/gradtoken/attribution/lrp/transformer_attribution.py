@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import OWN_RULES, Method
 from gradtoken.attribution.lrp.propagation import attention_relevance
 from gradtoken.attribution.widened import widening
 from gradtoken.errors import MethodError
@@ -34,6 +34,7 @@ class TransformerAttribution(Method):
     name: ClassVar[str] = "transformer-attribution"
     summary: ClassVar[str] = "rollout of layer-wise relevance times gradient of attention"
     source: ClassVar[str] = "Chefer, Gur, Wolf, CVPR 2021, eqs. 13 and 14"
+    no_libra: ClassVar[str] = OWN_RULES
 
     start: int = 0
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradtoken.attribution.options import check_number, check_seed, check_whole
-from gradtoken.attribution.pixels.base import Image, PixelMethod, Score, noise_like
+from gradtoken.attribution.pixels.base import Image, PixelGradient, Score, noise_like
 from gradtoken.images.fills import Fill, filled
 from gradtoken.precision import wide
 from gradtoken.trace.trace import Trace
@@ -21,7 +21,7 @@ _BASELINES: tuple[Fill, ...] = ("black", "grey", "mean", "blur")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientShap(PixelMethod):
+class GradientShap(PixelGradient):
     """Mean of (x - x') * dy/dx at random points between a baseline x' and x + noise.
 
     Baselines are the black, grey, mean-coloured and blurred image; summed over each token's
@@ -44,6 +44,7 @@ class GradientShap(PixelMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "samples")
         check_number(self, "noise")
         check_seed(self)

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gradtoken.attribution.pixels.base import Image, PixelMethod, Score
+from gradtoken.attribution.pixels.base import Image, PixelGradient, Score
 from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputXGradient(PixelMethod):
+class InputXGradient(PixelGradient):
     """x * dy/dx (x normalised), sum over each token's pixels and channels."""
 
     name: ClassVar[str] = "input-x-gradient"

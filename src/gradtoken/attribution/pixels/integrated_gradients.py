@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from gradtoken.attribution.options import check_fill, check_whole
-from gradtoken.attribution.pixels.base import Image, PixelMethod, Score
+from gradtoken.attribution.pixels.base import Image, PixelGradient, Score
 from gradtoken.images.fills import Fill, filled
 from gradtoken.trace.trace import Trace
 
@@ -17,7 +17,7 @@ _CHUNK = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntegratedGradients(PixelMethod):
+class IntegratedGradients(PixelGradient):
     """(x - x') * integral of dy/dx from x' to x, sum over each token's pixels and channels.
 
     Args:
@@ -35,6 +35,7 @@ class IntegratedGradients(PixelMethod):
     baseline: Fill = "black"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "steps")
         check_fill(self, "baseline")
 

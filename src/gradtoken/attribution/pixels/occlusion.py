@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradtoken.attribution.base import NO_GRADIENT
 from gradtoken.attribution.options import check_fill, check_whole
 from gradtoken.attribution.pixels.base import Image, PixelMethod, Score
 from gradtoken.errors import MethodError
@@ -33,8 +34,8 @@ class Occlusion(PixelMethod):
     name: ClassVar[str] = "occlusion"
     summary: ClassVar[str] = "fall of the score when a token's pixels are covered"
     source: ClassVar[str] = "Zeiler and Fergus, ECCV 2014; through captum"
+    no_libra: ClassVar[str] = NO_GRADIENT
     slow: ClassVar[bool] = True
-    by_gradient: ClassVar[bool] = False
     trial: ClassVar[dict[str, Any]] = {"window": 6, "stride": 6}
 
     window: int = 1

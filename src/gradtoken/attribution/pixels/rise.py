@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import NO_GRADIENT, Method
 from gradtoken.attribution.options import check_fraction, check_seed, check_whole
 from gradtoken.precision import wide
 from gradtoken.targets import Targets
@@ -39,6 +39,7 @@ class RISE(Method):
     name: ClassVar[str] = "rise"
     summary: ClassVar[str] = "random masks weighted by the probability they leave"
     source: ClassVar[str] = "Petsiuk, Das, Saenko, BMVC 2018"
+    no_libra: ClassVar[str] = NO_GRADIENT
     slow: ClassVar[bool] = True
     trial: ClassVar[dict[str, Any]] = {"masks": 4}
 

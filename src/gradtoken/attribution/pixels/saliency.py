@@ -8,13 +8,13 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.pixels.base import Image, PixelMethod, Score
+from gradtoken.attribution.pixels.base import Image, PixelGradient, Score
 from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saliency(PixelMethod):
+class Saliency(PixelGradient):
     """|dy/dx|, the largest channel, mean over each token's pixels."""
 
     name: ClassVar[str] = "saliency"

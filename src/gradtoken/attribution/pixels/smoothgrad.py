@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradtoken.attribution.options import check_fraction, check_seed, check_whole
-from gradtoken.attribution.pixels.base import Image, PixelMethod, Score, noise_like
+from gradtoken.attribution.pixels.base import Image, PixelGradient, Score, noise_like
 from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.precision import wide
 from gradtoken.trace.trace import Trace
@@ -20,7 +20,7 @@ _CHUNK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothGrad(PixelMethod):
+class SmoothGrad(PixelGradient):
     """Mean of |dy/dx| at x + noise, the largest channel, mean over each token's pixels.
 
     Args:
@@ -40,6 +40,7 @@ class SmoothGrad(PixelMethod):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "samples")
         check_fraction(self, "noise")
         check_seed(self)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import NO_GRADIENT, Method
 from gradtoken.attribution.options import check_fraction, check_number, check_seed
 from gradtoken.attribution.pixels.rise import target_values
 from gradtoken.attribution.widened import widened_if_narrow
@@ -41,6 +41,7 @@ class ViTCX(Method):
     name: ClassVar[str] = "vit-cx"
     summary: ClassVar[str] = "clustered features as masks, weighted by the probability they leave"
     source: ClassVar[str] = "Xie et al., ViT-CX, IJCAI 2023"
+    no_libra: ClassVar[str] = NO_GRADIENT
     slow: ClassVar[bool] = True
     trial: ClassVar[dict[str, Any]] = {"distance": 1.0}
 
