@@ -12,6 +12,7 @@ from torch import Tensor
 from gradtoken.attribution import Method, make_method
 from gradtoken.attribution.options import (
     check_fill,
+    check_flag,
     check_fraction,
     check_number,
     check_seed,
@@ -56,6 +57,7 @@ def test_is_number_rejects_other_values(value: object) -> None:
         (check_number, 12.5),
         (check_seed, 0),
         (check_seed, (1 << 32) - 1),
+        (check_flag, False),
         (check_fill, "black"),
         (check_fill, "blur"),
     ],
@@ -77,6 +79,7 @@ def test_check_accepts_value_in_range(check: Callable[[Method, str], None], valu
         (check_number, float("nan"), "checked's option is nan; it must be a number from 0 up."),
         (check_seed, -1, "checked's option is -1; it must be a whole number from 0 up."),
         (check_seed, 1 << 32, "is 4294967296; it must be below 2 to the power of 32."),
+        (check_flag, 1, "checked's option is 1; it can be True or False."),
         (check_fill, "red", "is 'red'; it can be 'black', 'grey', 'mean', 'blur'."),
         (check_fill, None, "is None; it can be 'black', 'grey', 'mean', 'blur'."),
     ],

@@ -19,6 +19,7 @@ from gradtoken.models import Model
 from tests.conftest import tiny_vit
 
 RANDOM = {
+    "random": {},
     "rise": {"masks": 20},
     "vit-cx": {},
     "smoothgrad": {"samples": 9},

@@ -48,6 +48,12 @@ def test_methods_finds_built_in_without_installed_metadata(entries: list[EntryPo
         assert isinstance(make_method(name), kind)
 
 
+def test_make_method_takes_underscores_for_hyphens() -> None:
+    assert type(make_method("grad_eclip")) is type(make_method("grad-eclip"))
+    with pytest.raises(MethodError, match="no method is named 'grad_eclips'; did you mean"):
+        make_method("grad_eclips")
+
+
 def test_methods_adds_entry_point_of_other_package(entries: list[EntryPoint]) -> None:
     declare(entries, "another", ROLLOUT)
     assert list(methods()) == [*registry.BUILT_IN, "another"]

@@ -14,7 +14,8 @@ from gradtoken.errors import MethodError
 from gradtoken.models import Model
 from tests.conftest import tiny_vit
 
-METHODS = sorted(gradtoken.methods())
+METHODS = sorted(set(gradtoken.methods()) - {"random"})
+"""The random map is seeded by the input's values, and so by their rounding too."""
 OPTIONS = {
     "gradient-shap": {"samples": 3},
     "integrated-gradients": {"steps": 3},

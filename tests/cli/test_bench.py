@@ -164,6 +164,7 @@ def test_bench_methods_with_options(tmp_path: Path) -> None:
         "gradtoken",
         "gradtoken:preset=sharp:layers=[-1]",
         "gradtoken:target=rivals(3, 0.2)",
+        "random",
     ]
     settings = json.loads((out / "settings.json").read_text())
     assert settings["methods"][names[1]]["rectify"] == "head"

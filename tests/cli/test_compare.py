@@ -24,7 +24,7 @@ def test_compare_as_json_agrees_with_coupling(scene: Path, tmp_path: Path) -> No
     methods = ("--method", "gradtoken", "--method", "rollout")
     sheet = tmp_path / "sheet.png"
     (record,) = json_lines("compare", scene, *methods, "--out", sheet)
-    (expected,) = json_lines("coupling", scene, *methods)
+    (expected,) = json_lines("coupling", scene, *methods, "--method", "random")
     assert record["coupling"] == expected["coupling"]
     assert record["file"] == str(sheet)
     assert len(record["targets"]) == 2
@@ -33,7 +33,7 @@ def test_compare_as_json_agrees_with_coupling(scene: Path, tmp_path: Path) -> No
 def test_compare_has_no_coupling_of_a_single_target(scene: Path, tmp_path: Path) -> None:
     arguments = ("--method", "rollout", "-t", "rocket", "--out", tmp_path / "sheet.png")
     (record,) = json_lines("compare", scene, *arguments)
-    assert record["coupling"] == {"rollout": None}
+    assert record["coupling"] == {"rollout": None, "random": None}
 
 
 def test_compare_names_methods_that_do_not_support_the_model(scene: Path, tmp_path: Path) -> None:

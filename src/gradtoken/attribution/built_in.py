@@ -3,6 +3,9 @@
 GROUP = "gradtoken.methods"
 """The entry-point group in which other packages declare their methods."""
 
+FLOOR = "random"
+"""The method that every comparison holds, so that it shows what noise gets."""
+
 BUILT_IN = {
     "gradtoken": "gradtoken:GradToken",
     "agcam": "attention.agcam:AGCAM",

@@ -26,7 +26,8 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
     """A method, by name or class, with options.
 
     Args:
-        method: a name from `methods()` or a subclass of `Method`.
+        method: a name from `methods()`, where an underscore stands for a hyphen too, or a subclass
+            of `Method`.
         **options: its fields; and `preset`, where the method has presets, whose options are
             overridden by explicit ones.
 
@@ -57,8 +58,10 @@ def make_method(method: str | type[Method], **options: Any) -> Method:
 def _resolve(method: object) -> type[Method]:
     if isinstance(method, type) and issubclass(method, Method):
         return method
-    if isinstance(method, str) and (method in BUILT_IN or method in added_methods()):
-        return load_method(method)
+    if isinstance(method, str):
+        for name in (method, method.replace("_", "-")):
+            if name in BUILT_IN or name in added_methods():
+                return load_method(name)
     names = [*BUILT_IN, *added_methods()]
     near = did_you_mean(method, names) if isinstance(method, str) else ""
     hint = near or f"; there are {', '.join(names)}."

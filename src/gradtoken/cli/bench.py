@@ -62,7 +62,7 @@ class BenchOptions:
         str,
         typer.Option(
             help="all, or names of `gradtoken methods` with commas between; a name can have "
-            "options, as in gradtoken:preset=sharp:beta=0.7."
+            "options, as in gradtoken:preset=sharp:beta=0.7. The random map is always measured too."
         ),
     ] = "all"
     metrics: Annotated[

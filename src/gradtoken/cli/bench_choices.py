@@ -16,8 +16,9 @@ _COMMAS = re.compile(r",(?![^(\[]*[)\]])")
 
 
 def parse_methods(text: str) -> dict[str, Method]:
-    """Methods by their text in `--methods`, such as `gradtoken:preset=sharp`."""
+    """Methods by their text in `--methods`, such as `gradtoken:preset=sharp`, and the floor."""
     from gradtoken.attribution import make_method, methods
+    from gradtoken.attribution.built_in import FLOOR
 
     if text == "all":
         return {name: make_method(name) for name in methods()}
@@ -25,6 +26,8 @@ def parse_methods(text: str) -> dict[str, Method]:
     for item in _COMMAS.split(text):
         name, *options = item.strip().split(":")
         chosen[item.strip()] = make_method(name, **shared.parse_options(options))
+    if all(method.name != FLOOR for method in chosen.values()):
+        chosen[FLOOR] = make_method(FLOOR)
     return chosen
 
 

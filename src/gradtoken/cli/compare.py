@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradtoken import atomic
+from gradtoken.attribution.built_in import FLOOR
 from gradtoken.cli import options as shared
 from gradtoken.cli.output import Output
 from gradtoken.errors import MethodError, OutputError, TargetError
@@ -47,7 +48,7 @@ class CompareOptions:
 
 
 def run(options: CompareOptions) -> None:
-    """Draw a sheet of one image: a row per class, a column per method.
+    """Draw a sheet of one image: a row per class, a column per method, and a random map.
 
     Methods that cannot serve the model are left blank and named with their reason.
     """
@@ -55,7 +56,8 @@ def run(options: CompareOptions) -> None:
     from gradtoken.explanation.comparison import comparison_figure, comparison_rows
     from gradtoken.explanation.style import Style
 
-    methods = shared.make_methods(options.method)
+    names = options.method and [*options.method, *({FLOOR} - set(options.method))]
+    methods = shared.make_methods(names)
     model = options.loading.load(options.model)
     targets = shared.find_targets(model, options.target, options.text)
     image, out, output = options.image, options.out, options.output
@@ -70,7 +72,7 @@ def run(options: CompareOptions) -> None:
             results[method.name] = str(error)
     explanations = {name: e for name, e in results.items() if not isinstance(e, str)}
     unsupported = {name: reason for name, reason in results.items() if isinstance(reason, str)}
-    if not explanations:
+    if unsupported and not explanations.keys() - {FLOOR}:
         reason = next(iter(unsupported.values()))
         raise MethodError(f"none of the methods works on {options.model}: {reason}")
     couplings = {name: _coupling(explanation) for name, explanation in explanations.items()}
