@@ -112,6 +112,12 @@ def test_methods_explain_in_place_model_as_its_twin(name: str, method: str) -> N
         ("beyond-intuition", {"variant": "token", "steps": 2}),
         ("cdam", {"gradient": "integrated", "steps": 2}),
         ("grad-cam", {"features": "attention"}),
+        ("gae", {"libra": True}),
+        ("attcat", {"libra": True}),
+        ("legrad", {"libra": True}),
+        ("daam", {"libra": True}),
+        ("grad-eclip", {"heads": "one"}),
+        ("input-x-gradient", {"libra": True}),
     ],
 )
 @pytest.mark.parametrize("name", ["timm: x += a", "timm: attention", "own, mean: x += a"])
