@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gradtoken.metrics.coupling import coupling
     from gradtoken.models import Model, load, wrap
     from gradtoken.models.layout import TokenLayout
-    from gradtoken.targets import above, contrast, log_prob, text
+    from gradtoken.targets import above, contrast, finer, log_prob, text
 
 _HOMES = {
     "DatasetError": "errors",
@@ -43,6 +43,7 @@ _HOMES = {
     "coupling": "metrics.coupling",
     "explain": "explaining",
     "explain_each": "explaining",
+    "finer": "targets",
     "load": "models",
     "log_prob": "targets",
     "methods": "attribution",
@@ -73,6 +74,7 @@ __all__ = [
     "coupling",
     "explain",
     "explain_each",
+    "finer",
     "load",
     "log_prob",
     "methods",

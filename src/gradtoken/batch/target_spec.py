@@ -18,7 +18,7 @@ _MAX_PROMPTS_FILE = 1 << 22
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """Which targets are explained for every image. One of the fields is set.
+    """Which targets are explained for every image. One of the fields but `finer` is set.
 
     Args:
         top_k: the number of predicted classes to explain.
@@ -26,6 +26,7 @@ class TargetSpec:
         prompts: texts to compare images with, for models such as CLIP.
         column: the column of the source that names each image's own targets.
         above: every class with a higher probability than this.
+        finer: alpha and count of FinerCAM's target, to set each class against its nearest ones.
     """
 
     top_k: int | None = None
@@ -33,6 +34,7 @@ class TargetSpec:
     prompts: tuple[str, ...] | None = None
     column: str | None = None
     above: float | None = None
+    finer: tuple[float, int] | None = None
 
     @classmethod
     def parse(cls, text: str) -> TargetSpec:
@@ -76,6 +78,7 @@ class TargetSpec:
         """The fields that are set, as plain data for the manifest."""
         fields: dict[str, Any] = {"top_k": self.top_k, "classes": self.classes}
         fields |= {"column": self.column, "prompts": self.prompts, "above": self.above}
+        fields["finer"] = self.finer
         return {name: value for name, value in fields.items() if value is not None}
 
     def check(
@@ -98,6 +101,11 @@ class TargetSpec:
                 f"{spec} compares images with text and has no classes of its own; give "
                 "--targets text:FILE with a prompt on each line."
             )
+        if self.finer is not None and has_prompts:
+            raise TargetError(
+                f"--finer sets classes against each other, and {spec} compares pictures with text; "
+                "leave it out."
+            )
         if self.prompts is not None and not has_prompts:
             raise TargetError(f"{spec} reads no text; give --targets with classes, or top:3.")
         if isinstance(self.classes, tuple):
@@ -112,9 +120,20 @@ class TargetSpec:
                 f"above:{self.above:g} needs probabilities, and the outputs of {spec} are none "
                 "(activation none); give top:K or classes."
             )
+        if self.finer is not None and activation == "none":
+            raise TargetError(
+                f"--finer needs probabilities, and the outputs of {spec} are none (activation "
+                "none); leave it out."
+            )
 
     def shared(self, labels: Labels) -> Any:
         """The targets of every image, as `explain` takes them; None for the predicted classes."""
+        from gradtoken.targets import each_finer
+
+        plain = self._plain(labels)
+        return plain if self.finer is None else each_finer(plain, self.finer)
+
+    def _plain(self, labels: Labels) -> Any:
         from gradtoken.targets import above, text
 
         if self.prompts is not None:
@@ -137,7 +156,7 @@ class TargetSpec:
         Raises:
             TargetError: no value, an unknown class, or a multi-hot list of integers.
         """
-        from gradtoken.targets import text
+        from gradtoken.targets import each_finer, text
         from gradtoken.targets.multi_hot import row_of_targets
 
         parsed: Any = json.loads(value) if value is not None else None
@@ -151,7 +170,8 @@ class TargetSpec:
             raise TargetError(f"column {self.column!r} names no target here.")
         if has_prompts:
             return list(text(*(str(item) for item in items)))
-        return [labels.find(item) for item in items]
+        classes = [labels.find(item) for item in items]
+        return classes if self.finer is None else list(each_finer(classes, self.finer))
 
 
 def _parse_probability(text: str, number: str) -> float:

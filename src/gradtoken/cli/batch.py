@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,6 +67,7 @@ class RunOptions:
         ),
     ] = None
     above: shared.Above = None
+    finer: shared.FinerWeight = None
     method: shared.MethodName = "gradtoken"
     option: shared.OptionPairs = None
     engine: Annotated[str, typer.Option(help="local, or ray for several workers.")] = "local"
@@ -205,24 +206,27 @@ def _job(options: RunOptions) -> Job:
         activation=loading.activation,
         method=options.method,
         options=shared.parse_options(options.option),
-        targets=_targets(options.targets, options.above),
+        targets=_targets(options.targets, options.above, options.finer),
         batch_size=options.batch_size,
     )
 
 
-def _targets(targets: str | None, above: float | None) -> TargetSpec:
-    """The targets of --targets or --above.
+def _targets(targets: str | None, above: float | None, finer: str | None) -> TargetSpec:
+    """The targets of --targets or --above, with --finer.
 
     Raises:
         TargetError: if both are given, or one that is not understood.
     """
     from gradtoken.batch.target_spec import TargetSpec
+    from gradtoken.targets import parse_finer
 
-    if above is None:
-        return TargetSpec.parse("top:1" if targets is None else targets)
-    if targets is not None:
+    if above is not None and targets is not None:
         raise TargetError("--targets and --above both choose the classes; give one.")
-    return TargetSpec.likely(above)
+    if above is None:
+        spec = TargetSpec.parse("top:1" if targets is None else targets)
+    else:
+        spec = TargetSpec.likely(above)
+    return spec if finer is None else replace(spec, finer=parse_finer(finer))
 
 
 def _print(summary: Summary, options: RunOptions) -> None:

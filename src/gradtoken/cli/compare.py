@@ -41,6 +41,7 @@ class CompareOptions:
     top_k: Annotated[
         int, typer.Option(min=1, help="Predicted classes to explain without --target.")
     ] = 2
+    finer: shared.FinerWeight = None
     method: shared.MethodNames = None
     out: Annotated[Path, typer.Option(help="The image to write.")] = Path("compare.png")
     loading: shared.ModelOptions = field(default_factory=shared.ModelOptions)
@@ -59,7 +60,7 @@ def run(options: CompareOptions) -> None:
     names = options.method and [*options.method, *({FLOOR} - set(options.method))]
     methods = shared.make_methods(names)
     model = options.loading.load(options.model)
-    targets = shared.find_targets(model, options.target, options.text)
+    targets = shared.find_targets(model, options.target, options.text, finer=options.finer)
     image, out, output = options.image, options.out, options.output
     shared.check_writable(out.parent)
     results: dict[str, Explanation | str] = {}

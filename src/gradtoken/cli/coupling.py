@@ -44,6 +44,7 @@ class CouplingOptions:
         typer.Option("--text", help="A prompt, for models such as CLIP; at least two."),
     ] = None
     top_k: Annotated[int, typer.Option(help="Predicted classes to compare without --target.")] = 2
+    finer: shared.FinerWeight = None
     method: shared.MethodNames = None
     loading: shared.ModelOptions = field(default_factory=shared.ModelOptions)
     output: Output = field(default_factory=Output)
@@ -71,8 +72,9 @@ def run(options: CouplingOptions) -> None:
     methods = shared.make_methods(options.method)
     paths = shared.find_images(options.images)
     model = options.loading.load(options.model)
-    targets = shared.find_targets(model, options.target, options.text)
-    if (targets and len(set(targets)) < 2) or (targets is None and options.top_k < 2):
+    targets = shared.find_targets(model, options.target, options.text, finer=options.finer)
+    named = len(set(targets)) if isinstance(targets, list) else options.top_k
+    if named < 2:
         raise TargetError("coupling compares classes: give --target twice, or --top-k 2 or more.")
     output = options.output
     results = _Results({method.name: [] for method in methods})

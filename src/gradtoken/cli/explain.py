@@ -48,6 +48,7 @@ class ExplainOptions:
         int | None, typer.Option(help="Predicted classes to explain without --target; default: 1.")
     ] = None
     above: shared.Above = None
+    finer: shared.FinerWeight = None
     method: shared.MethodName = "gradtoken"
     option: shared.OptionPairs = None
     out: Annotated[Path, typer.Option(help="Folder for one folder per image.")] = Path(
@@ -76,7 +77,7 @@ def run(options: ExplainOptions) -> None:
     model = options.loading.load(options.model)
     if options.above is not None and options.top_k is not None:
         raise TargetError("--above and --top-k both choose predicted classes; give one.")
-    targets = shared.find_targets(model, options.target, options.text, options.above)
+    targets = shared.find_targets(model, options.target, options.text, options.above, options.finer)
     shared.check_writable(options.out)
     folders = [options.out / name for name in unique_names([safe_name(p.stem) for p in paths])]
     output = options.output

@@ -84,6 +84,14 @@ Above = Annotated[
     float | None,
     typer.Option(help="Explain every class with a probability above this number, from 0 to 1."),
 ]
+FinerWeight = Annotated[
+    str | None,
+    typer.Option(
+        "--finer",
+        help="Set each class against its nearest classes, as FinerCAM: ALPHA or ALPHA,COUNT, "
+        "such as 1 or 0.6,5.",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON lines on standard output, and nothing else.")
 ]
@@ -143,13 +151,26 @@ def find_targets(
     names: Sequence[str] | None,
     texts: Sequence[str] | None = None,
     above: float | None = None,
+    finer: str | None = None,
 ) -> Any:
     """The targets of `--target`, `--text` or `--above`, or None for the predicted classes.
+
+    With `--finer`, each class is set against its nearest classes.
 
     Raises:
         TargetError: unknown names, texts for a model without a text side (or the reverse), two of
             the options, or a number that is no probability.
     """
+    from gradtoken.targets import each_finer, parse_finer
+
+    targets = _plain_targets(model, names, texts, above)
+    return targets if finer is None else each_finer(targets, parse_finer(finer))
+
+
+def _plain_targets(
+    model: Model, names: Sequence[str] | None, texts: Sequence[str] | None, above: float | None
+) -> Any:
+    """The targets of `--target`, `--text` or `--above`, or None for the predicted classes."""
     from gradtoken.targets import above as every_above
     from gradtoken.targets import text
 

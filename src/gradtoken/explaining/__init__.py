@@ -36,10 +36,10 @@ def explain(
             the place of 3 (files and PIL images for one and three channels).
         targets: None for the `top_k` predicted classes; "all" for every class; `above(p)` for
             every class with a higher probability; a class id or name, `contrast(a, b)`,
-            `log_prob(c)` or a function of one image's logits; a list of these for all images, or
-            one list per image, each of the same length. Of tensors and arrays, integers are ids,
-            and bools (or floats 0.0 and 1.0), one for each class, mark the classes to explain
-            (multi-hot rows). `text("a photo of a cat", …)` for models such as CLIP.
+            `log_prob(c)`, `finer(c)` or a function of one image's logits; a list of these for all
+            images, or one list per image, each of the same length. Of tensors and arrays, integers
+            are ids, and bools (or floats 0.0 and 1.0), one for each class, mark the classes to
+            explain (multi-hot rows). `text("a photo of a cat", …)` for models such as CLIP.
         method: a name from `methods()`, a `Method` class, or a method already made.
         top_k: the number of predicted classes to explain where no targets are given.
         batch_size: the number of images that go through the model at once; "auto" takes what fits

@@ -6,6 +6,7 @@ function of the output are targets; `Targets` holds the K targets of each of B i
 
 from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
+from gradtoken.targets.finer import Finer, each_finer, finer, parse_finer
 from gradtoken.targets.functions import OutputTarget
 from gradtoken.targets.pending import contrast, log_prob, text
 from gradtoken.targets.resolve import per_image, resolve, resolve_rows
@@ -18,6 +19,7 @@ __all__ = [
     "Against",
     "ClassTarget",
     "Contrast",
+    "Finer",
     "LogProb",
     "OutputTarget",
     "Rivals",
@@ -25,8 +27,11 @@ __all__ = [
     "Targets",
     "above",
     "contrast",
+    "each_finer",
+    "finer",
     "kind_for",
     "log_prob",
+    "parse_finer",
     "parse_kind",
     "per_image",
     "resolve",

@@ -14,6 +14,7 @@ from gradtoken.errors import TargetError
 from gradtoken.targets.activation import Activation
 from gradtoken.targets.base import Target
 from gradtoken.targets.classes import Against, ClassTarget, Contrast, LogProb
+from gradtoken.targets.finer import Finer, PendingFiner
 from gradtoken.targets.functions import OutputTarget
 from gradtoken.targets.labels import Labels
 from gradtoken.targets.multi_hot import Array, as_list, as_rows, row_of_targets
@@ -64,20 +65,37 @@ def resolve_rows(
 
     Args:
         targets: None (the `top_k` predicted classes of each image), "all" classes, `above(p)`, one
-            id, name, `contrast(a, b)`, `log_prob(c)`, `Target` or function of the output; a list
-            of these for all images; or one list per image. Integer tensors and arrays count
-            as lists.
+            id, name, `contrast(a, b)`, `log_prob(c)`, `finer(c)`, `Target` or function of the
+            output; a list of these for all images; or one list per image. Integer tensors and
+            arrays count as lists.
         logits: the model's output, (B, C).
         labels: the names of the model's classes.
         top_k: how many predicted classes where `targets` is None.
         prompts: encodes text, for a model that compares images with it; the targets are then
             `text(…)` or functions of the image's embedding.
-        activation: of the model, for `above(p)` and `log_prob(c)`.
+        activation: of the model, for `above(p)`, `log_prob(c)` and `finer(c)`.
 
     Raises:
         TargetError: unknown names (with the nearest ones), ids out of range, or a
             probability where the outputs are no probabilities.
     """
+    rows = _rows(targets, logits, labels, top_k=top_k, prompts=prompts, activation=activation)
+    return [
+        [t.nearest(z, activation) if isinstance(t, Finer) else t for t in row]
+        for row, z in zip(rows, logits, strict=True)
+    ]
+
+
+def _rows(
+    targets: Any,
+    logits: Float[Tensor, "batch classes"],
+    labels: Labels,
+    *,
+    top_k: int,
+    prompts: Callable[[tuple[str, ...]], PromptBatch] | None,
+    activation: Activation,
+) -> list[list[Target]]:
+    """The targets of each image, as `resolve_rows`, some of which have yet to see its logits."""
     batch = len(logits)
     if prompts is not None and targets is None:
         raise TargetError(
@@ -85,12 +103,10 @@ def resolve_rows(
             'as in targets=text("a photo of a cat", "a photo of a dog") (--text on the command '
             "line)."
         )
-    if targets is None:
-        return _predicted(logits, top_k)
-    if isinstance(targets, Above) and prompts is None:
-        return [list(row) for row in targets.rows(logits, activation)]
-    if isinstance(targets, str) and targets == "all" and prompts is None:
-        return [[ClassTarget(index) for index in range(logits.shape[-1])]] * batch
+    if prompts is None:
+        chosen = _chosen(targets, logits, top_k, activation)
+        if chosen is not None:
+            return chosen
     encode = cache(prompts) if prompts else None
     resolve_item = partial(_resolve_item, labels=labels, encode=encode, activation=activation)
     split = row_of_targets if prompts is None else _row_without_marks
@@ -108,15 +124,33 @@ def resolve_rows(
     return [[resolve_item(item) for item in split(targets, logits.shape[-1])]] * batch
 
 
-def _predicted(logits: Float[Tensor, "batch classes"], top_k: int) -> list[list[Target]]:
-    """The `top_k` classes of each image with the largest logits, the largest first."""
+def _chosen(
+    targets: Any, logits: Float[Tensor, "batch classes"], top_k: int, activation: Activation
+) -> list[list[Target]] | None:
+    """The targets that the logits choose, or that are all; None where the user names them."""
+    kind: Callable[[int], Target] = ClassTarget
+    if isinstance(targets, Above):
+        if targets.finer is not None:
+            kind = PendingFiner(Finer, (), *targets.finer).of_class
+        return [[kind(t.id) for t in row] for row in targets.rows(logits, activation)]
+    if isinstance(targets, PendingFiner) and (targets.predicted or targets.of_all):
+        kind, targets = targets.of_class, "all" if targets.of_all else None
+    if targets is None:
+        return [[kind(index) for index in row] for row in _predicted(logits, top_k)]
+    if isinstance(targets, str) and targets == "all":
+        return [[kind(index) for index in range(logits.shape[-1])]] * len(logits)
+    return None
+
+
+def _predicted(logits: Float[Tensor, "batch classes"], top_k: int) -> list[list[int]]:
+    """Ids of the `top_k` classes of each image with the largest logits, the largest first."""
     classes = logits.shape[-1]
     if type(top_k) is not int or not 1 <= top_k <= classes:
         raise TargetError(
             f"top_k is {top_k!r}; this model has {classes} classes, use 1 to {classes}."
         )
-    indices = logits.topk(top_k, dim=-1).indices.tolist()
-    return [[ClassTarget(index) for index in row] for row in indices]
+    ids: list[list[int]] = logits.topk(top_k, dim=-1).indices.tolist()
+    return ids
 
 
 def per_image(targets: Any, count: int) -> list[Any] | None:
@@ -214,6 +248,11 @@ def _as_target(
         if item.kind is not Contrast or len(prompts) != 2:
             raise TargetError("a prompt is explained by itself, or in contrast(…) with a prompt.")
         return SimilarityContrast(*prompts)
+    if encode is not None and isinstance(item, (PendingFiner, Finer)):
+        raise TargetError(
+            "finer(…) sets a class against the other classes of a model, and this one compares "
+            "pictures with text; set prompts against each other with contrast(*text(a, b))."
+        )
     if encode is not None and not callable(item) and not isinstance(item, Target):
         raise TargetError(
             f"{item!r} is no target of a model that compares images with text; give prompts, as "

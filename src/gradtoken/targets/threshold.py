@@ -17,9 +17,15 @@ from gradtoken.targets.labels import Labels
 
 @dataclass(frozen=True)
 class Above:
-    """The classes of each image whose probability is above `probability`, the most likely first."""
+    """The classes of each image whose probability is above `probability`, the most likely first.
+
+    Args:
+        probability: from 0 up to, but not, 1.
+        finer: alpha and count of FinerCAM's target, where each class is set against its nearest.
+    """
 
     probability: float
+    finer: tuple[float, int] | None = None
 
     def rows(
         self, logits: Float[Tensor, "batch classes"], activation: Activation
