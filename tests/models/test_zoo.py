@@ -24,7 +24,7 @@ from tests.models.zoo import ZOO, seeded
 from tests.snapshot import Snapshot
 
 NAMES = list(ZOO)
-POST_NORM = ["vit_base_patch16_rpn_224"]
+NOT_PRE_NORM = ["vit_base_patch16_rpn_224", "vit_small_patch16_18x2_224"]
 A, B = 1, 3
 
 
@@ -263,13 +263,17 @@ ATTENTION_METHODS = {
     "transformer-attribution": {},
     "partial-lrp": {},
     "attnlrp": {},
+    "recipro-cam": {},
 }
-SIGNED = ("cdam", "attcat", "attnlrp", "fullgrad-plus")
+SIGNED = ("cdam", "attcat", "attnlrp", "fullgrad-plus", "recipro-cam")
 FROM_A_CLASS_TOKEN = ("transformer-attribution", "partial-lrp", "attnlrp")
 LEAST_DIFFERENT = {"tokentm": 1e-7}
 """Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, which no class
 changes."""
-PRE_NORM = ("grad-cam", "cdam", "tokentm", "beyond-intuition")
+PRE_NORM = ("grad-cam", "cdam", "tokentm", "beyond-intuition", "recipro-cam")
+OF_ANY_ATTENTION = ("raw-attention", "fullgrad-plus", "recipro-cam")
+OF_FREE_TOKENS = ("legrad", "recipro-cam")
+"""Methods that let a model go on with other tokens, which PiT's stages do not take."""
 
 
 @pytest.mark.parametrize("method", ATTENTION_METHODS)
@@ -279,9 +283,9 @@ def test_attention_methods_work_or_raise_method_error(name: str, method: str) ->
     kind = re.escape(type(model.module).__name__)
     class_attention = "class attention" in model.anatomy.readout
     mixed = class_attention or "18x2" in name
-    if method in ("raw-attention", "fullgrad-plus") or (method == "grad-eclip" and class_attention):
+    if method in OF_ANY_ATTENTION or (method == "grad-eclip" and class_attention):
         mixed = False
-    reshaped = name.startswith("pit_") and method == "legrad"
+    reshaped = name.startswith("pit_") and method in OF_FREE_TOKENS
     if windowed or reshaped or mixed:
         with pytest.raises(MethodError, match=f"{method} .*{kind}"):
             gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
@@ -296,7 +300,7 @@ def test_attention_methods_work_or_raise_method_error(name: str, method: str) ->
         with pytest.raises(MethodError, match="grad-eclip needs a class token or an attention po"):
             gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
         return
-    if method in PRE_NORM and name in POST_NORM:
+    if method in PRE_NORM and name in NOT_PRE_NORM:
         with pytest.raises(MethodError, match=f"{method} needs blocks that normalise before"):
             gradtoken.explain(model, images_of(name), TARGETS, method=method, **options)
         return

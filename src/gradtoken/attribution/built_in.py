@@ -29,6 +29,7 @@ BUILT_IN = {
     "partial-lrp": "lrp.partial_lrp:PartialLRP",
     "random": "random_map:RandomMap",
     "raw-attention": "attention.raw_attention:RawAttention",
+    "recipro-cam": "attention.recipro_cam:ReciproCAM",
     "rise": "pixels.rise:RISE",
     "rollout": "attention.rollout:AttentionRollout",
     "saliency": "pixels.saliency:Saliency",

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gradtoken.errors import MethodError
+from gradtoken.errors import MethodError, NotSupportedError
 
 Layers: TypeAlias = str | int | Sequence[int]
 """Block indices (0-based, negative from the end), the number of last blocks, or "all", "half" (the
@@ -46,3 +46,27 @@ def select_layers(layers: Layers, depth: int) -> list[int]:
         f"layers={layers!r} does not fit a model of {depth} blocks; use 'all', 'half', 'last', "
         f"1 to {depth} for so many last blocks, or a list of block indices."
     )
+
+
+def block_index(method: Any, option: str, depth: int, spec: str) -> int:
+    """The index (0-based) of the one block that an option of a method names.
+
+    Args:
+        method: the method.
+        option: the name of the option, whose value is an index, negative from the end.
+        depth: L, the number of blocks of the model.
+        spec: the model's name, for errors.
+
+    Raises:
+        MethodError: if the model has no such block.
+        NotSupportedError: if the blocks of the model are not followed.
+    """
+    index = getattr(method, option)
+    if not depth:
+        raise NotSupportedError(
+            f"changes the tokens of a block, and {spec} is followed at its last stage alone; use "
+            "gradtoken."
+        )
+    if not -depth <= index < depth:
+        raise MethodError(f"{method.name}'s {option} is {index}, but {spec} has {depth} blocks.")
+    return int(index % depth)

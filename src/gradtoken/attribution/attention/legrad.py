@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,15 +13,14 @@ from torch import Tensor
 
 from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.attribution.layers import Layers, as_index_list, select_layers
-from gradtoken.errors import NotSupportedError
 from gradtoken.models.reading.observe import with_autograd
-from gradtoken.precision import wide
 from gradtoken.tap.anatomy import run_with_arguments
-from gradtoken.tap.block_io import output_tokens, with_output_tokens
+from gradtoken.tap.block_io import output_tokens
 from gradtoken.tap.hooks import block_hooks
 from gradtoken.tap.recorder import EagerAttention, Recorder
 from gradtoken.targets import Targets
-from gradtoken.trace.libra import backward_of, run_with_gradient, scoring
+from gradtoken.trace.continued import logits_from
+from gradtoken.trace.libra import backward_of, scoring
 from gradtoken.trace.trace import Trace
 
 
@@ -104,27 +102,9 @@ def _scores_of_tokens(
     Raises:
         NotSupportedError: if the model does not take other tokens there.
     """
-    anatomy, thread = trace.model.anatomy, threading.get_ident()
-
-    def replace(_: Any, _args: Any, output: Any) -> Any:
-        if threading.get_ident() != thread:
-            return None
-        return with_output_tokens(
-            output, torch.cat([t.to(output_tokens(output).dtype) for t in leaving])
-        )
-
-    handle = anatomy.blocks[-1].register_forward_hook(replace)
-    try:
-        logits = wide(run_with_gradient(trace.model, trace.images[:1], libra=libra))
-    except (torch.OutOfMemoryError, NotSupportedError):
-        raise
-    except RuntimeError as error:
-        raise NotSupportedError(
-            f"replaces the output of the last block by other tokens, which {trace.model.spec} "
-            f"does not take ({str(error).splitlines()[0]}); use gradtoken."
-        ) from None
-    finally:
-        handle.remove()
+    logits = logits_from(
+        trace, trace.images[:1], trace.depth, torch.cat(list(leaving)), libra=libra
+    )
     by_layer = logits.unflatten(0, (len(leaving), -1))[:, :, None]
     with scoring(libra=libra):
         return torch.stack([targets.scores(z.expand(-1, targets.count, -1)) for z in by_layer])
