@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -71,8 +72,8 @@ class ReciproCAM(Method):
             for b, row in enumerate(targets.rows):
                 image, values = trace.images[b : b + 1], []
                 for mask in masks.split(_CHUNK):
-                    masked = normed[b : b + 1] * mask
-                    change = Norms(block, lambda _, masked=masked: masked, copies=copies)
+                    masked = partial(_instead, normed[b : b + 1] * mask)
+                    change = Norms(block, masked, copies=copies)
                     with torch.no_grad(), change:
                         logits = logits_from(trace, image, index, entering[b : b + 1] * mask)
                     repeated = Targets([row] * len(mask))
@@ -89,6 +90,11 @@ class ReciproCAM(Method):
         pairs = torch.einsum("ik,jl->ijkl", *near).flatten(2).flatten(0, 1)
         masks[:, list(grid.positions)] = pairs
         return masks
+
+
+def _instead(tokens: Tensor, _own: Tensor) -> Tensor:
+    """The tokens that replace a block's own."""
+    return tokens
 
 
 def _tokens_of(
