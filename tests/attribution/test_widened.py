@@ -18,6 +18,7 @@ METHODS = sorted(set(gradtoken.methods()) - {"random"})
 """The random map is seeded by the input's values, and so by their rounding too."""
 OPTIONS = {
     "gradient-shap": {"samples": 3},
+    "iia": {"steps": 2},
     "integrated-gradients": {"steps": 3},
     "rise": {"masks": 16},
     "smoothgrad": {"samples": 3},

@@ -22,6 +22,7 @@ BUILT_IN = {
     "grad-rollout": "attention.grad_rollout:GradientRollout",
     "grad-sam": "attention.grad_sam:GradSAM",
     "gradient-shap": "pixels.gradient_shap:GradientShap",
+    "iia": "attention.iia:IteratedIntegratedAttributions",
     "input-x-gradient": "pixels.input_x_gradient:InputXGradient",
     "integrated-gradients": "pixels.integrated_gradients:IntegratedGradients",
     "legrad": "attention.legrad:LeGrad",

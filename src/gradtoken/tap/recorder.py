@@ -107,10 +107,12 @@ class EagerAttention(Recorder):
     def attend(self, call: AttentionCall, run: Callable[[], Tensor]) -> Tensor:
         if self.place is None:
             return run()
-        weights = call.rows(slice(None))
-        if self._leaves:
-            weights = weights.detach().requires_grad_()
+        weights = self.node(call.rows(slice(None)))
         output = weights.to(call.value.dtype) @ call.value
         self.weights.append(weights)
         self.calls.append(replace(call, output=output, place=self.place))
         return self.writable(output)
+
+    def node(self, weights: Tensor) -> Tensor:
+        """The node of the graph that stands for a call's weights, and that values are mixed by."""
+        return weights.detach().requires_grad_() if self._leaves else weights

@@ -104,6 +104,7 @@ def forward_with_graph(
     images: Tensor | None = None,
     normed: Callable[[Tensor], Tensor] | None = None,
     libra: bool = False,
+    tap: EagerAttention | None = None,
 ) -> Iterator[ForwardGraph]:
     """A forward with an autograd graph and eager attention; gradients are on inside the `with`.
 
@@ -114,6 +115,7 @@ def forward_with_graph(
         normed: maps the tokens normalised before the last block's attention to those that
             replace them.
         libra: whether the gradients are LibraGrad's; those by attention weights then end there.
+        tap: computes the attention; None for the model's own.
 
     Raises:
         NotSupportedError: if not every token attends to every token in each block, or LibraGrad
@@ -121,7 +123,7 @@ def forward_with_graph(
     """
     trace.global_calls()
     anatomy, copies = trace.model.anatomy, trace.model.writes_in_place
-    tap = EagerAttention(leaves=libra, copies=copies)
+    tap = EagerAttention(leaves=libra, copies=copies) if tap is None else tap
     with gradients_enabled(trace.model):
         pixels = (trace.images if images is None else images).clone().requires_grad_()
         watch = block_hooks(anatomy, tap, graph="whole", every_block=True)
