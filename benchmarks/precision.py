@@ -141,7 +141,8 @@ def main() -> None:
     args = parser.parse_args()
     model = gradtoken.load(args.model, device=args.device)
     pixels = images(model, args.images, args.count)
-    print("\n".join(table(agreement(model, pixels, list(gradtoken.methods())))))
+    names = [name for name, kind in gradtoken.methods().items() if not kind.of_prompts]
+    print("\n".join(table(agreement(model, pixels, names))))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,13 @@ from gradtoken.checking import WORKS, check
 from gradtoken.cli.app import app
 from gradtoken.errors import MethodError, ModelError
 from tests.conftest import tiny_vit
+from tests.models.zoo import ZOO, seeded
+from tests.targets.fixed_prompts import with_prompts
 
 run = CliRunner().invoke
+
+
+OF_PROMPTS = {name for name, kind in gradtoken.methods().items() if kind.of_prompts}
 
 
 def test_check_reports_layout_and_methods() -> None:
@@ -27,7 +32,7 @@ def test_check_reports_layout_and_methods() -> None:
         3,
     )
     assert checked.readout == "class token"
-    assert checked.methods == dict.fromkeys(gradtoken.methods(), WORKS)
+    assert checked.methods == dict.fromkeys(set(gradtoken.methods()) - OF_PROMPTS, WORKS)
     assert checked.works
 
 
@@ -48,7 +53,7 @@ def test_check_rejects_blank_map() -> None:
 
 def test_check_of_single_logit() -> None:
     checked = check(gradtoken.wrap(tiny_vit(num_classes=1)))
-    assert checked.methods == dict.fromkeys(gradtoken.methods(), WORKS)
+    assert checked.methods == dict.fromkeys(set(gradtoken.methods()) - OF_PROMPTS, WORKS)
     assert checked.activation == "sigmoid"
 
 
@@ -99,3 +104,12 @@ def test_load_random_weights_are_reproducible() -> None:
     assert first.weights == "random"
     with pytest.raises(ModelError, match="without a weights file"):
         gradtoken.load("demo", pretrained=False)
+
+
+def test_check_runs_methods_of_prompts_on_text_models() -> None:
+    model = with_prompts(gradtoken.wrap(seeded(ZOO["open_clip ViT"].build)))
+    checked = check(model)
+    assert set(checked.methods) == set(gradtoken.methods())
+    assert {checked.methods[name] for name in OF_PROMPTS} == {WORKS}
+    said = check(gradtoken.wrap(tiny_vit()), ["gradtoken", "m2ib"]).methods["m2ib"]
+    assert said.startswith("m2ib explains text prompts alone")

@@ -38,7 +38,7 @@ def _rows(label: str, model: Model, batch: int, rounds: int) -> list[dict[str, A
     images, failures = noise(model, batch), {}
     runs = ours(model, images)
     for name, kind in gradtoken.methods().items():
-        if not kind.slow:
+        if not kind.slow and not kind.of_prompts:
             runs[name] = partial(gradtoken.explain, model, images, TARGET, method=name)
     for name, run in peers(model.module, images, TARGET, batch > 1).items():
         if isinstance(run, str):

@@ -15,6 +15,8 @@ from gradtoken.models.model import Model
 from gradtoken.models.reading.observe import sample_input
 from gradtoken.models.verification import Fact
 from gradtoken.targets import OutputTarget, Targets
+from gradtoken.targets.prompts import PromptBatch
+from gradtoken.targets.similarity import Similarity
 from gradtoken.trace.record import record
 from gradtoken.trace.trace import Trace
 
@@ -38,7 +40,7 @@ class Check:
         verified: the facts that were verified, each with a number and its bound.
         activation: how logits become probabilities; "by prompt" for a model that compares images
             with text.
-        methods: for every method, "works" or the reason why it does not.
+        methods: for each method, "works" or the reason why it does not.
     """
 
     spec: str
@@ -66,16 +68,20 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
 
     Args:
         model: the model to check.
-        names: names of methods, including gradtoken; None for all.
+        names: names of methods, including gradtoken; None for all, but for methods of text prompts
+            where the model reads no text.
 
     Raises:
         ModelError: if the model cannot be followed at all.
         MethodError: if a method is unknown.
     """
-    kinds = {name: make_method(name).__class__ for name in names or methods()}
+    reads_text = model.prompts is not None
+    usual = [name for name, kind in methods().items() if reads_text or not kind.of_prompts]
+    kinds = {name: make_method(name).__class__ for name in names or usual}
     trace = record(model, sample_input(model))
     outputs = [_first, _last] if trace.logits.shape[-1] > 1 else [_first]
-    targets = Targets([[OutputTarget(output) for output in outputs]])
+    plain = Targets([[OutputTarget(output) for output in outputs]])
+    prompts = _prompts(trace) if reads_text else plain
     return Check(
         spec=model.spec,
         blocks=trace.depth,
@@ -85,8 +91,19 @@ def check(model: Model, names: Sequence[str] | None = None) -> Check:
         readout=" + ".join(backbone.model.anatomy.readout for backbone in trace.backbones),
         verified=tuple(fact for backbone in trace.backbones for fact in backbone.reading.facts),
         activation=model.probability,
-        methods={name: _outcome(kind, trace, targets) for name, kind in kinds.items()},
+        methods={
+            name: _outcome(kind, trace, prompts if kind.of_prompts else plain)
+            for name, kind in kinds.items()
+        },
     )
+
+
+def _prompts(trace: Trace) -> Targets:
+    """Two prompts of random embeddings, as targets of a model that compares images with text."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn((2, trace.logits.shape[-1]), generator=generator, dtype=torch.float32)
+    batch = PromptBatch(torch.nn.functional.normalize(drawn, dim=-1), scale=1.0)
+    return Targets([[Similarity(f"prompt {index}", index, batch) for index in range(2)]])
 
 
 def _first(output: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from tests.hardening.state import state_of
 _THREADS = 4
 _ROUNDS = 3
 _GRADTOKEN = [{"gradient": "stream"}, {"gradient": "full"}, {"preset": "contrastive"}]
-_OTHERS = sorted(set(methods()) - {"gradtoken"})
+_OTHERS = sorted(n for n, kind in methods().items() if n != "gradtoken" and not kind.of_prompts)
 
 
 def _many(model: Model, ask: Callable[[int], Tensor]) -> None:

@@ -269,8 +269,8 @@ ATTENTION_METHODS = {
 SIGNED = ("cdam", "attcat", "attnlrp", "fullgrad-plus", "recipro-cam")
 FROM_A_CLASS_TOKEN = ("transformer-attribution", "partial-lrp", "attnlrp")
 LEAST_DIFFERENT = {"tokentm": 1e-7, "iia": 1e-6}
-"""Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, IIA's the identity
-in its rollout, which no class changes."""
+"""Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, IIA's the
+identity in its rollout, which no class changes."""
 PRE_NORM = ("grad-cam", "cdam", "tokentm", "beyond-intuition", "recipro-cam")
 OF_ANY_ATTENTION = ("raw-attention", "fullgrad-plus", "recipro-cam")
 OF_FREE_TOKENS = ("legrad", "recipro-cam")

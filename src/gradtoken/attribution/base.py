@@ -40,6 +40,8 @@ class Method(ABC):
     """Named sets of options, for `preset=`."""
     class_aware: ClassVar[bool] = True
     """Whether maps depend on the target."""
+    of_prompts: ClassVar[bool] = False
+    """Whether it explains text prompts alone, of models that compare images with text."""
     slow: ClassVar[bool] = False
     """Whether it runs the model about a hundred times per image or more."""
     trial: ClassVar[dict[str, Any]] = {}

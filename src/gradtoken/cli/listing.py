@@ -63,7 +63,7 @@ def list_methods(options: MethodsOptions) -> None:
         defaults = "\n".join(f"{field.name}={field.default!r}" for field in fields(kind))
         table.add_row(
             name,
-            "yes" if kind.class_aware else "no",
+            "per prompt" if kind.of_prompts else "yes" if kind.class_aware else "no",
             escape(kind.summary),
             escape(defaults) or "-",
             escape(kind.source),
@@ -75,6 +75,7 @@ def _record(name: str, kind: type[Method]) -> dict[str, Any]:
     return {
         "name": name,
         "class_aware": kind.class_aware,
+        "of_prompts": kind.of_prompts,
         "slow": kind.slow,
         "summary": kind.summary,
         "source": kind.source,
