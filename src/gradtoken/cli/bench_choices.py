@@ -21,7 +21,7 @@ def parse_methods(text: str) -> dict[str, Method]:
     from gradtoken.attribution.built_in import FLOOR
 
     if text == "all":
-        return {name: make_method(name) for name in methods()}
+        return {name: make_method(name) for name, kind in methods().items() if not kind.of_prompts}
     chosen = {}
     for item in _COMMAS.split(text):
         name, *options = item.strip().split(":")

@@ -60,6 +60,7 @@ def run(options: CompareOptions) -> None:
     names = options.method and [*options.method, *({FLOOR} - set(options.method))]
     methods = shared.make_methods(names)
     model = options.loading.load(options.model)
+    methods = methods if options.method else shared.usual_methods(methods, model)
     targets = shared.find_targets(model, options.target, options.text, finer=options.finer)
     image, out, output = options.image, options.out, options.output
     shared.check_writable(out.parent)

@@ -72,6 +72,7 @@ def run(options: CouplingOptions) -> None:
     methods = shared.make_methods(options.method)
     paths = shared.find_images(options.images)
     model = options.loading.load(options.model)
+    methods = methods if options.method else shared.usual_methods(methods, model)
     targets = shared.find_targets(model, options.target, options.text, finer=options.finer)
     named = len(set(targets)) if isinstance(targets, list) else options.top_k
     if named < 2:

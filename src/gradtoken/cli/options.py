@@ -211,6 +211,11 @@ def make_methods(names: Sequence[str] | None) -> list[Method]:
     return [make_method(name) for name in names or methods()]
 
 
+def usual_methods(methods: list[Method], model: Model) -> list[Method]:
+    """Every method, without those of text prompts where a model reads no text."""
+    return [method for method in methods if model.prompts is not None or not method.of_prompts]
+
+
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     """`["beta=0.7", "layers=[-1]"]` as values: JSON where it is JSON, else text.
 
