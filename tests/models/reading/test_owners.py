@@ -29,3 +29,17 @@ def test_owners_in_half_precision() -> None:
     order = torch.randperm(300)
     after = torch.nn.functional.layer_norm(before[:, order], (16,))
     assert torch.equal(order[owners(after, before).token], torch.arange(300))
+
+
+def test_owners_stop_where_too_few_sites_can_be_clean() -> None:
+    """Windows of 3 pixels every 2 share one pixel in three: a plain pass and one digit show it."""
+    pixels = torch.randn(1, 1, 1, 33, requires_grad=True)
+    passes = []
+    pixels.register_hook(lambda grad: passes.append(grad))
+    tokens = pixels[0, 0].unfold(1, 3, 2)
+    assert tokens.shape == (1, 16, 3)
+    all_digits = owners(tokens, pixels, channels=1)
+    assert len(passes) == 1 + 4
+    assert 0.5 < all_digits.clean < 0.98
+    assert owners(tokens, pixels, channels=1, clean=0.98).clean < 0.98
+    assert len(passes) == 5 + 2

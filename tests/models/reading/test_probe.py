@@ -237,6 +237,17 @@ def test_grid_of_hybrid(name: str) -> None:
     assert gradtoken.explain(model, x, 1).tokens.shape == (1, 1, side, side)
 
 
+def test_grid_of_deep_hybrid() -> None:
+    """Through fifty layers the centres scatter too far for a fit, but agree with timm's grid."""
+    module = own.random_timm(
+        "vit_base_r50_s16_224", num_classes=5, img_size=128, depth=2, embed_dim=48, num_heads=3
+    )
+    model = gradtoken.wrap(module)
+    (located,) = model.reading.grids.values()
+    assert (located.how, located.grid.shape, model.layout.patch) == ("confirmed", (8, 8), (16, 16))
+    assert located.value > 0.98
+
+
 def test_wrap_rejects_tokens_without_grid() -> None:
     class Rows(own.Wrapped):
         """Patches of the upper half only beside two large ones of the lower half."""

@@ -8,9 +8,8 @@ import torch
 
 from gradtoken.models.model import Model
 from gradtoken.models.reading.checkpointing import CheckpointRecorder
-from gradtoken.models.reading.observe import FAILURES, with_autograd
+from gradtoken.models.reading.observe import FAILURES, with_copies
 from gradtoken.tap.hooks import BlockRecord
-from gradtoken.tap.in_place import out_of_place
 
 
 def check_no_recomputation(model: Model, record: BlockRecord) -> None:
@@ -22,7 +21,7 @@ def check_no_recomputation(model: Model, record: BlockRecord) -> None:
     anatomy = model.anatomy
     for index in {0, len(anatomy.blocks) - 1}:
         token = record.inputs[index][:, :1].detach().requires_grad_()
-        with with_autograd(model), torch.enable_grad(), out_of_place(model.module) as saved:
+        with with_copies(model) as saved, torch.enable_grad():
             recorder = CheckpointRecorder(saved)
             recorder.place = index
             with recorder, suppress(*FAILURES):

@@ -80,3 +80,18 @@ def check_sequences(model: Model, record: BlockRecord) -> None:
                 f"the modules that should be the blocks of {model.spec} take or make tensors of "
                 f"shape {shape}, and no tokens (images, tokens, channels)."
             )
+
+
+def check_whole(model: Model, record: BlockRecord) -> None:
+    """See that the blocks of a forward of one image took its tokens in one sequence.
+
+    Raises:
+        ReadingError: if they took them in several, as windowed attention does.
+    """
+    parts = max(tokens.shape[0] for tokens in (*record.inputs.values(), *record.outputs.values()))
+    if parts > 1:
+        raise ReadingError(
+            f"the modules that should be the blocks of {model.spec} take the tokens of an image in "
+            f"{parts} parts (windows), which cannot be followed; windowed models of timm, "
+            "transformers and torchvision are read after their last stage."
+        )

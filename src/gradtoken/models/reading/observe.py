@@ -19,7 +19,7 @@ from gradtoken.models.reading.gradients import gradients_at, gradients_blocked, 
 from gradtoken.precision import wide
 from gradtoken.tap.attention_call import TAIL, AttentionCall
 from gradtoken.tap.hooks import BlockRecord, block_hooks, contributing_calls
-from gradtoken.tap.in_place import out_of_place
+from gradtoken.tap.in_place import SavedTensorCopies, out_of_place
 
 FAILURES = (
     RuntimeError,
@@ -86,7 +86,26 @@ def noise_of(model: Model, shape: Sequence[int]) -> Float[Tensor, "1 channels he
 
 @contextmanager
 def with_autograd(model: Model) -> Iterator[None]:
-    """Evaluation mode, with autograd usable even inside a caller's `torch.inference_mode`."""
+    """Evaluation mode, with autograd usable even inside a caller's `torch.inference_mode`, and of a
+    model that writes in place.
+    """
+    with _with_autograd(model):
+        if model.writes_in_place:
+            with out_of_place(model.module):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def with_copies(model: Model) -> Iterator[SavedTensorCopies]:
+    """The same, whether the model writes in place or not, with the copies of what is saved."""
+    with _with_autograd(model), out_of_place(model.module) as saved:
+        yield saved
+
+
+@contextmanager
+def _with_autograd(model: Model) -> Iterator[None]:
     if any(parameter.is_inference() for parameter in model.module.parameters()):
         raise ModelError(
             f"{model.spec} was built inside torch.inference_mode, which forbids gradients through "
@@ -96,8 +115,6 @@ def with_autograd(model: Model) -> Iterator[None]:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(model.evaluating())
-        if model.writes_in_place:
-            stack.enter_context(out_of_place(model.module))
         yield
 
 
@@ -114,10 +131,9 @@ def observe(
         ModelError: if the forward fails or gives no (1, C) output with a graph.
     """
     model = backbones[0]
-    with with_autograd(model), ExitStack() as stack:
+    with with_copies(model) as saved, ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         pixels = sample_input(model).requires_grad_()
-        saved = stack.enter_context(out_of_place(model.module))
         recorders = [CheckpointRecorder(saved) for _ in backbones]
         records = [
             stack.enter_context(block_hooks(model.anatomy, recorder, graph="cut", every_block=True))

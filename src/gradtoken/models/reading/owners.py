@@ -14,9 +14,6 @@ OF_PIXELS, OF_TOKENS = 0.1, 1e-3
 """How far a code may be from +1 or -1 and still be read: of pixels, which a little of others may
 blur, and of tokens."""
 
-_MIXED = 0.5
-"""Where more sites than this depend on several tokens, the rest of the code is not read."""
-
 
 @dataclass(frozen=True)
 class Owners:
@@ -45,6 +42,7 @@ def owners(
     *,
     channels: int = -1,
     near: float = OF_TOKENS,
+    clean: float = 0.5,
 ) -> Owners:
     """Find the owner of every site by backward passes that number the output tokens in binary.
 
@@ -58,6 +56,8 @@ def owners(
         inputs: (1, …) with one dimension of channels, over which a site's gradient is taken.
         channels: that dimension.
         near: how far a code may be from +1 or -1 and still be read.
+        clean: where fewer sites than this share of those that any token depends on can depend on
+            one token alone, the rest of the code is not read.
     """
     count = outputs.shape[1]
     generator = torch.Generator().manual_seed(0)
@@ -75,7 +75,7 @@ def owners(
         answer = (changed * plain).sum(channels)[0] / size.clamp_min(torch.finfo(size.dtype).tiny)
         mixed |= (answer.abs() - 1).abs() > near
         token += (answer > 0).long() << digit
-        if _share(mixed, read) > _MIXED:
+        if _share(mixed, read) > 1 - clean:
             break
     token[mixed | (token >= count)] = Owners.MIXED
     token[~read] = Owners.NONE

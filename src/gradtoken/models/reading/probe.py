@@ -159,7 +159,7 @@ def _exact(start: Embedded) -> LocatedGrid | None:
     if not start.tokens.requires_grad:
         return None
     with torch.enable_grad():
-        owner = owners(start.tokens, start.pixels, channels=1, near=OF_PIXELS)
+        owner = owners(start.tokens, start.pixels, channels=1, near=OF_PIXELS, clean=_CLEAN)
     if owner.clean < _CLEAN:
         return None
     return _fitted(_Places.owned(owner, start.tokens.shape[1]), start.pixels, "exact")
@@ -174,17 +174,17 @@ def _sharpened(located: LocatedGrid, start: Embedded) -> LocatedGrid:
     rows, columns = grid.shape
     if min(grid.shape) < 4:
         return located
-    places = [(1, 1), (rows - 2, columns - 2)]
     if not start.tokens.requires_grad:
         return located
-    with torch.enable_grad():
-        early, late = (
-            _centre(start.tokens[0, grid.positions[r * columns + c]], start.pixels)
-            for r, c in places
-        )
-    if early is None or late is None:
-        return located
-    (top, left), (bottom, right) = early, late
+    centres = []
+    for row, column in ((1, 1), (rows - 2, columns - 2)):
+        with torch.enable_grad():
+            token = start.tokens[0, grid.positions[row * columns + column]]
+            centre = _centre(token, start.pixels)
+        if centre is None:
+            return located
+        centres.append(centre)
+    (top, left), (bottom, right) = centres
     down, across = (bottom - top) / (rows - 3), (right - left) / (columns - 3)
     cells = Box(
         left - 1.5 * across,

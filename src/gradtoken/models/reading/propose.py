@@ -16,7 +16,7 @@ from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.models.layout import TokenLayout
 from gradtoken.models.model import Model
 from gradtoken.models.reading.averages import averaging, class_tokens
-from gradtoken.models.reading.blocks import check_sequences
+from gradtoken.models.reading.blocks import check_sequences, check_whole
 from gradtoken.models.reading.gradients import gradients_at, outputs_of, random_projection
 from gradtoken.models.reading.observe import (
     Observation,
@@ -48,6 +48,7 @@ def propose(
     observed = observe([whole_model])
     record = observed.records[0]
     check_sequences(whole_model, record)
+    check_whole(whole_model, record)
     if sorted(record.order) != list(range(len(blocks))):
         raise ReadingError(
             f"the blocks of {model.spec} run more than once in a forward (test-time augmentation, "

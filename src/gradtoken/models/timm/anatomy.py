@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from timm.layers import HybridEmbed
 from timm.models.cait import Cait
 from timm.models.hiera import Hiera
 from timm.models.maxxvit import MaxxVit
@@ -56,7 +57,7 @@ def looks_like(module: nn.Module) -> bool:
 def _plain(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
     """Prefix tokens and patches through `blocks`, then `norm` and `forward_head`."""
     pooling, prefix = module.global_pool, module.num_prefix_tokens
-    place: dict[str, Any] = {"patch": pair(_embedding(module).patch_size), "prefix": prefix}
+    place: dict[str, Any] = {"patch": _patch(_embedding(module)), "prefix": prefix}
     blocks = tuple(module.blocks)
     if pooling == "token" and prefix:
         if getattr(module, "dist_token", None) is not None:
@@ -85,6 +86,14 @@ def _plain(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:
 
 def _embedding(module: Any) -> Any:
     return getattr(module, "patch_embed", None) or getattr(module, "embeds", None)
+
+
+def _patch(embedding: Any) -> tuple[int, int]:
+    """Height and width of a patch in pixels, also of one cut from a convolutional network's map."""
+    if isinstance(embedding, HybridEmbed):
+        height, width = embedding.feat_ratio(as_scalar=False)
+        return int(height), int(width)
+    return pair(embedding.patch_size)
 
 
 def _class_attention(module: Any, name: str) -> tuple[Anatomy, TokenLayout]:

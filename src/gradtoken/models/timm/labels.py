@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import timm
@@ -26,6 +27,14 @@ def read_labels(module: Any, classes: int) -> Labels:
     subset = timm.data.infer_imagenet_subset({"num_classes": classes})
     if subset is None or pretrained.get("num_classes") != classes:
         return Labels.numbered(classes)
+    return _imagenet_labels(subset, classes)
+
+
+@cache
+def _imagenet_labels(subset: str, classes: int) -> Labels:
+    """Read once: timm reads files of all 21,841 names for each subset, which takes longer than a
+    small model's forward.
+    """
     info = timm.data.ImageNetInfo(subset)
     return Labels([info.index_to_description(index) for index in range(classes)])
 
