@@ -171,8 +171,9 @@ def _words(folder: Path, count: int = 54) -> Any:
 
 @pytest.mark.parametrize("name", ["CLIPModel", "SiglipModel"])
 def test_wrap_takes_transformers_tokenizer(name: str, tmp_path: Path) -> None:
-    module, tokenizer = seeded(ZOO[name].build), _words(tmp_path / "t")
-    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)).double()
+    """In float32: the text side of transformers' CLIP does not run in float64 before 5.0."""
+    module, tokenizer = seeded(ZOO[name].build).float(), _words(tmp_path / "t")
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     actual = gradtoken.explain(
         gradtoken.wrap(module, tokenizer=tokenizer), pixels, gradtoken.text(*PROMPTS)
     )
@@ -184,7 +185,7 @@ def test_wrap_takes_transformers_tokenizer(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         out = module(pixel_values=pixels, **tokens)
         expected = F.normalize(out.image_embeds, dim=-1) @ F.normalize(out.text_embeds, dim=-1).T
-    torch.testing.assert_close(actual.scores, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual.scores, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_wrap_rejects_transformers_tokenizer(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import timm
@@ -171,6 +172,8 @@ def test_wrap_rejects_offloaded_parameters() -> None:
 def timm_wrapper() -> nn.Module:
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
+    if "model_args" not in inspect.signature(TimmWrapperConfig.__init__).parameters:
+        pytest.skip("this version of transformers builds timm's models at full size only")
     config = TimmWrapperConfig(
         architecture="vit_tiny_patch16_224",
         model_args={"img_size": 64, "depth": 3},

@@ -201,14 +201,22 @@ PLACES: dict[str, Callable[[bool], nn.Module]] = {
 
 
 def hf_vit(add: Sum = plain) -> nn.Module:
+    import transformers
     from transformers import ViTConfig, ViTForImageClassification
     from transformers.models.vit.modeling_vit import ViTLayer
 
     class Layer(ViTLayer):
-        def forward(self, hidden_states: Tensor, attention_mask: Any = None, **_: Any) -> Tensor:
-            made, _ = self.attention(self.layernorm_before(hidden_states), attention_mask)
+        def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+            made = self.attention(self.layernorm_before(hidden_states))
+            hidden_states = add(hidden_states, made[0] if isinstance(made, tuple) else made)
+            normed = self.layernorm_after(hidden_states)
+            made = self.mlp(normed) if hasattr(self, "mlp") else self.before_mlp(normed)
             hidden_states = add(hidden_states, made)
-            return add(hidden_states, self.mlp(self.layernorm_after(hidden_states)))
+            return (hidden_states,) if transformers.__version__ < "5" else hidden_states
+
+        def before_mlp(self, normed: Tensor) -> Tensor:
+            """The same in versions of transformers whose layers have its two halves."""
+            return self.output.dense(self.intermediate(normed))
 
     config = ViTConfig(
         hidden_size=32,

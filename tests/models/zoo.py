@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import timm
@@ -220,6 +221,9 @@ _SWIN = {
     "window_size": 4,
 }
 CLASS_AND_MEAN = f"{CLASS} and {MEAN}"
+AVERAGES_PATCHES_ALONE = Version(version("transformers")) >= Version("5")
+REGISTERS = CLASS_AND_MEAN if AVERAGES_PATCHES_ALONE else f"5 class tokens and {MEAN}"
+"""transformers 4.50 averages the registers too, each of which is a token that its head reads."""
 
 HF = {
     "ViTForImageClassification": _hf("ViTForImageClassification", 1, CLASS),
@@ -228,7 +232,7 @@ HF = {
     "DeiTForImageClassificationWithTeacher": _hf("DeiTForImageClassificationWithTeacher", 2, BOTH),
     "Dinov2ForImageClassification": _hf("Dinov2ForImageClassification", 1, CLASS_AND_MEAN),
     "Dinov2WithRegistersForImageClassification": _hf(
-        "Dinov2WithRegistersForImageClassification", 5, CLASS_AND_MEAN
+        "Dinov2WithRegistersForImageClassification", 5, REGISTERS
     ),
     "BeitForImageClassification": _hf(
         "BeitForImageClassification", 1, MEAN, use_relative_position_bias=True

@@ -73,7 +73,7 @@ def test_above_rejects_unsupported_models_and_lists(images: Tensor) -> None:
 
 def test_explain_each_above_with_different_numbers(sigmoid_model: Model, images: Tensor) -> None:
     counts = counts_above(sigmoid_model, images, 0.6)
-    assert len(set(counts)) > 2
+    assert len(set(counts)) > 1
     assert min(counts) > 0
     explanations = list(gradtoken.explain_each(sigmoid_model, images, above(0.6)))
     assert [item.tokens.shape[1] for item in explanations] == counts

@@ -43,7 +43,7 @@ class HFPrompts:
 
     @property
     def _words(self) -> int:
-        return int(self._module.text_model.get_input_embeddings().num_embeddings)
+        return int(self._module.text_model.embeddings.token_embedding.num_embeddings)
 
     @cached_property
     def _read(self) -> Any:
