@@ -31,7 +31,7 @@ def wrap(
     """Make your own Vision Transformer explainable. The module itself is not changed.
 
     How the class is read, and which token is which patch, is verified on the module's own gradient
-    and pixels, in about two forwards of one image; a module that was read before is not read again.
+    and pixels, in two to three forwards of one image for most modules.
 
     Args:
         module: a live module of timm, transformers, torchvision or open_clip, or any other whose

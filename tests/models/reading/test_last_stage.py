@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from gradtoken.images.patch_grid import PatchGrid
 from gradtoken.models.reading.cells import CERTAIN, cell_amplitudes, cells_alike
 from tests.models.zoo import TIMM, seeded
 
-SHAPES = [(3, 3), (3, 4), (4, 4), (4, 6), (6, 4), (6, 6), (7, 7), (8, 8), (7, 10), (12, 12)]
+SHAPES = [(6, 6), (7, 7), (8, 8), (7, 10), (12, 12)]
 
 
 def windows(order: Tensor, side: int) -> Tensor:
@@ -63,7 +64,7 @@ def test_cells_alike_tells_orders_apart(shape: tuple[int, int]) -> None:
     assert variance.min() > 0
     assert cells_alike(grid, changes) > 0.9
     for name, order in wrong_orders(shape).items():
-        assert cells_alike(grid, changes[order.flatten()]) < CERTAIN - 0.1, name
+        assert cells_alike(grid, changes[order.flatten()]) < 0.55 < CERTAIN, name
 
 
 class _Reordered(nn.Module):
@@ -79,8 +80,14 @@ class _Reordered(nn.Module):
 
 
 def swin() -> nn.Module:
-    """A Swin of 4x4 tokens."""
+    """A Swin of 4x4 tokens, too few for one changed image to tell their order."""
     return seeded(TIMM["swin_tiny_patch4_window7_224"].build)
+
+
+def hiera() -> nn.Module:
+    """A Hiera of 7x7 tokens."""
+    options = {"embed_dim": 24, "stages": (1, 1, 2, 1), "num_classes": 5}
+    return seeded(lambda: timm.create_model("hiera_tiny_224", **options))
 
 
 def forwards_of_wrap(module: nn.Module) -> int:
@@ -91,21 +98,41 @@ def forwards_of_wrap(module: nn.Module) -> int:
     return len(runs)
 
 
-@pytest.mark.parametrize("name", ["swinv2_cr_tiny_224", "hiera_tiny_224"])
-def test_wrap_takes_two_forwards(name: str) -> None:
-    assert forwards_of_wrap(seeded(TIMM[name].build)) == 2
+@pytest.mark.parametrize("build", [TIMM["swinv2_cr_tiny_224"].build, hiera])
+def test_wrap_takes_two_forwards(build: Callable[[], nn.Module]) -> None:
+    assert forwards_of_wrap(seeded(build)) == 2
+
+
+def test_wrap_takes_three_forwards_for_few_tokens() -> None:
+    assert forwards_of_wrap(swin()) == 3
 
 
 def test_wrap_takes_four_forwards_where_tokens_change_together() -> None:
     """Ramps still tell where tokens lie that depend on the whole image most."""
-    assert forwards_of_wrap(seeded(TIMM["maxvit_tiny_tf_224"].build)) == 4
+    small = {"depths": (1,) * 4, "embed_dim": (32, 32, 64, 96), "stem_width": 16}
+    module = seeded(lambda: timm.create_model("maxvit_tiny_tf_224", num_classes=5, **small))
+    assert forwards_of_wrap(module) == 4
 
 
 @pytest.mark.parametrize("name", wrong_orders((4, 4)))
-def test_wrap_rejects_tokens_in_other_order(name: str) -> None:
+def test_wrap_rejects_few_tokens_in_other_order(name: str) -> None:
     module = swin()
     module.norm = _Reordered(module.norm, wrong_orders((4, 4))[name])
     with pytest.raises(ModelError, match="do not lie on the image as a row-by-row 4x4 grid"):
+        gradtoken.wrap(module)
+
+
+@pytest.mark.parametrize("name", wrong_orders((7, 7)))
+def test_wrap_rejects_many_tokens_in_other_order(name: str) -> None:
+    module = seeded(TIMM["swinv2_cr_tiny_224"].build)
+    reordered = _Reordered(nn.Identity(), wrong_orders((7, 7))[name])
+    plain = module.forward_features
+
+    def forward_features(x: Tensor) -> Tensor:
+        return reordered(plain(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    module.forward_features = forward_features
+    with pytest.raises(ModelError, match="do not lie on the image as a row-by-row 7x7 grid"):
         gradtoken.wrap(module)
 
 

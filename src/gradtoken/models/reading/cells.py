@@ -8,12 +8,12 @@ from torch import Tensor
 
 from gradtoken.images.patch_grid import PatchGrid
 
-CERTAIN = 0.75
+CERTAIN = 0.8
 """Correlation of the changes of cells and of their tokens from which on a claimed grid is
-confirmed: the same tokens flipped, turned, moved by a row, a column or a token, or in the order of
-windows reach 0.6 at most."""
+confirmed: tokens that change as their own cells do reach less than 0.55 in any wrong order tried
+(flipped, turned, moved by a row, a column or a token, in the order of windows)."""
 
-ENOUGH = 9
+ENOUGH = 36
 """Cells, from which on tokens in another order do not correlate so by chance."""
 
 _LEAST = 0.03

@@ -167,8 +167,8 @@ def _located(model: Model, grid: PatchGrid, changes: Callable[[Tensor], Tensor])
         if value >= CERTAIN:
             return LocatedGrid(grid, "confirmed", value, CERTAIN)
     down, across = ramps(torch.empty(grid.size))
-    value = _ramps_alike(grid, changes(down), changes(across))
-    if not value >= ALIKE:
+    value, moved = _ramps_alike(grid, changes(down), changes(across))
+    if not value >= max(ALIKE, moved):
         raise ReadingError(
             f"the averaged tokens of {model.spec} do not lie on the image as a row-by-row "
             f"{grid.shape[0]}x{grid.shape[1]} grid (correlation {value:.2f}), so a map cannot be "
@@ -177,16 +177,24 @@ def _located(model: Model, grid: PatchGrid, changes: Callable[[Tensor], Tensor])
     return LocatedGrid(grid, "confirmed", value, ALIKE)
 
 
-def _ramps_alike(grid: PatchGrid, below: Tensor, right: Tensor) -> float:
+def _ramps_alike(grid: PatchGrid, below: Tensor, right: Tensor) -> tuple[float, float]:
     """How well places agree with tokens' changes by noise whose variance grows down the image and
     by noise whose variance grows across it: how much more a token changes in one of them tells
     whether it lies lower or farther right.
+
+    Returns:
+        The correlation, and the largest one where all tokens were moved by a row, a column or a
+        token.
     """
-    at = torch.tensor(grid.positions)
-    rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in grid.shape)
-    claim = (rows[:, None] / len(rows)).log() - (columns / len(columns)).log()
-    tiny = torch.finfo(torch.float64).tiny
-    shown = below[at].clamp_min(tiny).log() - right[at].clamp_min(tiny).log()
     if grid.count == 1:
-        return 1.0
-    return float(torch.corrcoef(torch.stack([claim.flatten(), shown]))[0, 1])
+        return 1.0, 1.0
+    rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in grid.shape)
+    claim = ((rows[:, None] / len(rows)).log() - (columns / len(columns)).log()).flatten()
+    tiny = torch.finfo(torch.float64).tiny
+    shown = below.clamp_min(tiny).log() - right.clamp_min(tiny).log()
+    order = torch.tensor(grid.positions)
+    orders = [order, order.roll(1), order.roll(-1)]
+    by_cell = order.view(grid.shape)
+    orders += [by_cell.roll(by, axis).flatten() for by in (1, -1) for axis in (0, 1)]
+    value, *moved = (float(torch.corrcoef(torch.stack([claim, shown[at]]))[0, 1]) for at in orders)
+    return value, max(moved)
