@@ -22,8 +22,11 @@ MODELS = {
     "SigLIP ViT-B/16, attention pool": "vit_base_patch16_siglip_224",
     "DINOv3 ViT-S/16, mean of patches": "vit_small_patch16_dinov3",
     "XCiT nano, convolutional stem": "xcit_nano_12_p16_224",
+    "XCiT small, convolutional stem": "xcit_small_12_p16_224",
     "ResNet + ViT-Ti/16": "vit_tiny_r_s16_p8_224",
     "Swin-T, last stage": "swin_tiny_patch4_window7_224",
+    "Hiera-T, last stage": "hiera_tiny_224",
+    "MaxViT-T, last stage": "maxvit_tiny_tf_224",
 }
 
 
