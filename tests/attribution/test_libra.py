@@ -49,10 +49,19 @@ BY_HAND: dict[str, Callable[[Written, int], Tensor]] = {
 }
 GRADIENT = [
     *BY_HAND,
-    *("beyond-intuition", "cdam", "fullgrad-plus", "legrad", "tam"),
+    *("beyond-intuition", "cdam", "fullgrad-plus", "gradtoken", "iia", "legrad", "tam"),
     *("saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "gradient-shap"),
 ]
-NONE = ("raw-attention", "rollout", "rise", "occlusion", "vit-cx", "random")
+NONE = (
+    "recipro-cam",
+    "clip-surgery",
+    "raw-attention",
+    "rollout",
+    "rise",
+    "occlusion",
+    "vit-cx",
+    "random",
+)
 RELEVANCE = ("attnlrp", "partial-lrp", "transformer-attribution")
 
 

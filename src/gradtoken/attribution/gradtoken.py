@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
 from gradtoken.attribution.competition import (
     RIVALS,
     Competition,
@@ -24,6 +23,7 @@ from gradtoken.attribution.competition import (
     competition,
     have_rivals,
 )
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.attribution.layers import Layers, as_index_list, select_layers
 from gradtoken.attribution.options import check_number, check_whole, is_number
 from gradtoken.attribution.relations import ChannelWeight, Rectify, Relations, Relevance
@@ -70,7 +70,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradToken(Method):
+class GradToken(GradientMethod):
     """R_i = sum over steps and heads of w phi(rho_i), less a floor, spread over patches.
 
     rho_i = <gamma, v_i> relates the readout to token i: v_i is the token's value vector and gamma
@@ -84,7 +84,8 @@ class GradToken(Method):
     Args:
         gradient: "stream" (along the readout alone, about 1/N of a backward pass), "full"
             (backpropagation through the whole model) or "auto": "full" where the head averages
-            tokens, whose way through the blocks is the whole model, and "stream" elsewhere.
+            tokens, whose way through the blocks is the whole model, and "stream" elsewhere; with
+            `libra`, always "full".
         layers: "all", "half" (the upper one), "last", the number of last blocks, or a list of
             block indices (0-based, negative from the end).
         beta: exponent of the attention weight; 1 is first order, smaller damps attention sinks.
@@ -150,6 +151,7 @@ class GradToken(Method):
     target: str = "logit"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for option, choices in _CHOICES.items():
             value = getattr(self, option)
             if not (value is None or isinstance(value, str)) or value not in choices:
@@ -165,6 +167,8 @@ class GradToken(Method):
         if not is_number(self.slope) or not 0 <= self.slope <= 1:
             raise MethodError(f"gradtoken's slope is {self.slope!r}; it must be from 0 to 1.")
         check_reach(self.reach, self.spread)
+        if self.libra and self.gradient == "stream":
+            raise MethodError('gradtoken with libra=True needs gradient="auto" or "full".')
         parse_kind(self.target)
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
@@ -181,7 +185,7 @@ class GradToken(Method):
         return RIVALS[activation] if self.rivals == "auto" else self.rivals
 
     def first_block(self, depth: int) -> int:
-        if not depth or self.gradient == "full" or self.needs_queries():
+        if not depth or self.libra or self.gradient == "full" or self.needs_queries():
             return 0
         return select_layers(self.layers, depth)[0]
 
@@ -242,13 +246,14 @@ class GradToken(Method):
     def _shares(self, trace: Trace, targets: Targets) -> Iterator[list[tuple[int, Relevance]]]:
         """The weighted relevance that each chosen step adds, with its block; targets in chunks."""
         targets = targets.sharpen(self.target, trace.logits, trace.model.activation)
-        gradients = [ClassGradients(backbone, self.gradient) for backbone in trace.backbones]
+        gradient = "full" if self.libra else self.gradient
+        gradients = [ClassGradients(b, gradient, libra=self.libra) for b in trace.backbones]
         rivals = self._competition(trace, targets)
-        step = targets_per_chunk(trace, self.gradient)
+        step = targets_per_chunk(trace, gradient)
         for start in range(0, targets.count, step):
             chunk = targets[start : start + step] if step < targets.count else targets
             two_sided = chunk.two_sided(trace.logits.device)
-            seeds = output_gradients(trace.logits, chunk)
+            seeds = output_gradients(trace.logits, chunk, libra=self.libra)
             if rivals is not None:
                 last = partial(self._last_evidence, trace, gradients)
                 seeds = rivals.against(chunk, seeds, last)

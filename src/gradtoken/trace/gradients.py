@@ -61,9 +61,10 @@ class ClassGradients:
         Args:
             seeds: as for `readouts`.
         """
-        if self._full and self.trace.model.layout.rows:
+        rows = self.trace.model.layout.rows
+        if self._full and (rows or self._libra):
             steps = backward_through_model(self.trace, seeds, libra=self._libra)
-            blocks = steps.blocks[max(self.trace.model.anatomy.reads) :]
+            blocks = steps.blocks[max(self.trace.model.anatomy.reads) :] if rows else []
         else:
             steps = self._along_stream(seeds, last=True)
             blocks = steps.blocks

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import NO_GRADIENT, Method
 from gradtoken.attribution.options import check_whole
 from gradtoken.attribution.prompts import by_prompt, require_prompts
 from gradtoken.attribution.widened import widened_if_narrow
@@ -55,6 +55,7 @@ class CLIPSurgery(Method):
     name: ClassVar[str] = "clip-surgery"
     summary: ClassVar[str] = "patches' own similarity with a prompt, less what prompts share"
     source: ClassVar[str] = "Li et al., CLIP Surgery, 2023"
+    no_libra: ClassVar[str] = NO_GRADIENT
     of_prompts: ClassVar[bool] = True
 
     blocks: int = 6

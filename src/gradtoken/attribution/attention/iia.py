@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.gradient_method import GradientMethod
 from gradtoken.attribution.options import check_whole
 from gradtoken.tap.recorder import EagerAttention
 from gradtoken.targets import Targets
@@ -22,7 +22,7 @@ from gradtoken.trace.trace import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
-class IteratedIntegratedAttributions(Method):
+class IteratedIntegratedAttributions(GradientMethod):
     """The readout's row of the product over blocks of rownorm(E[(A * G)+] + I).
 
     E is the mean over heads and over all pairs of points s and t of 0, 1/m, ..., 1: the model runs
@@ -45,15 +45,19 @@ class IteratedIntegratedAttributions(Method):
     steps: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(self, "steps")
 
     def __call__(self, trace: Trace, targets: Targets) -> Float[Tensor, "batch targets patches"]:
         points = [step / self.steps for step in range(self.steps + 1)]
         totals: list[list[Tensor]] = []
         for scale, share in product(points, points):
-            tap = _LastScaled(trace.depth - 1, share, copies=trace.model.writes_in_place)
+            copies = trace.model.writes_in_place
+            tap = _LastScaled(trace.depth - 1, share, leaves=self.libra, copies=copies)
             images = trace.images * scale
-            with forward_with_graph(trace, targets, images=images, tap=tap) as graph:
+            with forward_with_graph(
+                trace, targets, images=images, tap=tap, libra=self.libra
+            ) as graph:
                 products = _products(graph)
             totals = _sum(totals, products) if totals else products
         maps = [_rollout(graph, [m / len(points) ** 2 for m in total]) for total in totals]
@@ -63,14 +67,14 @@ class IteratedIntegratedAttributions(Method):
 class _LastScaled(EagerAttention):
     """Eager attention, of which one block's is replaced by a multiple of it, as a constant."""
 
-    def __init__(self, block: int, share: float, *, copies: bool) -> None:
-        super().__init__(copies=copies)
+    def __init__(self, block: int, share: float, *, leaves: bool, copies: bool) -> None:
+        super().__init__(leaves=leaves, copies=copies)
         self._block = block
         self._share = share
 
     def node(self, weights: Tensor) -> Tensor:
         if self.place != self._block:
-            return weights
+            return super().node(weights)
         return (self._share * weights).detach().requires_grad_()
 
 

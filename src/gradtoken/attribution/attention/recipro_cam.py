@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradtoken.attribution.base import Method
+from gradtoken.attribution.base import NO_GRADIENT, Method
 from gradtoken.attribution.layers import block_index
 from gradtoken.attribution.widened import widened_if_narrow
 from gradtoken.errors import MethodError, NotSupportedError
@@ -48,6 +48,7 @@ class ReciproCAM(Method):
     name: ClassVar[str] = "recipro-cam"
     summary: ClassVar[str] = "score left where a late block sees one neighbourhood; no gradient"
     source: ClassVar[str] = "Byun and Lee, ViT-ReciproCAM, 2023"
+    no_libra: ClassVar[str] = NO_GRADIENT
 
     block: int = -1
     gaussian: bool = True
