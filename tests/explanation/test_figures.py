@@ -29,7 +29,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def explanation(model: Model, batch: Tensor) -> Explanation:
-    return gradtoken.explain(model, batch, [1, 2, gradtoken.contrast(3, 4)])
+    return gradtoken.explain(model, batch, [1, 2, gradtoken.contrast(3, 4)], preset="v0.1")
 
 
 def pictures(figure: Figure) -> list[np.ndarray]:
@@ -209,7 +209,7 @@ def test_figure_of_odd_names_and_sizes(model: Model) -> None:
     """Dollar signs are no formulas, long names wrap, strips and blank maps are drawn."""
     long = [f"a very {'long ' * 9}name {index}" for index in range(9)]
     named = gradtoken.wrap(model.module, labels=["$x_1$ & <b>", *long])
-    explanation = gradtoken.explain(named, images_for((64, 64), 1), [0, 1])
+    explanation = gradtoken.explain(named, images_for((64, 64), 1), [0, 1], preset="v0.1")
     figure = explanation.figure(width=4)
     titles = [axis.get_title() for axis in figure.axes if axis.images]
     assert titles[1].startswith("$x_1$ & <b>\n")

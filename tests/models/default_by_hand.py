@@ -20,8 +20,7 @@ def leaky_by_hand(trace: Trace, label: int, rivals: int) -> Tensor:
     order = [k for k in logits.argsort(descending=True).tolist() if k != label][:rivals]
     maps = {c: last_support(trace, c) for c in (label, *order) if rivals}
     weights = {
-        k: float(logits.softmax(-1)[k].sqrt())
-        * max(1 - float(torch.corrcoef(torch.stack([maps[label], maps[k]]))[0, 1]), 0)
+        k: float(logits.softmax(-1)[k].sqrt()) * max(1 - correlation(maps[label], maps[k]), 0)
         for k in order
     }
     total = sum(weights.values())
@@ -41,6 +40,13 @@ def leaky_by_hand(trace: Trace, label: int, rivals: int) -> Tensor:
             )
             relevance += weight * (0.7 * signed + 0.3 * (support - support.mean()))
     return relevance
+
+
+def correlation(first: Tensor, second: Tensor) -> float:
+    """Of two maps; 0 if one is constant."""
+    if float(first.std()) == 0 or float(second.std()) == 0:
+        return 0.0
+    return float(torch.corrcoef(torch.stack([first, second]))[0, 1])
 
 
 def last_support(trace: Trace, label: int) -> Tensor:
