@@ -15,10 +15,10 @@ from benchmarks.cost.timing import once
 from gradtoken.attribution import make_method
 from gradtoken.models import Model
 from gradtoken.targets import resolve
-from gradtoken.trace.autograd import gradients_enabled
+from gradtoken.trace.autograd import gradients_enabled, output_gradients
 from gradtoken.trace.backward import backward_through_tail
 from gradtoken.trace.record import record
-from gradtoken.trace.stream import stream_readouts
+from gradtoken.trace.stream import stream_readouts, verified_stream
 from gradtoken.trace.trace import Trace
 
 
@@ -39,7 +39,14 @@ def measure(
 def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {}
     method = make_method("gradtoken")
-    compiled = torch.compile(method._relate)
+    parts = {
+        'one map, preset="v0.1"': {"preset": "v0.1"},
+        "one map": {"rivals": 0, "spread": None},
+        "one map, with rivals": {"spread": None},
+        "one map, with rivals and spread": {},
+    }
+    methods = {name: make_method("gradtoken", **options) for name, options in parts.items()}
+    affinity = method.affinity_blocks(len(model.anatomy.blocks))
 
     def note(name: str, run: Callable[[], Any]) -> Any:
         kept: list[Any] = []
@@ -49,14 +56,19 @@ def _shares(model: Model, images: torch.Tensor, rounds: int) -> dict[str, float]
 
     def turn() -> None:
         note("forward alone", partial(forward, model, images))
-        trace: Trace = note("forward, recorded", partial(record, model, images))
+        note("forward, recorded", partial(record, model, images, queries=False))
+        trace: Trace = note(
+            "forward, recorded with the attention between patches",
+            partial(record, model, images, queries=False, affinity=affinity),
+        )
         targets = resolve([TARGET], trace.logits, model.labels)
-        sharpened = targets.sharpen(method.target, trace.logits, model.activation)
-        _, arriving = note("gradient of the head", partial(backward_through_tail, trace, sharpened))
+        seeds = output_gradients(trace.logits, targets)
+        _, arriving = note("gradient of the head", partial(backward_through_tail, trace, seeds))
         with gradients_enabled(trace.model):
-            blocks = note("stream", partial(stream_readouts, trace, arriving))
-        for name, relate in (("relations", method._relate), ("relations, compiled", compiled)):
-            note(name, lambda relate=relate: [relate(step) for block in blocks for step in block])
+            stream = note("stream, forward", partial(verified_stream, trace))
+            note("stream, backward", partial(stream_readouts, trace, stream, arriving))
+        for name, one in methods.items():
+            note(name, partial(one, trace, targets))
 
     with model.evaluating(), torch.no_grad():
         turn()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradtoken.errors import NotSupportedError
+from gradtoken.errors import ModelError, NotSupportedError
 from gradtoken.tap.frozen_context import Stream
 from gradtoken.targets import Targets
 from gradtoken.trace.autograd import gradients_enabled, output_gradients
@@ -58,17 +58,29 @@ class ClassGradients:
     def last_steps(self, seeds: Seeds) -> list[Readout]:
         """The steps after the last block, and those of the last block that the head reads.
 
+        There the gradient along the stream is that through the whole model.
+
         Args:
             seeds: as for `readouts`.
         """
         rows = self.trace.model.layout.rows
-        if self._full and (rows or self._libra):
+        if self._libra or not self._has_stream():
             steps = backward_through_model(self.trace, seeds, libra=self._libra)
             blocks = steps.blocks[max(self.trace.model.anatomy.reads) :] if rows else []
         else:
             steps = self._along_stream(seeds, last=True)
             blocks = steps.blocks
         return [*steps.tail, *(step for block in blocks for step in block)]
+
+    def _has_stream(self) -> bool:
+        """Whether the readout's tokens, if it has any, can be followed alone."""
+        if self._stream is None and self.trace.model.layout.rows:
+            try:
+                with gradients_enabled(self.trace.model):
+                    self._stream = verified_stream(self.trace)
+            except ModelError:
+                return False
+        return True
 
     def _along_stream(self, seeds: Seeds, *, last: bool) -> Readouts:
         tail, arriving = backward_through_tail(self.trace, seeds)
