@@ -60,6 +60,10 @@ def test_wrap_runs_blocks_once(model: Model) -> None:
     assert len(embedded) <= 4
 
 
+def test_explain_default_costs_little_more_than_v01(model: Model, image: Tensor) -> None:
+    assert ratio(model, image, 3) - ratio(model, image, 3, preset="v0.1") < 0.06
+
+
 def test_explain_every_class_costs_few_forwards(model: Model, image: Tensor) -> None:
     assert ratio(model, image, "all") < EVERY_TARGET
 
