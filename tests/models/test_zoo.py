@@ -266,7 +266,7 @@ ATTENTION_METHODS = {
     "recipro-cam": {},
     "iia": {"steps": 1},
 }
-SIGNED = ("cdam", "attcat", "attnlrp", "fullgrad-plus", "recipro-cam")
+SIGNED = ("cdam", "attcat", "attnlrp", "fullgrad-plus")
 FROM_A_CLASS_TOKEN = ("transformer-attribution", "partial-lrp", "attnlrp")
 LEAST_DIFFERENT = {"tokentm": 1e-7, "iia": 1e-6}
 """Relative to the largest relevance; TokenTM's is mostly the norms of the tokens, IIA's the

@@ -32,8 +32,9 @@ _KERNEL = (1, 2, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class ReciproCAM(Method):
-    """R_i = y of the model where the tokens of one block are masked but for those around token i.
+    """R_i = y_i - min_j y_j, y_i being the score where all but tokens around token i are masked.
 
+    The least score is taken away as in the published code, whose maps are scaled to 0..1.
     The mask is a 3x3 Gaussian (1, 2, 1)(1, 2, 1)^T / 16 on the grid; what lies outside of the grid
     is cut off. It multiplies the spatial tokens that enter the block twice: as normalised before
     its attention, and as the residual connection adds them. Class tokens, distillation tokens and
@@ -80,7 +81,8 @@ class ReciproCAM(Method):
                     repeated = Targets([row] * len(mask))
                     values.append(repeated.scores(logits[:, None].expand(-1, len(row), -1)))
                 maps.append(torch.cat(values).T)
-        return torch.stack(maps)
+        scores = torch.stack(maps)
+        return scores - scores.amin(-1, keepdim=True)
 
     def masks(self, grid: PatchGrid) -> Float[Tensor, "patches tokens"]:
         """The factor of every token for each patch in turn; 1 for tokens that are not spatial."""
