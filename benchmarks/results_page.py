@@ -15,8 +15,11 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "results.md"
 REFERENCE = "gradtoken"
-COLUMNS = ("pointing", "token_ap", "share", "energy", "coupling", "mean_iou", "pixel_accuracy")
-LESS_IS_BETTER = ("coupling",)
+COLUMNS = (
+    *("pointing", "token_ap", "share", "energy", "coupling", "mean_iou", "pixel_accuracy"),
+    *("positive_probability", "negative_probability"),
+)
+LESS_IS_BETTER = ("coupling", "positive_probability")
 TABLE = re.compile(r"<!-- table (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 
 
