@@ -103,3 +103,18 @@ def test_correlation_of_constant_map_is_0() -> None:
 def test_competition_needs_probabilities() -> None:
     with pytest.raises(NotSupportedError, match="weights rivals by probability"):
         competition(LOGITS, "none", rivals=2, weight="likelihood")
+
+
+def test_weights_of_unlikely_rivals_do_not_vanish() -> None:
+    logits = torch.tensor([[400.0, 0.0, -2.0]])
+    rivals = competition(logits, "softmax", rivals=2, weight="likelihood")
+    (weights,) = by_class(rivals.weights(only(0), None), rivals.candidates)
+    total = 1 + float(torch.tensor(-1.0).exp())
+    assert weights == pytest.approx({1: 1 / total, 2: 1 - 1 / total})
+
+
+def test_correlation_is_exact_under_autocast() -> None:
+    maps = torch.randn(1, 2, 196, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = correlation_of_maps(maps, maps)
+    torch.testing.assert_close(inside, correlation_of_maps(maps, maps))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gradtoken
-from gradtoken.attribution import make_method
+from gradtoken.attribution import make_method, spread
 from gradtoken.errors import MethodError
 from gradtoken.targets import resolve
 from gradtoken.trace.record import record
@@ -21,5 +21,12 @@ def test_spread_auto_without_global_attention_is_near() -> None:
     targets = resolve([1], trace.logits, model.labels)
     near = make_method("gradtoken", spread="near")(trace, targets)
     assert torch.equal(make_method("gradtoken")(trace, targets), near)
-    with pytest.raises(MethodError, match='spread="mutual" needs the attention between all tokens'):
+    with pytest.raises(MethodError, match='spread="mutual" needs one attention between all tokens'):
         make_method("gradtoken", spread="mutual")(trace, targets)
+
+
+def test_spread_along_keeps_relevance_of_hidden_patches() -> None:
+    affinity = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 1.0, 3.0], [0.0, 3.0, 1.0]]]).double()
+    relevance = torch.tensor([[[5.0, 4.0, 8.0]]]).double()
+    actual = spread.spread_along(relevance, affinity)
+    torch.testing.assert_close(actual, torch.tensor([[[5.0, 7.0, 5.0]]]).double())

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradtoken.errors import NotSupportedError
-from gradtoken.precision import wide
+from gradtoken.precision import full_precision, wide
 from gradtoken.targets import Targets
-from gradtoken.targets.activation import Activation, probabilities
+from gradtoken.targets.activation import Activation, log_probabilities
 from gradtoken.targets.classes import ClassTarget
 from gradtoken.trace.backward import Seeds
 
@@ -32,7 +32,7 @@ class Competition:
 
     Args:
         candidates: ids of each image's likeliest classes, one more than there are rivals.
-        likelihood: the weight of each candidate before overlap.
+        likelihood: logarithm of the weight of each candidate before overlap.
         classes: C.
         limit: how many rivals a class has.
         by_overlap: whether rivals count as far as their evidence lies on other patches.
@@ -86,9 +86,12 @@ class Competition:
             device=self.candidates.device,
         )
         itself = self.candidates[:, None] == own[..., None]
-        weights = self.likelihood[:, None] * ~itself * (own >= 0)[..., None]
         unlisted = ~itself.any(-1)
-        weights[..., self.limit :] *= ~unlisted[..., None]
+        counts = ~itself & (own >= 0)[..., None]
+        counts[..., self.limit :] &= ~unlisted[..., None]
+        likelihood = self.likelihood[:, None].masked_fill(~counts, -torch.inf)
+        largest = likelihood.amax(-1, keepdim=True)
+        weights = (likelihood - largest.masked_fill(largest == -torch.inf, 0)).exp()
         if overlap is not None:
             weights = weights * (1 - overlap).clamp_min(0)
         total = weights.sum(-1, keepdim=True)
@@ -123,14 +126,14 @@ def competition(
     logits, classes = wide(logits.detach()), logits.shape[-1]
     top = logits.topk(min(rivals + 1, classes)).indices
     if weight == "equal":
-        likelihood = torch.ones_like(top, dtype=logits.dtype)
+        likelihood = torch.zeros_like(top, dtype=logits.dtype)
     elif activation == "none":
         raise NotSupportedError(
             "weights rivals by probability, and the outputs of this model are none "
             "(activation='none'); use rivals=0 or rival_weight=\"equal\"."
         )
     else:
-        likelihood = probabilities(logits, activation).gather(-1, top).sqrt()
+        likelihood = log_probabilities(logits, activation).gather(-1, top) / 2
     return Competition(top, likelihood, classes, rivals, weight == "overlap")
 
 
@@ -143,7 +146,8 @@ def correlation_of_maps(
     first: Float[Tensor, "batch targets patches"], second: Float[Tensor, "batch others patches"]
 ) -> Float[Tensor, "batch targets others"]:
     """The Pearson correlation of each pair of maps of an image; 0 for a constant map."""
-    first, second = (
-        F.normalize(maps - maps.mean(-1, keepdim=True), dim=-1) for maps in (first, second)
-    )
-    return first @ second.transpose(1, 2)
+    with full_precision(first):
+        first, second = (
+            F.normalize(maps - maps.mean(-1, keepdim=True), dim=-1) for maps in (first, second)
+        )
+        return first @ second.transpose(1, 2)

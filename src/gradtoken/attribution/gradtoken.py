@@ -109,8 +109,8 @@ class GradToken(GradientMethod):
         spread: one step from patch to patch: "mutual" (along the patches' mutual attention, and
             near), "near" (to neighbours), "token" (to patches that are alike, by the cosine of the
             tokens entering the second-last block, and near), "attention" (along their attention),
-            None, or "auto": "mutual" where all patches attend to all in every block, "near"
-            elsewhere.
+            None, or "auto": "mutual" where all patches attend to all in the blocks that it
+            averages, of one backbone, and "near" elsewhere.
         spread_layers: the blocks whose attention "mutual" averages: "all" or "lower" (half).
         temperature: softmax temperature of the token spread.
         reach: how far the mutual, near and token spread go, as a standard deviation relative to the

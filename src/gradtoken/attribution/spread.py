@@ -79,8 +79,9 @@ def spread_relevance(
         return spread_by_nearness(relevance, grid=trace.grid, reach=reach)
     if affinity is None:
         raise NotSupportedError(
-            f"needs the attention between all tokens in every block, which {trace.model.spec} does "
-            'not have or computes by hand; use spread="auto".'
+            "needs one attention between all tokens in each block that it averages, which "
+            f"{trace.model.spec} does not have, computes by hand, or has in several backbones; use "
+            'spread="auto".'
         )
     return spread_by_mutual_attention(relevance, affinity, trace.grid, reach)
 
@@ -144,9 +145,14 @@ def spread_by_mutual_attention(
 def spread_along(
     relevance: Relevance, affinity: Float[Tensor, "batch patches patches"]
 ) -> Relevance:
-    """Average relevance over patches, with weights proportional to an affinity."""
+    """Average relevance over patches, with weights proportional to an affinity.
+
+    A patch without affinity, which a mask hides from all others, keeps its own relevance.
+    """
     with full_precision(affinity):
-        affinity = affinity / affinity.sum(-1, keepdim=True)
+        total = affinity.sum(-1, keepdim=True)
+        alone = torch.eye(affinity.shape[-1], dtype=affinity.dtype, device=affinity.device)
+        affinity = torch.where(total > 0, affinity / total.where(total > 0, 1), alone)
         return (affinity.to(relevance.dtype) @ relevance.transpose(1, 2)).transpose(1, 2)
 
 

@@ -15,7 +15,7 @@ DEFAULTS: dict[Activation, str] = {
     "sigmoid": "logit",
     "none": "logit",
 }
-"""What `target="auto"` is, measured by benchmarks/multi_label.py (docs/multi-label.md).
+"""What `target="auto"` is: the choice of version 0.1.
 
 Classes of a softmax exclude one another. Classes of sigmoids are independent: the strongest others
 may be present too, and must not count against the target.
