@@ -96,7 +96,7 @@ class Targets:
     def sharpen(
         self, kind: str, logits: Float[Tensor, "batch classes"], activation: Activation = "softmax"
     ) -> Targets:
-        """Class targets with a `target` option applied (docs/method.md, "Options"); others unchanged.
+        """Class targets with a `target` option applied (method.md, "Options"); others unchanged.
 
         Args:
             kind: "auto" (by the activation), "logit" (unchanged), "log_prob", "rivals(m, w)": minus
