@@ -9,7 +9,13 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from gradtoken.bench.differences import Difference
+from gradtoken.bench.summary import LOWER_IS_BETTER, Row
+from gradtoken.bench.tables import marks_of
+from gradtoken.metrics.bootstrap import Interval
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -19,46 +25,47 @@ COLUMNS = (
     *("pointing", "token_ap", "share", "energy", "coupling", "mean_iou", "pixel_accuracy"),
     *("positive_probability", "negative_probability"),
 )
-LESS_IS_BETTER = ("coupling", "positive_probability")
 TABLE = re.compile(r"<!-- table (\S+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 
 
-def read(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """The rows of a table, by method and metric."""
+def read(path: Path) -> Iterator[tuple[Row, dict[str, str]]]:
+    """The rows of a table of `gradtoken bench`, each with its other cells."""
     with path.open(encoding="utf-8", newline="") as file:
-        return {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
+        for cells in csv.DictReader(file):
+            bounds = (float(cells[name]) for name in ("mean", "low", "high"))
+            interval = Interval(*bounds, int(cells["n"]))
+            yield Row(cells["method"], cells["metric"], interval), cells
 
 
 def table(name: str) -> str:
     """Means by method, the best in bold; marks where the reference is clearly better or worse."""
-    summary = read(RESULTS / name / "summary.csv")
-    compared = read(RESULTS / name / "differences.csv")
+    summary = {(row.method, row.metric): row for row, _ in read(RESULTS / name / "summary.csv")}
+    marks = marks_of(
+        [
+            Difference(
+                row.method,
+                row.metric,
+                row.interval,
+                float(cells["p"]),
+                float(cells["p_holm"]),
+            )
+            for row, cells in read(RESULTS / name / "differences.csv")
+        ]
+    )
     methods = list(dict.fromkeys(method for method, _ in summary))
     columns = [c for c in COLUMNS if (REFERENCE, c) in summary]
-    best = {c: _best(c, [float(summary[m, c]["mean"]) for m in methods]) for c in columns}
-    counts = {c: summary[REFERENCE, c]["n"] for c in columns}
-    heads = [f"{c} (n={counts[c]})" for c in columns]
+    means = {c: [summary[m, c].interval.mean for m in methods] for c in columns}
+    best = {c: (min if c.startswith(LOWER_IS_BETTER) else max)(means[c]) for c in columns}
+    heads = [f"{c} (n={summary[REFERENCE, c].interval.n})" for c in columns]
     lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for method in methods:
         cells = []
         for column in columns:
-            mean = float(summary[method, column]["mean"])
+            mean = summary[method, column].interval.mean
             text = f"**{mean:.3f}**" if mean == best[column] else f"{mean:.3f}"
-            cells.append(text + _mark(compared.get((method, column)), column))
+            cells.append(f"{text} {marks.get((method, column), '')}".rstrip())
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _best(column: str, means: list[float]) -> float:
-    return min(means) if column in LESS_IS_BETTER else max(means)
-
-
-def _mark(row: dict[str, str] | None, column: str) -> str:
-    """▲ where the method is clearly better than the reference, ▼ where it is clearly worse."""
-    if row is None or row["clear"] != "yes":
-        return ""
-    reference_is_less = float(row["mean"]) < 0
-    return " ▼" if reference_is_less == (column in LESS_IS_BETTER) else " ▲"
 
 
 def page(text: str) -> str:

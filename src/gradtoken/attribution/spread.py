@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from gradtoken.attribution.options import is_number
 from gradtoken.errors import MethodError, NotSupportedError
-from gradtoken.images.patch_grid import PatchGrid, pick
+from gradtoken.images.patch_grid import pick
 from gradtoken.images.smoothing import FLAT, Relevance, spread_by_nearness
 from gradtoken.precision import full_precision, wide
-from gradtoken.tap.attention_call import AttentionCall
 from gradtoken.tap.hooks import affinity_block
 from gradtoken.trace.trace import Trace
 
@@ -61,6 +60,11 @@ def spread_relevance(
         NotSupportedError: for "mutual" and "attention", if patches do not attend to all patches in
             every block, or attention is computed by hand.
     """
+    if spread == "attention":
+        calls = trace.global_calls()
+        affinity = trace.attention_between_patches(range(len(calls)))
+        assert affinity is not None, "global calls attend from all tokens to all"
+        return spread_along(relevance, affinity)
     affinity = trace.attention_between_patches(blocks)
     if spread == "auto":
         spread = "near" if affinity is None else "mutual"
@@ -68,8 +72,6 @@ def spread_relevance(
         reach = REACH.get(spread or "")
     if spread is None:
         return relevance
-    if spread == "attention":
-        return spread_by_attention(relevance, trace.global_calls(), trace.patch_grid)
     if spread == "token":
         return spread_by_tokens(
             relevance, affinity_tokens(trace), temperature, grid=trace.grid, reach=reach
@@ -116,15 +118,6 @@ def _log_gaussian(grid: tuple[int, int], reach: float) -> Float[Tensor, "patches
     position = torch.stack([axis.flatten() for axis in axes], dim=-1).double()
     squared = (position[:, None] - position[None]).square().sum(-1)
     return -squared / (2 * min(reach, FLAT) ** 2 * rows * columns)
-
-
-def spread_by_attention(
-    relevance: Relevance, calls: list[AttentionCall], grid: PatchGrid
-) -> Relevance:
-    """R <- A R with A the patches' own attention: mean over heads and blocks, rows sum to 1."""
-    rows = list(grid.positions)
-    attention = torch.stack([grid.pick(call.rows(rows)).mean(dim=1) for call in calls]).mean(dim=0)
-    return spread_along(relevance, attention)
 
 
 def spread_by_mutual_attention(

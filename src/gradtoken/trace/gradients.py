@@ -64,7 +64,7 @@ class ClassGradients:
             seeds: as for `readouts`.
         """
         rows = self.trace.model.layout.rows
-        if self._libra or not self._has_stream():
+        if self._libra or not self._follows_stream():
             steps = backward_through_model(self.trace, seeds, libra=self._libra)
             blocks = steps.blocks[max(self.trace.model.anatomy.reads) :] if rows else []
         else:
@@ -72,24 +72,29 @@ class ClassGradients:
             blocks = steps.blocks
         return [*steps.tail, *(step for block in blocks for step in block)]
 
-    def _has_stream(self) -> bool:
+    def _follows_stream(self) -> bool:
         """Whether the readout's tokens, if it has any, can be followed alone."""
-        if self._stream is None and self.trace.model.layout.rows:
-            try:
-                with gradients_enabled(self.trace.model):
-                    self._stream = verified_stream(self.trace)
-            except ModelError:
-                return False
+        if not self.trace.model.layout.rows:
+            return True
+        try:
+            self._stream_of_readout()
+        except ModelError:
+            return False
         return True
+
+    def _stream_of_readout(self) -> Stream:
+        if self._stream is None:
+            with gradients_enabled(self.trace.model):
+                self._stream = verified_stream(self.trace)
+        return self._stream
 
     def _along_stream(self, seeds: Seeds, *, last: bool) -> Readouts:
         tail, arriving = backward_through_tail(self.trace, seeds)
         if not arriving:
             return Readouts([], tail)
+        stream = self._stream_of_readout()
         with gradients_enabled(self.trace.model):
-            if self._stream is None:
-                self._stream = verified_stream(self.trace)
-            return Readouts(stream_readouts(self.trace, self._stream, arriving, last=last), tail)
+            return Readouts(stream_readouts(self.trace, stream, arriving, last=last), tail)
 
 
 def readouts(
